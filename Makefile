@@ -1,0 +1,36 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint notebooks bench clean
+
+demo: $(READY)  ## fit a VAE to 1,797 real digits, and show how good it is
+	$(BIN)/ppl-vae train --data digits --latent-dim 2 --epochs 100 --output runs/demo --overwrite
+
+test: $(READY)  ## the tests, on two cores in minutes
+	$(BIN)/pytest -n 2
+
+test-all: $(READY)  ## the slow, full-size versions too
+	$(BIN)/pytest -n 2 -m "slow or not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: $(READY)  ## execute the notebooks at full size, in place
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+bench: $(READY)  ## measure the figures that the README prints
+	$(BIN)/python benchmarks/readme_figures.py
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("ppl-vae needs Python 3.11 or newer: make PYTHON=/path/to/it" if sys.version_info < (3, 11) else 0)'
+	@echo "setting up $(VENV): some 6 GB with torch's CUDA libraries, a few minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@

@@ -1,0 +1,42 @@
+"""The Pyro programs: each an ``nn.Module`` with a ``model`` and a ``guide``.
+
+They import torch and pyro only and run under plain Pyro:
+
+>>> import pyro, torch
+>>> from ppl_vae.models import VAE
+>>> vae = VAE((1, 8, 8), latent_dim=2, hidden=(32,))
+>>> adam = pyro.optim.Adam({"lr": 1e-3})
+>>> svi = pyro.infer.SVI(vae.model, vae.guide, adam, pyro.infer.Trace_ELBO())
+>>> x = torch.rand(16, 1, 8, 8).round()
+>>> loss = svi.step(x)  # nats, summed over the 16 data
+"""
+
+from torch import nn
+
+from .autoencoder import Autoencoder
+from .likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
+from .linear_gaussian import LinearGaussian
+from .networks import MLP, Decoder, Encoder
+from .vae import VAE
+
+PROGRAMS: dict[str, type[nn.Module]] = {
+    "vae": VAE,
+    "autoencoder": Autoencoder,
+    "linear-gaussian": LinearGaussian,
+}
+"""The registry: what ``--model NAME`` means. A new model is one file and one line here."""
+
+__all__ = [
+    "LIKELIHOODS",
+    "MLP",
+    "PROGRAMS",
+    "VAE",
+    "Autoencoder",
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "Decoder",
+    "Encoder",
+    "Gaussian",
+    "Laplace",
+    "LinearGaussian",
+]

@@ -1,0 +1,77 @@
+"""The classical autoencoder, as the degenerate Pyro program that it is."""
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .likelihoods import make_likelihood
+from .networks import Decoder, Encoder, check_architecture
+from .registration import register
+
+
+class Autoencoder(nn.Module):
+    r"""A deterministic autoencoder: its objective is the likelihood alone.
+
+    .. math::
+        x \mid z \sim p(x \mid \mathrm{decoder}(z)), \quad z = \mathrm{encoder}(x)
+
+    The guide is a point mass at the code, and the site ``z`` of the model is masked, so that it
+    adds nothing to the objective; run forward it draws codes from :math:`N(0, I_L)`, which is what
+    one decodes to see that an autoencoder is no generative model. A point mass has no density: its
+    ELBO is minus infinity, and what ``Trace_ELBO`` returns is the reconstruction term.
+
+    Arguments:
+        data_shape: Shape of one datum.
+        latent_dim: Length :math:`L` of the code.
+        hidden: Widths of the encoder's hidden layers; the decoder has them in reverse.
+        channels: Channels of the convolutions in front of them, for images; empty for none.
+        likelihood: A name from ``LIKELIHOODS``, or a module from decoder output to distribution.
+        likelihood_scale: Scale of a Gaussian or Laplace likelihood; ``None`` learns it.
+
+    Raises:
+        ValueError: If a size is not a whole number of at least 1, or the likelihood is unknown.
+
+    Example:
+        >>> autoencoder = Autoencoder((1, 8, 8), latent_dim=2, likelihood="gaussian")
+        >>> autoencoder.guide(torch.rand(5, 1, 8, 8)).shape  # the codes
+        torch.Size([5, 2])
+    """
+
+    prior_loc: Tensor
+    prior_scale: Tensor
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        latent_dim: int = 50,
+        hidden: Sequence[int] = (500, 500),
+        channels: Sequence[int] = (),
+        likelihood: str | nn.Module = "bernoulli",
+        likelihood_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        check_architecture(data_shape, latent_dim, hidden, channels)
+        self.data_shape = tuple(data_shape)
+        self.encoder = Encoder(data_shape, latent_dim, hidden, channels)
+        self.decoder = Decoder(latent_dim, data_shape, hidden, channels)
+        self.likelihood = make_likelihood(likelihood, data_shape, likelihood_scale)
+        self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("prior_scale", torch.ones(latent_dim), persistent=False)
+
+    def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """p(x | z). Observes ``x`` of shape (N, \\*data_shape); without it, draws ``size`` data."""
+        register(self)
+        with pyro.plate("data", size if x is None else len(x)):
+            codes = dist.Normal(self.prior_loc, self.prior_scale).to_event(1)
+            z = pyro.sample("z", codes.mask(False))
+            p = self.likelihood(self.decoder(z))
+            return pyro.sample("x", p.to_event(len(self.data_shape)), obs=x)
+
+    def guide(self, x: Tensor) -> Tensor:
+        """The code z of shape (N, L), as a point mass."""
+        register(self)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", dist.Delta(self.encoder(x), event_dim=1))

@@ -1,0 +1,176 @@
+r"""Likelihoods: from the decoder's output to the distribution p(x | z).
+
+Each is a module whose call takes the decoder's output, of shape (\*, data shape), and returns a
+Pyro distribution of that batch shape. Where Pyro's validation is on (as it is by default), scoring
+a value outside the support raises a ``ValueError`` that says which likelihood suits it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .networks import inverse_positive, positive
+
+
+class _Advised:
+    """A distribution whose complaint about a value says what to use instead."""
+
+    remedy: str
+
+    def _validate_sample(self, value: Tensor) -> None:
+        try:
+            super()._validate_sample(value)  # type: ignore[misc]
+        except ValueError:
+            inside = self.support.check(value)  # type: ignore[attr-defined]
+            if inside.all():
+                raise  # a matter of shapes
+            culprit = value[~inside.expand(value.shape)][0].item()
+            name = type(self).__mro__[2].__name__
+            raise ValueError(
+                f"{culprit:.6g} lies outside the support of the {name} likelihood; {self.remedy}"
+            ) from None
+
+
+class _BernoulliDistribution(_Advised, dist.Bernoulli):
+    remedy = (
+        "grey pixels in [0, 1]: use continuous-bernoulli, or --binarize dynamic; "
+        "any real number: use gaussian or laplace"
+    )
+
+
+class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
+    remedy = "bytes: divide by 255; any real number: use gaussian or laplace"
+
+    def _cont_bern_log_norm(self) -> Tensor:
+        # In terms of the logit l, log C = log(l / tanh(l / 2)). torch works from probabilities,
+        # which saturate beyond |l| = 16 in float32 and leave the density unnormalized there.
+        half = self.logits / 2
+        small = half.abs() < 1e-2
+        safe = torch.where(small, torch.ones_like(half), half)
+        # Taylor: 2h / tanh(h) = 2 (1 + h^2 / 3 - h^4 / 45 + ...)
+        series = torch.log1p(half.square() / 3 - half.square().square() / 45)
+        return math.log(2) + torch.where(small, series, (safe / safe.tanh()).log())
+
+
+class _NormalDistribution(_Advised, dist.Normal):
+    remedy = "it takes any real number: remove or impute what is missing"
+
+
+class _LaplaceDistribution(_Advised, dist.Laplace):
+    remedy = "it takes any real number: remove or impute what is missing"
+
+
+class Bernoulli(nn.Module):
+    """Binary data; the decoder's output is the logit.
+
+    Example:
+        >>> Bernoulli((2,))(torch.zeros(2)).log_prob(torch.tensor([0.0, 1.0]))
+        tensor([-0.6931, -0.6931])
+        >>> Bernoulli((2,))(torch.zeros(2)).log_prob(torch.tensor([0.0, 0.5]))
+        Traceback (most recent call last):
+        ValueError: 0.5 lies outside the support of the Bernoulli likelihood; grey pixels in ...
+    """
+
+    def __init__(self, data_shape: Sequence[int]) -> None:
+        super().__init__()
+
+    def forward(self, output: Tensor) -> dist.Distribution:
+        return _BernoulliDistribution(logits=output)
+
+
+class ContinuousBernoulli(nn.Module):
+    """Values in [0, 1], such as grey pixels; the decoder's output is the logit.
+
+    Its density is normalized over [0, 1], unlike a Bernoulli's formula put to grey values
+    (Loaiza-Ganem & Cunningham 2019, eq. 3).
+    """
+
+    def __init__(self, data_shape: Sequence[int]) -> None:
+        super().__init__()
+
+    def forward(self, output: Tensor) -> dist.Distribution:
+        return _ContinuousBernoulliDistribution(logits=output)
+
+
+class _LocationScale(nn.Module):
+    """Real data around the decoder's output, with one scale that is fixed or learned.
+
+    A learned scale is shared by all pixels of an image (Rybkin et al. 2021, eq. 5), since pixels
+    that never vary would drive scales of their own to zero; a vector's columns have one each.
+
+    Arguments:
+        data_shape: Shape of one datum.
+        scale: The fixed scale, in units of the data; ``None`` learns it, starting from 1.
+    """
+
+    family: Callable[[Tensor, Tensor], dist.Distribution]
+    fixed_scale: Tensor | None
+
+    def __init__(self, data_shape: Sequence[int], scale: float | None = None) -> None:
+        super().__init__()
+        fixed = None if scale is None else torch.tensor(float(scale))
+        self.register_buffer("fixed_scale", fixed, persistent=False)
+        if scale is None:
+            shape = tuple(data_shape) if len(data_shape) == 1 else ()
+            self.raw_scale = nn.Parameter(inverse_positive(torch.ones(shape)))
+        elif not (0 < scale < math.inf):
+            raise ValueError(f"likelihood_scale must be a positive number, got {scale}")
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale, a scalar or one for each column, in units of the data."""
+        return positive(self.raw_scale) if self.fixed_scale is None else self.fixed_scale
+
+    def forward(self, output: Tensor) -> dist.Distribution:
+        return self.family(output, self.scale)
+
+
+class Gaussian(_LocationScale):
+    """Real data around the decoder's output with Gaussian noise: squared error, in nats.
+
+    Example:
+        >>> Gaussian((2,), scale=0.5)(torch.zeros(2)).log_prob(torch.tensor([0.0, 1.0]))
+        tensor([-0.2258, -2.2258])
+    """
+
+    family = _NormalDistribution
+
+
+class Laplace(_LocationScale):
+    """Real data around the decoder's output with Laplace noise: absolute error, in nats."""
+
+    family = _LaplaceDistribution
+
+
+LIKELIHOODS: dict[str, type[nn.Module]] = {
+    "bernoulli": Bernoulli,
+    "continuous-bernoulli": ContinuousBernoulli,
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+}
+
+
+def make_likelihood(
+    likelihood: str | nn.Module, data_shape: Sequence[int], scale: float | None
+) -> nn.Module:
+    """Look a likelihood up by name; a module is taken as it is.
+
+    Raises:
+        ValueError: If the name is unknown, or the likelihood has no scale to fix.
+    """
+    if isinstance(likelihood, str) and likelihood not in LIKELIHOODS:
+        raise ValueError(f"no likelihood {likelihood!r}: choose from {', '.join(LIKELIHOODS)}")
+    kind = LIKELIHOODS[likelihood] if isinstance(likelihood, str) else None
+    if scale is None:
+        return (
+            likelihood if isinstance(likelihood, nn.Module) else LIKELIHOODS[likelihood](data_shape)
+        )
+    if kind is None or not issubclass(kind, _LocationScale):
+        raise ValueError(
+            f"likelihood_scale={scale} was given, but the likelihood {likelihood!r} takes none: "
+            "leave it out, or use gaussian or laplace"
+        )
+    return kind(data_shape, scale)

@@ -1,0 +1,68 @@
+"""Variational autoencoders as Pyro programs, fitted by SVI, their posteriors diagnosed.
+
+>>> import ppl_vae
+>>> from ppl_vae.models import VAE
+>>> data = ppl_vae.load_data("digits", binarize="dynamic")
+>>> vae = VAE(data.shape, latent_dim=2, hidden=(32,))
+>>> history = ppl_vae.fit(vae, data, ppl_vae.Settings(epochs=1), progress=False)
+>>> estimates = ppl_vae.evaluate(vae, data.fixed("test"))  # in nats per datum
+>>> bool(estimates["elbo"].mean < estimates["iw_bound"].mean)
+True
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import DataSet, make_data
+    from .errors import InputError
+    from .evidence import Estimate, evaluate
+    from .predict import decode, posterior_predictive, prior_predictive
+    from .program import Program, check_program
+    from .runs import Run, load
+    from .sources import load_data
+    from .training import Settings, fit
+    from .weights import log_terms
+
+__all__ = [
+    "DataSet",
+    "Estimate",
+    "InputError",
+    "Program",
+    "Run",
+    "Settings",
+    "check_program",
+    "decode",
+    "evaluate",
+    "fit",
+    "load",
+    "load_data",
+    "log_terms",
+    "make_data",
+    "posterior_predictive",
+    "prior_predictive",
+]
+
+_HOMES = {
+    "data": ("DataSet", "make_data"),
+    "errors": ("InputError",),
+    "evidence": ("Estimate", "evaluate"),
+    "predict": ("decode", "posterior_predictive", "prior_predictive"),
+    "program": ("Program", "check_program"),
+    "runs": ("Run", "load"),
+    "sources": ("load_data",),
+    "training": ("Settings", "fit"),
+    "weights": ("log_terms",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Names are fetched at first use, so that `ppl-vae --help` answers without importing torch.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

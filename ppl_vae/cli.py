@@ -1,0 +1,292 @@
+"""The shell: ``ppl-vae train | evaluate | sample | reconstruct``.
+
+torch is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .errors import InputError
+
+TRAIN_DRAWS = 100
+
+app = typer.Typer(
+    help="Variational autoencoders as Pyro programs: fit by SVI, evaluate, generate.",
+    epilog="Example: ppl-vae train --data digits --latent-dim 2 --epochs 150 --output runs/digits",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class BinarizeChoice(StrEnum):
+    """How grey values become zeros and ones."""
+
+    auto = "auto"
+    dynamic = "dynamic"
+    fixed = "fixed"
+    none = "none"
+
+
+class SplitChoice(StrEnum):
+    """Part of the data."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class ObjectiveChoice(StrEnum):
+    """What SVI maximizes."""
+
+    elbo = "elbo"
+    analytic_kl = "analytic-kl"
+    iw = "iw"
+
+
+RunPath = Annotated[Path, typer.Argument(help="A run directory, written by `ppl-vae train`.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print figures as JSON, for machines.")]
+Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same bits here.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where mnist and its kin lie; else $PPL_VAE_DATA, else a cache folder."),
+]
+Output = Annotated[Path | None, typer.Option(help="A .png or .npy file (default: in RUN)")]
+Trusted = Annotated[
+    str | None,
+    typer.Option("--model", help="The run's own model class, if it is not one of ppl_vae's."),
+]
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 2 for the user's input, 1 for a fault of ours."""
+    try:
+        app()
+    except InputError as error:
+        _say(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2)
+
+
+@app.command(
+    epilog="Example: ppl-vae train --model vae --data mnist --data-dir DIR --epochs 20 --seed 1 "
+    "--output runs/mnist"
+)
+def train(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv or .parquet file; "
+            "or a folder of images."
+        ),
+    ] = "digits",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="vae, autoencoder, linear-gaussian; package.module:Class; or file.py:Class."
+        ),
+    ] = "vae",
+    output: Annotated[
+        Path | None, typer.Option(help="The new run directory (default: runs/DATA-MODEL)")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run at --output.")] = False,
+    data_dir: DataDir = None,
+    binarize: Annotated[
+        BinarizeChoice,
+        typer.Option(help="auto: dynamic for the named sets under a Bernoulli likelihood."),
+    ] = BinarizeChoice.auto,
+    latent_dim: Annotated[int | None, typer.Option(help="Latent variables (default: 50)")] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths of hidden layers (default: 500,500)")
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Channels of convolutions, such as 32,64 (default: none)")
+    ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            help="bernoulli, continuous-bernoulli, gaussian, laplace (default: bernoulli)"
+        ),
+    ] = None,
+    likelihood_scale: Annotated[
+        float | None, typer.Option(help="Fix the scale of gaussian or laplace (default: learned)")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data, at most.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Data in a step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Adam's highest rate.")] = 2e-3,
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs for the rate to rise.")] = 1.0,
+    objective: Annotated[
+        ObjectiveChoice, typer.Option(help="ELBO, with analytic KL, or importance-weighted.")
+    ] = ObjectiveChoice.elbo,
+    particles: Annotated[int, typer.Option(help="Draws for each datum and step.")] = 1,
+    kl_warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs for the KL's weight to rise.")
+    ] = 0,
+    free_bits: Annotated[float, typer.Option(help="Unpunished KL, nats per latent site.")] = 0.0,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Bound on the gradient's norm, nats per datum.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without a better validation ELBO to wait for.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events too.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a model to data, and show how good it is on data it has not seen."""
+    from .composition import (
+        build_program,
+        check_arguments,
+        choose_binarization,
+        describe_data,
+        find_model,
+    )
+    from .console import evaluate_with_progress, show
+    from .pictures import draw_pictures
+    from .runs import Config, Run
+    from .sources import load_data
+    from .training import Settings, fit
+
+    settings = Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        objective=objective.value,
+        particles=particles,
+        kl_warmup_epochs=kl_warmup_epochs,
+        free_bits=free_bits,
+        clip_norm=clip_norm,
+        patience=patience,
+        seed=seed,
+        device=device,
+    )
+    given = {
+        "latent_dim": latent_dim,
+        "hidden": _sizes("hidden", hidden),
+        "channels": _sizes("channels", channels),
+        "likelihood": likelihood,
+        "likelihood_scale": likelihood_scale,
+    }
+    arguments = {name: value for name, value in given.items() if value is not None}
+    kind, reference = find_model(model)
+    check_arguments(kind, arguments)
+    choice = choose_binarization(binarize.value, data, kind, arguments)
+    dataset = load_data(data, data_dir=data_dir, binarize=choice)
+    program = build_program(kind, dataset.shape, arguments, seed)
+    path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
+    config = Config(reference, arguments, describe_data(dataset, data_dir), asdict(settings))
+    run = Run.create(path, config, overwrite=overwrite, tensorboard=tensorboard)
+    try:
+        history = fit(program, dataset, settings, run=run)
+    except KeyboardInterrupt:
+        _say(f"interrupted: {path} holds the best weights up to here")
+        raise typer.Exit(130) from None
+    figures = evaluate_with_progress(program, dataset.fixed("test", seed), TRAIN_DRAWS, seed)
+    pictures = draw_pictures(program, dataset, history.epochs, run.path, seed)
+    about = {
+        "split": "test",
+        "draws": TRAIN_DRAWS,
+        "epochs": len(history.epochs),
+        "best_epoch": history.best_epoch,
+        "run": str(run.path),
+        "pictures": [str(file) for file in pictures],
+    }
+    show(figures, about, as_json)
+
+
+@app.command(epilog="Example: ppl-vae evaluate runs/mnist --draws 1000 --json")
+def evaluate(
+    run: RunPath,
+    draws: Annotated[int, typer.Option(help="Draws from q(z|x) for each datum.")] = 100,
+    split: Annotated[SplitChoice, typer.Option(help="Data to score.")] = SplitChoice.test,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    model: Trusted = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Estimate the ELBO, its two terms, and a tighter bound on log p(x), with standard errors."""
+    from .composition import open_data, open_program
+    from .console import evaluate_with_progress, show
+
+    opened, program = open_program(run, model, device)
+    x = open_data(opened, data_dir).fixed(split.value, seed)
+    figures = evaluate_with_progress(program, x, draws, seed)
+    show(figures, {"split": split.value, "draws": draws, "run": str(run)}, as_json)
+
+
+@app.command(epilog="Example: ppl-vae sample runs/mnist --count 100 --output digits.png")
+def sample(
+    run: RunPath,
+    count: Annotated[int, typer.Option(min=1, help="Number of draws.")] = 64,
+    output: Output = None,
+    noise: Annotated[bool, typer.Option(help="Draw x itself, not the mean of p(x|z).")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    model: Trusted = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw data from the default: z from the prior, then x given z."""
+    from .composition import open_program
+    from .console import output_file, show, write_output
+    from .plots import sample_overview
+    from .predict import prior_predictive
+
+    opened, program = open_program(run, model, device)
+    shape = tuple(opened.config.data["shape"])
+    file = output_file(output, run, "samples", shape)
+    drawn = prior_predictive(program, shape, count, seed)
+    values = drawn.x if noise else drawn.mean
+    write_output(file, values, lambda: sample_overview(values, values))
+    show({}, {"run": str(run), "count": count, "output": str(file)}, as_json)
+
+
+@app.command(epilog="Example: ppl-vae reconstruct runs/mnist --count 8 --output pairs.png")
+def reconstruct(
+    run: RunPath,
+    count: Annotated[int, typer.Option(min=1, help="Number of data.")] = 10,
+    split: Annotated[SplitChoice, typer.Option(help="Data to reconstruct.")] = SplitChoice.test,
+    output: Output = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    model: Trusted = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Encode data, decode one draw from q(z|x), and show both."""
+    from .composition import open_data, open_program
+    from .console import output_file, show, write_output
+    from .evidence import Estimate
+    from .plots import reconstruction_pairs
+    from .predict import posterior_predictive
+
+    opened, program = open_program(run, model, device)
+    dataset = open_data(opened, data_dir)
+    file = output_file(output, run, "reconstructions", dataset.shape)
+    x = dataset.fixed(split.value, seed)[:count]
+    mean = posterior_predictive(program, x, seed).mean
+    write_output(file, mean, lambda: reconstruction_pairs(x, mean))
+    error = Estimate.of((x - mean).square().flatten(1).sum(1))
+    about = {"split": split.value, "run": str(run), "output": str(file)}
+    show({"squared_error": error}, about, as_json)
+
+
+def _sizes(name: str, text: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise InputError(f"--{name} must be whole numbers like 500,500, got {text!r}") from None
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

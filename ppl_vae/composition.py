@@ -1,0 +1,112 @@
+"""From the shell's words to programs, data and runs: the one file that imports the models."""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from .data import Binarize, DataSet
+from .errors import InputError, first_line
+from .models import PROGRAMS
+from .program import Program, find_program
+from .runs import Run
+from .runtime import isolated, pick_device
+from .sources import NAMED_SETS, load_data
+
+
+def find_model(name: str) -> tuple[type[Any], str]:
+    """The class that ``--model`` means, and the reference to it that a run records.
+
+    Raises:
+        InputError: If there is no such model.
+    """
+    if kind := PROGRAMS.get(name):
+        return kind, f"{kind.__module__}:{kind.__qualname__}"
+    if ":" not in name:
+        raise InputError(
+            f"no model {name!r}: choose from {', '.join(PROGRAMS)}, or give package.module:Class "
+            "or file.py:Class"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where `python -m` would look for the user's package
+    return find_program(name), name
+
+
+def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
+    """Refuse options that the model's class does not take.
+
+    Raises:
+        InputError: Naming the option.
+    """
+    known = inspect.signature(kind).parameters
+    for name in arguments:
+        if name not in known:
+            raise InputError(
+                f"--{name.replace('_', '-')} was given, but {kind.__name__} takes no {name}"
+            )
+
+
+def choose_binarization(
+    choice: str, source: str, kind: type[Any], arguments: dict[str, Any]
+) -> Binarize:
+    """Resolve ``auto``: the named sets are binarized dynamically for a Bernoulli likelihood.
+
+    The user's own grey values are not, unless they say so.
+    """
+    if choice != "auto":
+        return choice  # type: ignore[return-value]
+    parameter = inspect.signature(kind).parameters.get("likelihood")
+    likelihood = arguments.get("likelihood", parameter.default if parameter else None)
+    return "dynamic" if source in NAMED_SETS and likelihood == "bernoulli" else "none"
+
+
+def build_program(
+    kind: type[Any], data_shape: tuple[int, ...], arguments: dict[str, Any], seed: int
+) -> Program:
+    """Call a model's class, its initial weights drawn from ``seed``.
+
+    Raises:
+        InputError: With the reason that the class gave.
+    """
+    try:
+        with isolated(seed):
+            return kind(data_shape, **arguments)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{kind.__name__}: {first_line(error)}") from error
+
+
+def describe_data(data: DataSet, data_dir: Path | None) -> dict[str, Any]:
+    """What it takes to load the data again from any folder, as plain data."""
+    named = data.source in NAMED_SETS
+    return {
+        "source": data.source if named else str(Path(data.source).resolve()),
+        "data_dir": None if data_dir is None else str(data_dir.resolve()),
+        "binarize": data.binarize,
+        "shape": list(data.shape),
+    }
+
+
+def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
+    """Open a run and load its program; ``model`` names its class where it is not one of ours."""
+    run = Run.open(path)
+    kind = None if model is None else find_model(model)[0]
+    return run, run.load(kind).to(pick_device(device))
+
+
+def open_data(run: Run, data_dir: Path | None) -> DataSet:
+    """Load the data that a run was fitted to.
+
+    Raises:
+        InputError: If they are gone, or have another shape by now.
+    """
+    recipe = run.config.data
+    data = load_data(
+        recipe["source"], data_dir=data_dir or recipe["data_dir"], binarize=recipe["binarize"]
+    )
+    if list(data.shape) != recipe["shape"]:
+        raise InputError(
+            f"{recipe['source']} now has shape {data.shape}, but {run.path} was fitted to "
+            f"{tuple(recipe['shape'])}"
+        )
+    return data

@@ -1,0 +1,267 @@
+"""Data in memory: validation, splits, binarization."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+Binarize = Literal["none", "fixed", "dynamic"]
+SplitName = Literal["train", "validation", "test"]
+
+SPLIT_SEED = 0  # The same data are held out whatever the seed of the fit.
+FIXED_BINARIZATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Part of a data set.
+
+    Attributes:
+        x: Stored values of shape (N, *data_shape), bytes where the data are bytes.
+        labels: Class indices of shape (N,), if there are any. Fits never see them.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Training, validation and test data, in memory.
+
+    Attributes:
+        source: The name or path that it came from.
+        train: Data to fit.
+        validation: Data to choose the best epoch by.
+        test: Data that no fit sees.
+        levels: What the stored values are divided by to be in [0, 1]; ``None`` leaves them.
+        binarize: ``"dynamic"`` draws each pixel from Bernoulli(value) every time it is read,
+            ``"fixed"`` did so once, ``"none"`` leaves values as they are.
+        label_names: What the class indices stand for.
+    """
+
+    source: str
+    train: Split
+    validation: Split
+    test: Split
+    levels: int | None
+    binarize: Binarize
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one datum; images are (channels, height, width)."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def discrete(self) -> bool:
+        """Whether values are binary, so that nats are those of a probability, not a density."""
+        return self.binarize != "none" or self.levels == 1
+
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Go through the training data once, in random order.
+
+        Arguments:
+            size: Data in a batch; the last one holds what is left.
+            generator: Where order and binarization come from.
+
+        Yields:
+            Floating-point batches of shape (size, *data_shape).
+        """
+        order = torch.randperm(len(self.train), generator=generator)
+        for index in order.split(size):
+            yield self._values(self.train.x[index], generator)
+
+    def fixed(self, split: SplitName, seed: int = 0) -> Tensor:
+        """All values of a split; with dynamic binarization, one seeded draw of them.
+
+        Returns:
+            Floating-point data of shape (N, *data_shape).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return self._values(getattr(self, split).x, generator)
+
+    def _values(self, stored: Tensor, generator: torch.Generator) -> Tensor:
+        if self.binarize == "dynamic":
+            return draw_binary(stored, self.levels, generator).float()
+        return stored if self.levels is None else stored.float() / self.levels
+
+
+def draw_binary(stored: Tensor, levels: int | None, generator: torch.Generator) -> Tensor:
+    """Draw each value from Bernoulli(stored / levels), or Bernoulli(stored) without levels.
+
+    With levels the draw is exact: a whole number uniform on 0 ... levels - 1 is below the stored
+    one with probability stored / levels.
+
+    Example:
+        >>> draw_binary(torch.tensor([0.0, 1.0]), None, torch.Generator().manual_seed(0))
+        tensor([False,  True])
+    """
+    if levels is None:
+        noise = torch.rand(stored.shape, generator=generator, dtype=stored.dtype)
+    else:
+        noise = torch.randint(levels, stored.shape, generator=generator, dtype=stored.dtype)
+    return noise < stored
+
+
+def make_data(
+    x: Any,
+    labels: Any = None,
+    *,
+    test: tuple[Any, Any] | None = None,
+    levels: int | None = None,
+    binarize: Binarize = "none",
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    source: str = "array",
+) -> DataSet:
+    """Validate arrays and split them, the same way every time.
+
+    Bytes (uint8) are read as levels of grey in [0, 1], unless they hold zeros and ones only; other
+    numbers are taken as they are. Images of shape (N, height, width) or (N, height, width,
+    channels) become (N, channels, height, width).
+
+    Arguments:
+        x: Array or tensor of shape (N, *data_shape).
+        labels: One label for each datum, of any type; used in pictures only.
+        test: Data and labels held out by others; without it, ``test_fraction`` of ``x`` is.
+        levels: Highest value of whole-number data; found from the type if left out.
+        binarize: See :class:`DataSet`.
+        validation_fraction: Share of ``x`` held out to choose the best epoch by.
+        test_fraction: Share of ``x`` held out for the final figures.
+        source: The name that messages and runs know the data by.
+
+    Raises:
+        InputError: If the array is empty, ragged, not numeric, holds NaN or infinity, does not fit
+            its labels, or cannot be binarized.
+
+    Example:
+        >>> data = make_data(np.eye(10), binarize="fixed")
+        >>> len(data.train), len(data.validation), len(data.test), data.shape
+        (8, 1, 1, (10,))
+    """
+    if binarize not in get_args(Binarize):
+        raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}: {binarize!r}")
+    stored, levels = _as_stored(x, source, levels)
+    classes, label_names = _as_classes(labels, len(stored), source)
+    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    held_out = _size(test_fraction, len(stored)) if test is None else 0
+    validation = _size(validation_fraction, len(stored))
+    if held_out + validation >= len(stored):
+        raise InputError(
+            f"{source}: {len(stored)} data are too few to hold out {validation} for validation and "
+            f"{held_out} for testing"
+        )
+    parts = list(order.split([held_out, validation, len(stored) - held_out - validation]))
+    splits = [Split(stored[i], None if classes is None else classes[i]) for i in parts]
+    if test is not None:
+        splits[0] = _held_out_by_others(test, splits[2], levels, label_names, source)
+    if binarize != "none":
+        splits = [_prepared(split, levels, binarize, source) for split in splits]
+        levels = 1 if binarize == "fixed" else levels
+    return DataSet(source, splits[2], splits[1], splits[0], levels, binarize, label_names)
+
+
+def _size(fraction: float, total: int) -> int:
+    if not 0 < fraction < 1:
+        raise InputError(f"fractions of the data must be between 0 and 1, got {fraction}")
+    return max(1, round(fraction * total))
+
+
+def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | None]:
+    """Check an array and bring it to bytes or floats of shape (N, *data_shape)."""
+    try:
+        array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    except ValueError:
+        raise InputError(f"{source}: data are ragged, every datum needs the same shape") from None
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{source}: data are of type {array.dtype}, but must be numbers")
+    if array.size == 0 or array.ndim < 2:
+        raise InputError(
+            f"{source}: an array of shape {array.shape} holds no data, expected (N, ...) such as "
+            "(1000, 28, 28) for images or (1000, 17) for a table"
+        )
+    if array.dtype.kind == "f":
+        _check_finite(array, source)
+        kept = np.float64 if array.dtype.itemsize > 4 else np.float32
+        return torch.from_numpy(_channels_first(array).astype(kept)), levels
+    if array.dtype == np.uint8 or array.dtype == bool or levels is not None:
+        if levels is None:
+            levels = 1 if array.max() <= 1 else 255
+        return torch.from_numpy(_channels_first(array).astype(np.uint8)), levels
+    return torch.from_numpy(_channels_first(array).astype(np.float32)), None
+
+
+def _check_finite(array: np.ndarray, source: str) -> None:
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(array.astype(np.float32, copy=False))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError(
+            f"{source}: {bad.sum()} values are NaN, infinite or beyond float32, the first at index "
+            f"{first}: remove or impute them"
+        )
+
+
+def _channels_first(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+        array = array.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(array)
+
+
+def _as_classes(labels: Any, count: int, source: str) -> tuple[Tensor | None, tuple[str, ...]]:
+    if labels is None:
+        return None, ()
+    array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if array.shape != (count,):
+        raise InputError(
+            f"{source}: labels have shape {array.shape}, but there are {count} data: expected "
+            f"({count},)"
+        )
+    names, classes = np.unique(
+        array.astype(str) if array.dtype == object else array, return_inverse=True
+    )
+    return torch.from_numpy(classes.astype(np.int64)), tuple(str(name) for name in names)
+
+
+def _held_out_by_others(
+    test: tuple[Any, Any],
+    train: Split,
+    levels: int | None,
+    label_names: tuple[str, ...],
+    source: str,
+) -> Split:
+    stored, _ = _as_stored(test[0], f"{source} (test)", levels)
+    if stored.shape[1:] != train.x.shape[1:] or stored.dtype != train.x.dtype:
+        raise InputError(
+            f"{source}: test data have shape {tuple(stored.shape[1:])} and type {stored.dtype}, "
+            f"training data {tuple(train.x.shape[1:])} and {train.x.dtype}"
+        )
+    classes, names = _as_classes(test[1], len(stored), f"{source} (test)")
+    if classes is not None and names != label_names:
+        classes = None  # A class that one of the splits lacks: indices would not match.
+    return Split(stored, classes)
+
+
+def _prepared(split: Split, levels: int | None, binarize: Binarize, source: str) -> Split:
+    """Check that values can be binarized; do it here and now where that is asked for."""
+    top = 1 if levels is None else levels
+    if len(split) and (split.x.min() < 0 or split.x.max() > top):
+        raise InputError(
+            f"{source}: values run from {split.x.min():g} to {split.x.max():g}, but only those in "
+            "[0, 1] can be binarized: rescale them, or use --binarize none --likelihood gaussian"
+        )
+    if binarize == "dynamic":
+        return split
+    generator = torch.Generator().manual_seed(FIXED_BINARIZATION_SEED)
+    return Split(draw_binary(split.x, levels, generator).byte(), split.labels)

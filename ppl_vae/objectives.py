@@ -1,0 +1,97 @@
+"""What SVI minimizes: Pyro's own estimators, and the weight of the KL term in them."""
+
+from typing import Any, Literal, Self
+
+import torch
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine.messenger import Messenger
+
+Objective = Literal["elbo", "analytic-kl", "iw"]
+
+OBJECTIVES: dict[str, Any] = {
+    "elbo": Trace_ELBO,
+    "analytic-kl": TraceMeanField_ELBO,
+    "iw": RenyiELBO,
+}
+
+
+def make_objective(name: Objective, particles: int = 1) -> Any:
+    """Build the estimator of a loss, in nats summed over the batch.
+
+    ``elbo`` is :class:`pyro.infer.Trace_ELBO` (Kingma & Welling 2014, eq. 2), ``analytic-kl``
+    :class:`pyro.infer.TraceMeanField_ELBO` (eq. 10), and ``iw`` :class:`pyro.infer.RenyiELBO` at
+    alpha = 0, which is the importance-weighted bound (Burda et al. 2015, eq. 8).
+
+    Arguments:
+        name: One of ``OBJECTIVES``.
+        particles: Draws for each datum; 2 or more for ``iw``.
+    """
+    options: dict[str, Any] = {
+        "num_particles": particles,
+        "vectorize_particles": particles > 1,
+        "max_plate_nesting": 1,
+    }
+    if name == "iw":
+        options["alpha"] = 0.0
+    return OBJECTIVES[name](**options)
+
+
+class KLWeight(Messenger):
+    r"""Weigh the KL term of whatever objective runs inside, for any program.
+
+    .. math:: E_q[\log p(x \mid z)] - \beta \sum_{z} \max(\lambda, \mathrm{KL}_z)
+
+    It scales the latent sites of model and guide, as :func:`pyro.poutine.scale` does for all sites:
+    :math:`\beta` grows from 0 to 1 for KL warm-up (Bowman et al. 2016); a site whose KL, in the
+    mean over the batch, is below the free bits :math:`\lambda` gets the scale 0, which is the
+    gradient of the maximum (Kingma et al. 2016, eq. 15, with one group for each site).
+
+    Arguments:
+        free_bits: :math:`\lambda`, in nats per datum and latent site.
+
+    Attributes:
+        weight: :math:`\beta`, to be set before each step.
+        kl: The KL of each latent site in the last step, unweighted, in nats per datum.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.models import VAE
+        >>> vae, x = VAE((5,)), torch.ones(7, 5)
+        >>> kl_weight = KLWeight()
+        >>> kl_weight.weight = 0.5
+        >>> with kl_weight:
+        ...     loss = Trace_ELBO().loss(vae.model, vae.guide, x)
+        >>> list(kl_weight.kl)
+        ['z']
+    """
+
+    def __init__(self, free_bits: float = 0.0) -> None:
+        super().__init__()
+        self.free_bits = free_bits
+        self.weight = 1.0
+        self.kl: dict[str, float] = {}
+        self._from_guide: dict[str, tuple[dict, torch.Tensor]] = {}
+
+    def __enter__(self) -> Self:
+        self._from_guide.clear()
+        return super().__enter__()
+
+    @torch.no_grad()
+    def _pyro_post_sample(self, msg: Any) -> None:
+        # As the outermost handler this one comes after plates have scaled the site, and before
+        # the trace that the objective reads has recorded it.
+        if msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+            return
+        name, value = msg["name"], msg["value"]
+        if name not in self._from_guide:
+            # The guide comes first, when the KL is not known yet: leave a tensor to be filled.
+            factor = torch.full((), self.weight, dtype=value.dtype, device=value.device)
+            self._from_guide[name] = ({**msg}, factor)
+            msg["scale"] = factor
+            return
+        guide, factor = self._from_guide.pop(name)
+        kl = (guide["fn"].log_prob(value) - msg["fn"].log_prob(value)).mean()
+        weight = self.weight * (kl > self.free_bits if self.free_bits > 0 else 1.0)
+        factor.copy_(torch.as_tensor(guide["scale"] * weight))
+        msg["scale"] = msg["scale"] * weight
+        self.kl[name] = kl.item()

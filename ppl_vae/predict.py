@@ -1,0 +1,112 @@
+"""Data that a program generates: from the prior, from the guide, from given latents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from .program import OBSERVED, Program, device_of, dtype_of
+from .runtime import isolated
+
+
+@dataclass(frozen=True)
+class Prediction:
+    r"""Latents and the data they give, N of each, on the CPU.
+
+    Attributes:
+        latents: A draw of every latent site, each of shape (N, \*event shape).
+        latent_means: The mean of the distribution that each came from, where it has one.
+        x: A draw from p(x | z), of shape (N, \*data_shape).
+        mean: The mean of p(x | z), of the same shape; the draw itself where it has none.
+    """
+
+    latents: dict[str, Tensor]
+    latent_means: dict[str, Tensor]
+    x: Tensor
+    mean: Tensor
+
+
+def prior_predictive(
+    program: Program, data_shape: Sequence[int], size: int, seed: int = 0
+) -> Prediction:
+    r"""Draw z ~ p(z), then x ~ p(x | z).
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        data_shape: Shape of one datum.
+        size: Number of draws N.
+        seed: Seed of the draws.
+
+    Example:
+        >>> from ppl_vae.models import VAE
+        >>> prior_predictive(VAE((1, 8, 8)), (1, 8, 8), size=3).mean.shape
+        torch.Size([3, 1, 8, 8])
+    """
+    return decode(program, {}, data_shape, size, seed)
+
+
+def decode(
+    program: Program,
+    latents: dict[str, Tensor],
+    data_shape: Sequence[int],
+    size: int,
+    seed: int = 0,
+) -> Prediction:
+    r"""Draw x ~ p(x | z) for given latents; sites that are not given come from the model.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        latents: A value for any of the latent sites, each of shape (N, \*event shape).
+        data_shape: Shape of one datum.
+        size: Number of data N.
+        seed: Seed of the draws.
+    """
+    device, dtype = device_of(program), dtype_of(program)
+    placeholder = torch.zeros(size, *data_shape, device=device, dtype=dtype)
+    given = {site: value.to(device, dtype) for site, value in latents.items()}
+    with isolated(seed, device), torch.no_grad():
+        model = poutine.condition(poutine.uncondition(program.model), data=given)
+        return _read(poutine.trace(model).get_trace(placeholder))
+
+
+def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Prediction:
+    r"""Draw z ~ q(z | x), then a new x ~ p(x | z): its mean is the reconstruction.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        seed: Seed of the draws.
+    """
+    device = device_of(program)
+    batch = x.to(device, dtype_of(program))
+    with isolated(seed, device), torch.no_grad():
+        guide = poutine.trace(program.guide).get_trace(batch)
+        model = poutine.replay(poutine.uncondition(program.model), trace=guide)
+        prediction = _read(poutine.trace(model).get_trace(batch))
+        means = {site: _mean(guide.nodes[site]) for site in prediction.latents}
+    return Prediction(prediction.latents, means, prediction.x, prediction.mean)
+
+
+def _read(model: Any) -> Prediction:
+    nodes: dict[str, Any] = {
+        site: node
+        for site, node in poutine.util.prune_subsample_sites(model).nodes.items()
+        if node["type"] == "sample"
+    }
+    likelihood = nodes.pop(OBSERVED)
+    return Prediction(
+        latents={site: node["value"].cpu() for site, node in nodes.items()},
+        latent_means={site: _mean(node) for site, node in nodes.items()},
+        x=likelihood["value"].cpu(),
+        mean=_mean(likelihood),
+    )
+
+
+def _mean(node: Any) -> Tensor:
+    try:
+        return node["fn"].mean.expand(node["value"].shape).cpu()
+    except NotImplementedError:  # some distributions have none
+        return node["value"].cpu()

@@ -1,0 +1,226 @@
+"""What a program is, and the check that one conforms."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from .errors import InputError, first_line
+from .runtime import isolated
+
+DATA_PLATE = "data"
+OBSERVED = "x"
+SUPPORT_BLOCK = 4096  # data held against the support at once
+
+
+@runtime_checkable
+class Program(Protocol):
+    """An ``nn.Module`` whose ``model`` and ``guide`` are Pyro functions of a batch ``x``.
+
+    - Both have one plate named ``data`` at dim -1 over the batch, and every sample site in it.
+    - The model observes ``x`` at the one site named ``x``; its other sites are latent, and the
+      guide has the same ones.
+    - Networks act on the last dimensions, so that a plate of draws may surround either function.
+    - Every parameter belongs to the module, and :func:`pyro.module` registers it.
+
+    Nothing else is asked of it, and nothing in this package asks which class it got.
+    """
+
+    def model(self, x: Tensor) -> Any:
+        """p(x, z), observing ``x`` of shape (N, *data_shape)."""
+
+    def guide(self, x: Tensor) -> Any:
+        """q(z | x), for ``x`` of shape (N, *data_shape)."""
+
+    # What nn.Module brings.
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+    def to(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def device_of(program: Program) -> torch.device:
+    """The device that a program's parameters are on."""
+    return next(program.parameters()).device
+
+
+def dtype_of(program: Program) -> torch.dtype:
+    """The floating-point type of a program's parameters, which its data must have too."""
+    return next(p.dtype for p in program.parameters() if p.is_floating_point())
+
+
+def check_program(program: Program, x: Tensor) -> None:
+    """Refuse a program that does not conform, or data that its likelihood does not support.
+
+    Model and guide run once on two data; then every datum is held against the support.
+
+    Arguments:
+        program: The program; see :class:`Program`.
+        x: Data of shape (N, *data_shape), of any floating-point type.
+
+    Raises:
+        InputError: In one line that names the site, plate, parameter or datum.
+
+    Example:
+        >>> from ppl_vae.models import VAE
+        >>> check_program(VAE((3,)), torch.tensor([[0.0, 1.0, 0.5]]))
+        Traceback (most recent call last):
+        ppl_vae.errors.InputError: datum 0: 0.5 lies outside the support of the Bernoulli ...
+    """
+    name = type(program).__name__
+    if not isinstance(program, nn.Module) or not isinstance(program, Program):
+        raise InputError(f"{name} is no program: it must be an nn.Module with model and guide")
+    if next(program.parameters(), None) is None:
+        raise InputError(f"{name} has no parameters: assign its networks in __init__")
+    if not len(x):
+        raise InputError("the data set is empty")
+    batch = x[:2].to(device_of(program), dtype_of(program))
+    with isolated(0, batch.device), torch.no_grad(), pyro.validation_enabled(True):
+        guide, model = _trace(program, batch)
+        _check_sites(name, guide, model, len(batch))
+        _check_parameters(name, program, guide, model)
+    _check_support(model.nodes[OBSERVED]["fn"], x.to(batch.dtype), batch.device)
+    model.compute_log_prob()
+    for site, node in _samples(model).items():
+        if not node["log_prob"].isfinite().all():
+            raise InputError(f"{name}: log p at site {site!r} is not finite on the first data")
+
+
+def find_program(reference: str) -> type[Any]:
+    """Import a program's class. This runs the code of its module.
+
+    Arguments:
+        reference: ``package.module:Class`` or ``path/to/file.py:Class``.
+
+    Raises:
+        InputError: If the module, or the class in it, is not there, or the class is no program.
+
+    Example:
+        >>> find_program("ppl_vae.models:VAE").__name__
+        'VAE'
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name:
+        raise InputError(
+            f"no model {reference!r}: give a registered name, package.module:Class or file.py:Class"
+        )
+    try:
+        module = (
+            _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        )
+    except Exception as error:  # whatever the user's module raises
+        raise InputError(
+            f"{place} cannot be imported ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    kind = getattr(module, name, None)
+    if not isinstance(kind, type):
+        raise InputError(f"{place} has no class {name!r}")
+    if not (issubclass(kind, nn.Module) and hasattr(kind, "model") and hasattr(kind, "guide")):
+        raise InputError(f"{reference} is no program: it must be an nn.Module with model and guide")
+    return kind
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = f"_ppl_vae_program_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError("no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look a class's module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _trace(program: Program, batch: Tensor) -> tuple[Any, Any]:
+    try:
+        guide = poutine.trace(program.guide).get_trace(batch)
+        model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(batch)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+        raise InputError(
+            f"{type(program).__name__} does not run on data of shape {tuple(batch.shape[1:])}: "
+            f"{first_line(error)}"
+        ) from error
+    return guide, model
+
+
+def _samples(trace: Any) -> dict[str, Any]:
+    return {
+        name: node
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
+    }
+
+
+def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
+    observed = [site for site, node in _samples(model).items() if node["is_observed"]]
+    if observed != [OBSERVED]:
+        raise InputError(
+            f"{name}.model observes {observed or 'nothing'}: it must observe its argument at one "
+            f"site, pyro.sample({OBSERVED!r}, ..., obs=x)"
+        )
+    latent = set(_samples(model)) - {OBSERVED}
+    auxiliary = {s for s, n in _samples(guide).items() if n["infer"].get("is_auxiliary")}
+    if stray := latent ^ (set(_samples(guide)) - auxiliary):
+        raise InputError(
+            f"{name}: site {min(stray)!r} is only in the "
+            f"{'model' if min(stray) in latent else 'guide'}: both need the same latent sites"
+        )
+    for site, node in [*_samples(guide).items(), *_samples(model).items()]:
+        plates = {frame.name: (frame.dim, frame.size) for frame in node["cond_indep_stack"]}
+        if plates.get(DATA_PLATE) != (-1, size):
+            raise InputError(
+                f"{name}: site {site!r} is not in a plate {DATA_PLATE!r} at dim -1 over the batch: "
+                f"wrap it in `with pyro.plate({DATA_PLATE!r}, len(x)):`"
+            )
+        batch_shape = node["fn"].batch_shape
+        if (batch_shape and batch_shape[-1] != size) or len(batch_shape) > 1:
+            raise InputError(
+                f"{name}: site {site!r} has batch shape {tuple(batch_shape)}, not ({size},): "
+                "declare the dimensions of one datum with .to_event()"
+            )
+
+
+def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> None:
+    # A parameter is known by its memory: Pyro may hold it under another name.
+    used = {
+        node["value"].unconstrained().data_ptr(): site
+        for trace in (guide, model)
+        for site, node in trace.nodes.items()
+        if node["type"] == "param"
+    }
+    owned = {p.data_ptr(): site for site, p in program.named_parameters() if p.requires_grad}
+    if unseen := [site for memory, site in owned.items() if memory not in used]:
+        raise InputError(
+            f"{name}: Pyro never sees parameter {unseen[0]!r}, so SVI would not "
+            "train it: call pyro.module(..., self) in model and guide"
+        )
+    if foreign := [site for memory, site in used.items() if memory not in owned]:
+        raise InputError(
+            f"{name}: parameter {foreign[0]!r} does not belong to the module, so it would "
+            "not be saved: assign it in __init__ as an nn.Parameter"
+        )
+
+
+def _check_support(likelihood: Any, x: Tensor, device: torch.device) -> None:
+    for start in range(0, len(x), SUPPORT_BLOCK):
+        block = x[start : start + SUPPORT_BLOCK].to(device)
+        inside = likelihood.support.check(block)
+        if inside.all():
+            continue
+        culprit = int((~inside).nonzero()[0, 0])
+        try:
+            likelihood.log_prob(block[culprit])
+        except ValueError as error:
+            raise InputError(f"datum {start + culprit}: {first_line(error)}") from None
+        raise InputError(
+            f"datum {start + culprit} lies outside {likelihood.support}, the likelihood's support"
+        )

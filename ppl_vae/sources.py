@@ -1,0 +1,278 @@
+"""Where data come from: named sets, and the user's arrays, image folders and tables."""
+
+import contextlib
+import csv
+import os
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .data import Binarize, DataSet, make_data
+from .errors import InputError, first_line
+
+DATA_VARIABLE = "PPL_VAE_DATA"
+LABEL_COLUMN = "label"
+_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+_IMAGE_SUFFIXES = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".pgm",
+    ".ppm",
+}
+_GREY_MODES, _COLOUR_MODES = {"1", "L", "LA"}, {"P", "RGB", "RGBA", "CMYK", "YCbCr"}
+NAMED_SETS = ("digits", *_TORCHVISION)
+
+
+def load_data(
+    source: str | Path, *, data_dir: str | Path | None = None, binarize: Binarize = "none"
+) -> DataSet:
+    """Load a named data set, or the user's own from a path.
+
+    ``digits`` (1,797 images of 8x8, embedded in scikit-learn), ``mnist``, ``fashion-mnist`` and
+    ``kmnist`` (torchvision's, downloaded at first use); an ``.npy`` file; an ``.npz`` file with
+    ``x`` and perhaps ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``; a folder of
+    images, whose sub-folders are classes; a ``.csv`` or ``.parquet`` table of numbers, with class
+    names in a column ``label`` if there is one.
+
+    Arguments:
+        source: The name or path.
+        data_dir: Where torchvision's sets lie; by default ``$PPL_VAE_DATA``, else a cache folder.
+        binarize: See :class:`ppl_vae.DataSet`.
+
+    Raises:
+        InputError: If there is no such data, or it is broken; in one line that says where.
+
+    Example:
+        >>> data = load_data("digits")
+        >>> len(data.train), len(data.validation), len(data.test), data.shape
+        (1437, 180, 180, (1, 8, 8))
+    """
+    name = str(source)
+    if name == "digits":
+        return _load_digits(binarize)
+    if name in _TORCHVISION:
+        return _load_torchvision(name, data_folder(data_dir), binarize)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"no data set or file {name!r}: choose from {', '.join(NAMED_SETS)}, or give the path "
+            "of an .npy, .npz, .csv or .parquet file or a folder of images"
+        )
+    if path.is_dir():
+        return make_data(*_read_images(path), source=name, binarize=binarize)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{name}: unknown format, expected {', '.join(_READERS)} or a folder")
+    try:
+        return make_data(**reader(path), source=name, binarize=binarize)
+    except (OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        raise InputError(f"{name} cannot be read ({first_line(error)})") from None
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """The folder of downloaded sets: the argument, ``$PPL_VAE_DATA``, or the user's cache."""
+    if data_dir is None:
+        data_dir = os.environ.get(DATA_VARIABLE) or None
+    if data_dir is None:
+        from platformdirs import user_cache_path
+
+        data_dir = user_cache_path("ppl-vae")
+    return Path(data_dir).expanduser()
+
+
+def _load_digits(binarize: Binarize) -> DataSet:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)
+    return make_data(images, digits.target, levels=16, source="digits", binarize=binarize)
+
+
+def _load_torchvision(name: str, root: Path, binarize: Binarize) -> DataSet:
+    from torchvision import datasets
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    kind = getattr(datasets, _TORCHVISION[name])
+    raw = root / _TORCHVISION[name] / "raw"
+    files = [Path(url).stem for url, _ in kind.resources]
+    if not all((raw / file).is_file() for file in files):
+        _download(name, kind, root, f"place {', '.join(files)} in {raw}")
+    arrays = []
+    for file in files:
+        try:
+            read = read_label_file if "labels" in file else read_image_file
+            arrays.append(read(str(raw / file)))
+        except (ValueError, AssertionError, RuntimeError, OSError, IndexError, KeyError):
+            raise InputError(
+                f"{raw / file} is truncated or no idx file: delete it and retry"
+            ) from None
+    x, y, x_test, y_test = arrays
+    return make_data(
+        x, y, test=(x_test, y_test), validation_fraction=1 / 12, source=name, binarize=binarize
+    )
+
+
+def _download(name: str, kind: Callable[..., Any], root: Path, remedy: str) -> None:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # torchvision prints where it looked
+            kind(root, download=True)
+    except (RuntimeError, OSError) as error:
+        # Names of hosts, several lines of them: say what it means instead.
+        reason = (
+            "the folder cannot be written"
+            if isinstance(error, PermissionError)
+            else "no host answered"
+        )
+        raise InputError(
+            f"{name} is not in {root} and cannot be downloaded ({reason}): {remedy}, or name the "
+            f"folder with --data-dir or {DATA_VARIABLE}"
+        ) from None
+
+
+def _read_numpy(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"x": loaded}
+            arrays = {key: loaded[key] for key in loaded.files}
+    except ValueError:
+        raise InputError(
+            f"{path} is truncated, or holds no plain array of numbers: save it again with "
+            "numpy.save or numpy.savez"
+        ) from None
+    if "x" in arrays:
+        return {"x": arrays["x"], "labels": arrays.get("y")}
+    if {"x_train", "x_test"} <= arrays.keys():
+        test = (arrays["x_test"], arrays.get("y_test"))
+        return {"x": arrays["x_train"], "labels": arrays.get("y_train"), "test": test}
+    if len(arrays) == 1:
+        return {"x": next(iter(arrays.values()))}
+    raise InputError(
+        f"{path} holds arrays {', '.join(arrays) or 'none'}: name the data x (and labels y), or "
+        "x_train and x_test"
+    )
+
+
+def _read_csv(path: Path) -> dict[str, Any]:
+    import pandas as pd
+
+    try:
+        with path.open(newline="") as file:
+            first = next(csv.reader(file), [])
+        headless = bool(first) and all(_is_number(cell) for cell in first)
+        return _columns(pd.read_csv(path, header=None if headless else "infer"), path)
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+        csv.Error,
+    ) as error:
+        raise InputError(f"{path} is no CSV table ({first_line(error)})") from None
+
+
+def _read_parquet(path: Path) -> dict[str, Any]:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return _columns(pd.read_parquet(path), path)
+    except pa.ArrowException as error:
+        raise InputError(f"{path} is no Parquet table ({first_line(error)})") from None
+
+
+def _columns(table: Any, path: Path) -> dict[str, Any]:
+    labels = table.pop(LABEL_COLUMN).to_numpy() if LABEL_COLUMN in table else None
+    if table.empty:
+        raise InputError(f"{path} holds no data: expected rows of numbers")
+    for column in table:
+        if table[column].dtype.kind not in "buif":
+            raise InputError(
+                f"{path}: column {str(column)!r} is not numeric: drop or encode it, or name it "
+                f"{LABEL_COLUMN!r} if it holds classes"
+            )
+        if missing := int(table[column].isna().sum()):
+            row = int(table[column].isna().to_numpy().argmax())
+            raise InputError(
+                f"{path}: column {str(column)!r} lacks {missing} values, the first in data row "
+                f"{row}: remove or impute them"
+            )
+    return {"x": table.to_numpy(), "labels": labels}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_images(folder: Path) -> tuple[np.ndarray, list[str] | None]:
+    from rich.console import Console
+    from rich.progress import track
+
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in _IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
+    if not files:
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+    images: list[np.ndarray] = []
+    for file in track(
+        files,
+        "reading images",
+        console=Console(stderr=True),
+        transient=True,
+        disable=len(files) < 1000,
+    ):
+        image = _read_image(file)
+        if images and image.shape != images[0].shape:
+            raise InputError(
+                f"{file} has shape {image.shape}, {files[0]} {images[0].shape}: crop or resize "
+                "images to one size and one mode"
+            )
+        images.append(image)
+    classes = [str(file.parent.relative_to(folder)) for file in files]
+    return np.stack(images), classes if len(set(classes)) > 1 else None
+
+
+def _read_image(file: Path) -> np.ndarray:
+    """A byte image of shape (height, width) or (height, width, 3)."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                if image.mode not in _GREY_MODES | _COLOUR_MODES:
+                    raise InputError(
+                        f"{file} has mode {image.mode}: convert it to 8-bit grey or RGB"
+                    )
+                return np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is truncated or no image ({first_line(error)})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{file} claims more pixels than is safe to open") from None
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    ".npy": _read_numpy,
+    ".npz": _read_numpy,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,309 @@
+"""Fit a program to data by SVI: epochs, schedules, early stopping, divergence guard."""
+
+import math
+import time
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from .data import DataSet
+from .errors import InputError
+from .evidence import Estimate
+from .objectives import KLWeight, Objective, make_objective
+from .program import Program, check_program, dtype_of
+from .runs import Run
+from .runtime import MAX_SEED, isolated, pick_device
+from .weights import log_terms, point_mass_site
+
+VALIDATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit.
+
+    Attributes:
+        epochs: Passes over the training data, at most.
+        batch_size: Data in a step.
+        learning_rate: Adam's highest rate; it falls to 0 along a cosine.
+        warmup_epochs: Epochs over which the rate rises to it from 0.
+        objective: ``"elbo"``, ``"analytic-kl"`` or ``"iw"``; see ``make_objective``.
+        particles: Draws for each datum and step.
+        kl_warmup_epochs: Epochs over which the weight of the KL term rises from 0 to 1.
+        free_bits: KL below which a latent site goes unpunished, in nats per datum.
+        clip_norm: Bound on the norm of the gradient, in nats per datum; ``None`` for none.
+        patience: Epochs without a better validation ELBO before stopping; ``None`` never stops.
+        seed: Seed of data order, binarization and draws.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+
+    Raises:
+        InputError: If a value is out of its range, or two contradict each other.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    warmup_epochs: float = 1.0
+    objective: Objective = "elbo"
+    particles: int = 1
+    kl_warmup_epochs: float = 0.0
+    free_bits: float = 0.0
+    clip_norm: float | None = None
+    patience: int | None = None
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        def require(valid: bool, name: str, expected: str) -> None:
+            if not valid:
+                raise InputError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+
+        for name in ("epochs", "batch_size", "particles"):
+            require(_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "at least 1")
+        for name in ("warmup_epochs", "kl_warmup_epochs", "free_bits"):
+            require(0 <= getattr(self, name) < math.inf, name, "a number of at least 0")
+        require(0 < self.learning_rate < math.inf, "learning_rate", "a positive number")
+        require(self.objective in get_args(Objective), "objective", f"in {get_args(Objective)}")
+        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive")
+        require(self.patience is None or self.patience >= 1, "patience", "at least 1")
+        require(_whole(self.seed) and 0 <= self.seed <= MAX_SEED, "seed", "in 0 ... 2^63 - 1")
+        if self.objective == "iw":
+            require(self.particles >= 2, "particles", "2 or more for the objective iw")
+            require(
+                self.free_bits == 0, "free_bits", "0 for the objective iw, which has no KL term"
+            )
+
+
+@dataclass
+class History:
+    """What happened in a fit.
+
+    Attributes:
+        epochs: One row for each epoch: the validation ``elbo``, ``reconstruction`` and ``kl`` in
+            nats per datum, the training ``loss``, rates and times.
+        best_epoch: The epoch whose weights the program ends with.
+        stopped_early: Whether patience ran out.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped_early: bool = False
+
+
+def fit(
+    program: Program,
+    data: DataSet,
+    settings: Settings | None = None,
+    *,
+    run: Run | None = None,
+    progress: bool = True,
+) -> History:
+    """Fit a program by stochastic variational inference, in place.
+
+    Each step is one ``loss_and_grads`` of the objective and one step of Adam; after each epoch the
+    validation data are scored, and the weights that scored best are the ones kept.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`. It is moved to the device.
+        data: What to fit it to.
+        settings: How to fit it.
+        run: A run directory to keep weights and metrics in.
+        progress: Whether to show a progress bar on standard error.
+
+    Returns:
+        The history of the fit.
+
+    Raises:
+        InputError: If program and data do not fit together, before any step; or if the loss
+            becomes infinite or NaN, after the last good weights have been restored.
+
+    Example:
+        >>> from ppl_vae import load_data
+        >>> from ppl_vae.models import LinearGaussian
+        >>> data = load_data("digits")
+        >>> ppca = LinearGaussian(data.shape, latent_dim=2)
+        >>> history = fit(ppca, data, Settings(epochs=2), progress=False)
+        >>> history.epochs[1]["elbo"] > history.epochs[0]["elbo"]
+        True
+    """
+    settings = settings or Settings()
+    device = pick_device(settings.device)
+    if settings.batch_size > len(data.train):
+        raise InputError(
+            f"{data.source}: {len(data.train)} training data are fewer than a batch of "
+            f"{settings.batch_size}: lower the batch size"
+        )
+    program.to(device)
+    for split in ("train", "validation"):
+        check_program(program, data.fixed(split))
+    if run is not None:
+        run.start()
+    fitting = _Fit(program, data, settings)
+    history = History()
+    with (
+        isolated(settings.seed, device),
+        warnings.catch_warnings(),
+        _progress_bar(progress) as bar,
+    ):
+        # Pyro warns of a NaN loss; here it ends the fit, with a remedy.
+        warnings.filterwarnings("ignore", "Encountered", UserWarning)
+        task = bar.add_task("", total=settings.epochs * fitting.steps_per_epoch, figures="")
+        fitting.on_step = lambda: bar.advance(task)
+        best = _Best(program, run)
+        for epoch in range(1, settings.epochs + 1):
+            bar.update(task, description=f"epoch {epoch}/{settings.epochs}")
+            try:
+                row = {"epoch": epoch, **fitting.epoch()}
+            except FloatingPointError as error:
+                best.restore()
+                raise InputError(
+                    f"{error} in epoch {epoch}, and the weights of epoch {history.best_epoch} are "
+                    f"kept: try learning_rate {settings.learning_rate / 4:g}, a clip_norm of 100, "
+                    "more warmup_epochs, or look for outliers in the data"
+                ) from None
+            history.epochs.append(row)
+            if best.offer(row.get("elbo", row["reconstruction"])):
+                history.best_epoch = epoch
+            if run is not None:
+                run.log(row)
+            bar.update(task, figures=_figures(row))
+            if settings.patience and epoch - history.best_epoch >= settings.patience:
+                history.stopped_early = True
+                break
+        best.restore()
+    return history
+
+
+class _Fit:
+    """The moving parts of one fit."""
+
+    def __init__(self, program: Program, data: DataSet, settings: Settings) -> None:
+        self.program, self.data, self.settings = program, data, settings
+        self.objective = make_objective(settings.objective, settings.particles)
+        self.parameters = [p for p in program.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.learning_rate, fused=True)
+        self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        weighs_kl = settings.kl_warmup_epochs > 0 or settings.free_bits > 0
+        self.kl_weight = KLWeight(settings.free_bits) if weighs_kl else None
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.validation = data.fixed("validation")
+        self.point_mass = point_mass_site(program, self.validation) is not None
+        self.steps = 0
+        self.on_step: Any = None
+
+    def _rate(self, step: int) -> float:
+        """Share of the highest rate: a linear rise, then half a cosine."""
+        total = self.settings.epochs * self.steps_per_epoch
+        warmup = min(self.settings.warmup_epochs * self.steps_per_epoch, total / 2)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+    def epoch(self) -> dict[str, float]:
+        """One pass over the training data and one over the validation data.
+
+        Raises:
+            FloatingPointError: If the loss, or the validation ELBO, is not finite.
+        """
+        start = time.perf_counter()
+        rate = self.optimizer.param_groups[0]["lr"]
+        loss = 0.0
+        for batch in self.data.batches(self.settings.batch_size, self.generator):
+            loss += self.step(batch)
+            self.on_step()
+        kl_weight = 1.0 if self.kl_weight is None else self.kl_weight.weight
+        return {
+            **self.validate(),
+            "loss": loss / len(self.data.train),
+            "learning_rate": rate,
+            "kl_weight": kl_weight,
+            "seconds": time.perf_counter() - start,
+        }
+
+    def step(self, batch: Tensor) -> float:
+        """One step of SVI; returns the loss in nats, summed over the batch."""
+        x = batch.to(self.parameters[0].device, dtype_of(self.program))
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.kl_weight is not None:
+            ramp = self.settings.kl_warmup_epochs * self.steps_per_epoch
+            self.kl_weight.weight = min(1.0, (self.steps + 1) / (ramp + 1))
+        with self.kl_weight or nullcontext():
+            loss = self.objective.loss_and_grads(self.program.model, self.program.guide, x)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss}")
+        if self.settings.clip_norm is not None:
+            # Pyro's losses are sums over the batch, and so are their gradients.
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm * len(x))
+        self.optimizer.step()
+        self.schedule.step()
+        self.steps += 1
+        return loss
+
+    def validate(self) -> dict[str, float]:
+        """Score the validation data, on the same draws every time."""
+        terms = log_terms(self.program, self.validation, seed=VALIDATION_SEED)
+        elbo = Estimate.of(terms.log_weight[0])
+        if not math.isfinite(elbo.mean):
+            raise FloatingPointError(f"the validation ELBO became {elbo.mean}")
+        reconstruction = Estimate.of(terms.reconstruction[0])
+        if self.point_mass:
+            return {"reconstruction": reconstruction.mean}
+        return {
+            "elbo": elbo.mean,
+            "elbo_stderr": elbo.stderr,
+            "reconstruction": reconstruction.mean,
+            "kl": Estimate.of(terms.kl[0]).mean,
+        }
+
+
+class _Best:
+    """The best weights so far, in memory and in the run directory."""
+
+    def __init__(self, program: Program, run: Run | None) -> None:
+        self.program, self.run, self.score = program, run, -math.inf
+        self._keep()
+
+    def offer(self, score: float) -> bool:
+        """Keep the program's present weights if they score better; say whether they did."""
+        if score <= self.score:
+            return False
+        self.score = score
+        self._keep()
+        return True
+
+    def restore(self) -> None:
+        """Put the best weights back into the program."""
+        self.program.load_state_dict(self.weights)
+
+    def _keep(self) -> None:
+        self.weights = {k: v.detach().clone() for k, v in self.program.state_dict().items()}
+        if self.run is not None:
+            self.run.save_weights(self.program)
+
+
+def _whole(value: object) -> bool:
+    return type(value) is int
+
+
+def _figures(row: dict[str, float]) -> str:
+    if "elbo" not in row:
+        return f"reconstruction {row['reconstruction']:.2f} nats"
+    return f"ELBO {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f} nats"
+
+
+def _progress_bar(visible: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left  {task.fields[figures]}"),
+        console=Console(stderr=True),
+        disable=not visible,
+    )

@@ -1,0 +1,39 @@
+"""What all tests share: seeds, an empty parameter store, small data."""
+
+import os
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+import ppl_vae
+
+SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    yield
+    pyro.clear_param_store()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    # Two workers share two cores, and sums must not depend on how work is split.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> ppl_vae.DataSet:
+    return ppl_vae.load_data("digits", binarize="dynamic")
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    folder = Path(os.environ.get("PPL_VAE_DATA", SHARED_MNIST))
+    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(f"no MNIST in torchvision's layout in {folder}: set PPL_VAE_DATA")
+    return folder

@@ -1,0 +1,149 @@
+"""Programs that users might write: some conform, each of the others breaks one rule."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+
+class Minimal(nn.Module):
+    """The shortest program there is: its own networks, its own registration."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__()
+        (dim,) = data_shape
+        self.encoder, self.decoder = nn.Linear(dim, 4), nn.Linear(2, dim)
+
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+
+class TwoLayers(Minimal):
+    """Two latent sites, the second given the first."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.up, self.down = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def model(self, x):
+        pyro.module(f"two-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            z1 = pyro.sample("z1", dist.Normal(self.down(z2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z1), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"two-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            z1 = pyro.sample("z1", dist.Normal(loc, scale.exp()).to_event(1))
+            pyro.sample("z2", dist.Normal(self.up(z1), 1.0).to_event(1))
+
+
+class Discrete(Minimal):
+    """A latent class: no reparameterization."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.encoder, self.decoder = nn.Linear(*data_shape, 3), nn.Embedding(3, *data_shape)
+
+    def model(self, x):
+        pyro.module(f"discrete-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(logits=x.new_zeros(3)))
+            pyro.sample("x", dist.Normal(self.decoder(k), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"discrete-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(logits=self.encoder(x)))
+
+
+class NoPlate(Minimal):
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(2))
+        pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(2), obs=x)
+
+
+class NoEvent(Minimal):
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("units", 2, dim=-2), pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x)[..., :2].T, 1.0))
+
+
+class Unobserved(Minimal):
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1))
+
+
+class OtherSites(Minimal):
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("w", dist.Normal(self.encoder(x)[:, :2], 1.0).to_event(1))
+
+
+class Unregistered(Minimal):
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+
+class Foreign(Minimal):
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        shift = pyro.param("shift", torch.zeros(2))
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc + shift, scale.exp()).to_event(1))
+
+
+class NoModel(nn.Module):
+    def guide(self, x):
+        return None
+
+
+class NoParameters(nn.Module):
+    def model(self, x):
+        return None
+
+    guide = model
+
+
+class Explodes(Minimal):
+    """Turns to NaN after some number of calls of the guide."""
+
+    def __init__(self, data_shape=(5,), calls=10**9):
+        super().__init__(data_shape)
+        self.calls = calls
+
+    def guide(self, x):
+        self.calls -= 1
+        super().guide(x)
+
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        poison = 1.0 if self.calls > 0 else float("nan")
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z) * poison, 1.0).to_event(1), obs=x)

@@ -1,0 +1,241 @@
+"""The shell, as people and machines use it: what it prints, writes, refuses."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ppl_vae
+from ppl_vae import cli
+
+TRAIN = ["train", "--epochs", "2", "--hidden", "16", "--latent-dim", "2"]
+
+
+@pytest.fixture
+def shell(monkeypatch, capsys, tmp_path):
+    """Run a command line in an empty folder; returns exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ppl-vae", *map(str, words)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return exit_.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def fitted(shell):
+    code, _, _ = shell(*TRAIN, "--output", "run")
+    assert code == 0
+    return shell
+
+
+def test_train_prints_figures_and_files(shell, tmp_path):
+    code, out, _ = shell(*TRAIN, "--output", "runs/a")
+    assert code == 0
+    for word in ("180 test data", "ELBO", "KL", "importance-weighted bound", "standard error"):
+        assert word in out
+    for name in ("curves", "reconstructions", "samples", "latents", "manifold"):
+        assert f"runs/a/{name}.png" in out
+        assert (tmp_path / "runs" / "a" / f"{name}.png").stat().st_size > 1000
+
+
+def test_train_as_json(shell):
+    code, out, _ = shell(*TRAIN, "--json", "--seed", 3)
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["run"] == "runs/digits-vae"
+    assert figures["epochs"] == 2
+    for name in ("elbo", "reconstruction", "kl", "iw_bound"):
+        assert figures[name].keys() == {"mean", "stderr", "n"}
+        assert figures[name]["n"] == 180
+    difference = figures["reconstruction"]["mean"] - figures["kl"]["mean"]
+    assert figures["elbo"]["mean"] == pytest.approx(difference, abs=1e-4)
+
+
+def test_evaluate_gives_back_what_train_printed(shell):
+    _, trained, _ = shell(*TRAIN, "--json", "--seed", 3, "--output", "run")
+    code, out, _ = shell("evaluate", "run", "--json", "--seed", 3)
+    assert code == 0
+    for name in ("elbo", "reconstruction", "kl", "iw_bound"):
+        assert json.loads(out)[name] == json.loads(trained)[name]
+
+
+def test_evaluate_options(fitted):
+    _, out, _ = fitted("evaluate", "run", "--json", "--draws", 7, "--split", "validation")
+    figures = json.loads(out)
+    assert (figures["draws"], figures["split"], figures["elbo"]["n"]) == (7, "validation", 180)
+    assert fitted("evaluate", "run")[1].count("ELBO") == 1
+
+
+@pytest.mark.parametrize("command", ["sample", "reconstruct"])
+def test_pictures_and_arrays(fitted, tmp_path, command):
+    code, out, _ = fitted(command, "run", "--count", 5, "--json")
+    assert code == 0
+    assert json.loads(out)["output"].endswith(".png")
+    code, _, _ = fitted(command, "run", "--count", 5, "--output", "x.npy")
+    assert code == 0
+    assert np.load(tmp_path / "x.npy").shape == (5, 1, 8, 8)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_sample_is_the_mean_or_a_draw(fitted, tmp_path):
+    fitted("sample", "run", "--output", "mean.npy", "--seed", 1)
+    fitted("sample", "run", "--output", "draw.npy", "--seed", 1, "--noise")
+    mean, draw = (np.load(tmp_path / f"{name}.npy") for name in ("mean", "draw"))
+    assert set(np.unique(draw)) == {0.0, 1.0}
+    assert len(np.unique(mean)) > 100
+
+
+def test_the_autoencoder_says_why_it_has_no_elbo(shell):
+    code, out, _ = shell(*TRAIN, "--model", "autoencoder")
+    assert code == 0
+    assert "point mass" in out
+    assert "ELBO" not in out.split("point mass")[0]
+
+
+def test_a_model_and_data_of_ones_own(shell, tmp_path):
+    code = "from tests.programs import Minimal\n\nclass Mine(Minimal):\n    pass\n"
+    (tmp_path / "mine.py").write_text(code)
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(200, 5)))
+    code, _, err = shell("train", "--model", "mine.py:Mine", "--data", "table.npy", "--epochs", 1)
+    assert code == 0, err
+    code, _, err = shell("evaluate", "runs/table-mine")
+    assert code == 2
+    assert "--model mine.py:Mine" in err
+    code, out, _ = shell("evaluate", "runs/table-mine", "--model", "mine.py:Mine", "--json")
+    assert code == 0
+    assert json.loads(out)["elbo"]["n"] == 20
+    for command in ("sample", "reconstruct"):
+        assert shell(command, "runs/table-mine", "--model", "mine.py:Mine")[0] == 0
+    assert (tmp_path / "runs" / "table-mine" / "samples.npy").is_file()
+
+
+def test_a_run_finds_its_data_from_any_folder(shell, tmp_path, monkeypatch):
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(200, 5)))
+    shell("train", "--data", "table.npy", "--likelihood", "gaussian", "--hidden", 8, "--epochs", 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shell("evaluate", "../runs/table-vae")[0] == 0
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(200, 4)))
+    code, _, err = shell("evaluate", "../runs/table-vae")
+    assert code == 2
+    assert "now has shape (4,)" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "gan"], "no model 'gan': choose from vae, autoencoder, linear-gaussian"),
+        (["--model", "none.py:VAE"], "none.py cannot be imported (FileNotFoundError"),
+        (["--data", "mnst"], "no data set or file 'mnst'"),
+        (["--likelihood", "poisson"], "VAE: no likelihood 'poisson'"),
+        (["--likelihood", "gaussian", "--likelihood-scale", "0"], "must be a positive number"),
+        (["--hidden", "big"], "--hidden must be whole numbers like 500,500, got 'big'"),
+        (["--hidden", "0"], "VAE: hidden must hold whole numbers of at least 1"),
+        (["--latent-dim", "0"], "VAE: latent_dim must hold whole numbers of at least 1"),
+        (["--model", "linear-gaussian", "--hidden", "9"], "--hidden was given, but LinearGaussian"),
+        (["--epochs", "0"], "epochs must be at least 1"),
+        (["--epochs", "many"], "Invalid value for '--epochs'"),
+        (["--batch-size", "100000"], "fewer than a batch of 100000: lower the batch size"),
+        (["--binarize", "none"], "continuous-bernoulli, or --binarize dynamic"),
+        (["--objective", "iw"], "particles must be 2 or more for the objective iw"),
+        (["--seed", "-1"], "seed must be in 0"),
+        (["--device", "quantum"], "device 'quantum' cannot be used here"),
+        (["--output", "taken"], "taken exists and is no run"),
+        (["--no-such-option"], "No such option"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(shell, tmp_path, words, message):
+    (tmp_path / "taken").write_text("")
+    code, out, err = shell("train", *words)
+    assert code == 2
+    assert out == ""
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    if err.startswith("error:"):
+        assert err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "none"], "none is no run: it has no config.json"),
+        (["evaluate", "run", "--draws", "0"], "draws must be at least 1"),
+        (["evaluate", "run", "--model", "autoencoder"], "is missing, broken or not this program's"),
+        (["sample", "run", "--count", "0"], "Invalid value for '--count'"),
+        (["sample", "run", "--output", "x.jpg"], "x.jpg: output must end in .png or .npy"),
+        (["sample", "run", "--output", "no/x.png"], "no is no folder: make it"),
+        (["reconstruct", "run", "--output", "no/x.png"], "no is no folder: make it"),
+        (["train", "--output", "run"], "run holds a run: choose another --output, or --overwrite"),
+    ],
+)
+def test_bad_input_about_a_run(fitted, words, message):
+    code, _, err = fitted(*words)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_a_diverged_fit_exits_with_2_and_leaves_a_run_that_loads(shell, tmp_path):
+    np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(200, 5)))
+    code, _, err = shell(
+        "train", "--data", "t.npy", "--likelihood", "gaussian", "--learning-rate", "1e20",
+        "--warmup-epochs", "0", "--hidden", "8", "--output", "run",
+    )  # fmt: skip
+    assert code == 2
+    assert "try learning_rate" in err.splitlines()[-1]
+    assert ppl_vae.load(tmp_path / "run") is not None
+
+
+def test_overwrite_replaces_a_run(fitted, tmp_path):
+    assert fitted(*TRAIN, "--output", "run", "--overwrite")[0] == 0
+    assert not (tmp_path / "run" / "old").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["reconstruct"]])
+def test_help_shows_an_example_and_does_not_import_torch(command):
+    script = (
+        "import sys; from ppl_vae import cli; sys.argv[0] = 'ppl-vae'\n"
+        "try: cli.main()\n"
+        "except SystemExit as exit_: assert not exit_.code\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command, "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Example: ppl-vae" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_fresh_process_prints_no_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ppl_vae", *TRAIN, "--json"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert json.loads(done.stdout)["epochs"] == 2
+
+
+def test_an_interrupted_fit_keeps_its_weights(shell, monkeypatch, tmp_path):
+    from ppl_vae import training
+
+    epoch = training._Fit.epoch
+
+    def interrupted(fitting):
+        if fitting.steps > 0:
+            raise KeyboardInterrupt
+        return epoch(fitting)
+
+    monkeypatch.setattr(training._Fit, "epoch", interrupted)
+    code, _, err = shell(*TRAIN, "--output", "run")
+    assert code == 130
+    assert "interrupted: run holds the best weights" in err
+    assert ppl_vae.load(tmp_path / "run") is not None

@@ -1,0 +1,147 @@
+"""Every registered program, and some that users might write, keep the contract of a program."""
+
+import copy
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, Trace_ELBO
+
+from ppl_vae.models import PROGRAMS
+from ppl_vae.program import check_program, dtype_of
+from ppl_vae.weights import trace_draws
+
+from . import programs
+
+SHAPE = (1, 6, 7)
+VARIANTS = {
+    "vae-convolutional": lambda: PROGRAMS["vae"](SHAPE, 3, (16,), channels=(4, 8)),
+    "vae-linear": lambda: PROGRAMS["vae"](SHAPE, 3, ()),
+    **{
+        f"vae-{name}": lambda name=name: PROGRAMS["vae"](SHAPE, 3, (16,), likelihood=name)
+        for name in ("bernoulli", "continuous-bernoulli", "gaussian", "laplace")
+    },
+    "vae-fixed-scale": lambda: PROGRAMS["vae"](
+        SHAPE, 3, (16,), likelihood="gaussian", likelihood_scale=0.1
+    ),
+    **{name: lambda kind=kind: kind(SHAPE, latent_dim=3) for name, kind in PROGRAMS.items()},
+}
+USERS = {
+    kind.__name__: lambda kind=kind: kind((5,))
+    for kind in (programs.Minimal, programs.TwoLayers, programs.Discrete)
+}
+ours = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
+everyone = pytest.mark.parametrize(
+    "make", (VARIANTS | USERS).values(), ids=(VARIANTS | USERS).keys()
+)
+
+
+def data_for(program, size=8):
+    shape = getattr(program, "data_shape", (5,))
+    return torch.randint(2, (size, *shape)).to(dtype_of(program))
+
+
+@everyone
+def test_conforms(make):
+    program = make()
+    check_program(program, data_for(program))
+
+
+@ours
+def test_samples_without_data(make):
+    program = make()
+    assert program.model(size=3).shape == (3, *SHAPE)
+
+
+@everyone
+def test_conditions_on_data_and_finds_finite_densities(make):
+    program = make()
+    x = data_for(program)
+    guide = poutine.trace(program.guide).get_trace(x)
+    model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(x)
+    model.compute_log_prob()
+    guide.compute_log_prob()
+    assert model.observation_nodes == ["x"]
+    assert torch.equal(model.nodes["x"]["value"], x)
+    for trace in (model, guide):
+        for site in trace.stochastic_nodes + trace.observation_nodes:
+            node = trace.nodes[site]
+            if site == "data":
+                continue
+            assert node["log_prob"].shape == (8,)
+            assert node["log_prob"].isfinite().all()
+            assert [frame.name for frame in node["cond_indep_stack"]] == ["data"]
+
+
+@everyone
+def test_broadcasts_over_draws(make):
+    program = make()
+    x = data_for(program)
+    guide, model = trace_draws(program, x, draws=4)
+    model.compute_log_prob()
+    assert model.nodes["x"]["log_prob"].shape == (4, 8)
+    for site in guide.stochastic_nodes:
+        value = guide.nodes[site]["value"]
+        assert value.shape[:2] == (4, 8)
+
+
+@everyone
+def test_one_step_of_stock_svi_moves_every_parameter_of_two_instances_in_a_row(make):
+    for _ in range(2):
+        program = make()
+        before = {name: p.detach().clone() for name, p in program.named_parameters()}
+        adam = pyro.optim.Adam({"lr": 1e-2})
+        SVI(program.model, program.guide, adam, Trace_ELBO()).step(data_for(program))
+        still = [n for n, p in program.named_parameters() if torch.equal(p, before[n])]
+        assert still == []
+
+
+@ours
+def test_a_deep_copy_trains_apart(make):
+    program = make()
+    x = data_for(program)
+    SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    twin = copy.deepcopy(program)
+    before = copy.deepcopy(program.state_dict())
+    SVI(twin.model, twin.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    assert all(torch.equal(v, before[k]) for k, v in program.state_dict().items())
+    assert not any(torch.equal(p, before[k]) for k, p in twin.named_parameters())
+
+
+@ours
+def test_predictive_draws_from_the_prior(make):
+    program = make()
+    drawn = Predictive(program.model, num_samples=10)(None, 4)
+    assert drawn["x"].shape == (10, 4, *SHAPE)
+    assert drawn["z"].shape == (10, 4, 3)
+    assert drawn["x"].isfinite().all()
+
+
+@ours
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_moves_to_another_dtype(make, dtype):
+    program = make().to(dtype)
+    x = data_for(program)
+    assert program.guide(x).dtype == program.model(size=2).dtype == dtype
+    check_program(program, x)
+
+
+@ours
+def test_same_seed_same_program_and_draws(make):
+    def once():
+        pyro.set_rng_seed(3)
+        return make().model(size=5)
+
+    assert torch.equal(once(), once())
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sizes_that_no_network_has_are_refused(name, bad):
+    with pytest.raises(ValueError, match="latent_dim must hold whole numbers"):
+        PROGRAMS[name](SHAPE, latent_dim=bad)
+    with pytest.raises(ValueError, match="data_shape must hold whole numbers"):
+        PROGRAMS[name]((bad, 3))
+    with pytest.raises(ValueError, match="data_shape is empty"):
+        PROGRAMS[name](())

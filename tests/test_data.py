@@ -1,0 +1,154 @@
+"""Validation, splits and binarization of arrays in memory."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+
+from ppl_vae import InputError, make_data
+from ppl_vae.data import draw_binary
+
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(50, 3))
+
+
+def test_splits_hold_every_datum_once_and_never_change():
+    data = make_data(np.arange(200.0).reshape(100, 2))
+    parts = [split.x for split in (data.train, data.validation, data.test)]
+    assert [len(part) for part in parts] == [80, 10, 10]
+    assert sorted(torch.cat(parts)[:, 0].tolist()) == list(range(0, 200, 2))
+    again = make_data(np.arange(200.0).reshape(100, 2))
+    assert torch.equal(again.test.x, data.test.x)
+
+
+def test_labels_follow_their_data():
+    x = np.arange(60.0).reshape(30, 2)
+    data = make_data(x, labels=[f"class {int(i) % 3}" for i in x[:, 0]])
+    assert data.label_names == ("class 0", "class 1", "class 2")
+    for split in (data.train, data.validation, data.test):
+        assert torch.equal(split.labels, split.x[:, 0].long() % 3)
+
+
+def test_bytes_stay_bytes_and_are_read_as_grey():
+    x = RNG.integers(256, size=(40, 5, 6), dtype=np.uint8)
+    data = make_data(x)
+    assert data.train.x.dtype == torch.uint8
+    assert data.shape == (1, 5, 6)
+    assert data.levels == 255
+    assert torch.equal(data.fixed("test"), data.test.x.float() / 255)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_zeros_and_ones_are_binary(dtype):
+    data = make_data(RNG.integers(2, size=(40, 7)).astype(dtype))
+    assert data.levels == 1
+    assert set(data.fixed("train").unique().tolist()) == {0.0, 1.0}
+
+
+def test_other_numbers_are_taken_as_they_are():
+    counts = RNG.poisson(9, size=(40, 4))
+    assert make_data(counts).train.x.dtype == torch.float32
+    assert make_data(TABLE).train.x.dtype == torch.float64
+    assert make_data(TABLE.astype(np.float16)).train.x.dtype == torch.float32
+    assert make_data(torch.tensor(TABLE)).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((20, 7), (7,)),
+        ((20, 9, 8), (1, 9, 8)),
+        ((20, 3, 9, 8), (3, 9, 8)),
+        ((20, 9, 8, 3), (3, 9, 8)),
+        ((20, 2, 3, 4, 5), (2, 3, 4, 5)),
+    ],
+)
+def test_images_become_channels_first(shape, expected):
+    assert make_data(RNG.normal(size=shape)).shape == expected
+
+
+@pytest.mark.parametrize("levels", [1, 16, 255, None])
+def test_binarization_is_unbiased(levels):
+    # One draw of 2e6 pixels: a chi-square over grey values, to fail 1 time in 10,000 if unbiased.
+    top = levels or 1
+    values = torch.arange(levels + 1) if levels else torch.linspace(0, 1, 11)
+    values = values.byte() if levels else values
+    pixels = values.repeat(2_000_000 // len(values))
+    ones = draw_binary(pixels, levels, torch.Generator().manual_seed(1)).reshape(-1, len(values))
+    n, p = len(ones), values.double() / top
+    assert not ones[:, 0].any()
+    assert ones[:, -1].all()
+    z2 = ((ones.double().sum(0) - n * p).square() / (n * p * (1 - p)))[1:-1]
+    if len(z2):
+        assert z2.sum().item() < chi2.isf(1e-4, len(z2))
+
+
+def test_dynamic_binarization_is_new_each_time_and_seeded(digits):
+    def batches(seed):
+        return torch.cat(list(digits.batches(100, torch.Generator().manual_seed(seed))))
+
+    assert batches(1).shape == digits.train.x.shape
+    assert batches(1).dtype == torch.float32
+    assert torch.equal(batches(1), batches(1))
+    assert not torch.equal(batches(1), batches(2))
+    assert torch.equal(digits.fixed("test", 4), digits.fixed("test", 4))
+    assert not torch.equal(digits.fixed("test", 4), digits.fixed("test", 5))
+
+
+def test_batches_go_through_the_data_once():
+    data = make_data(np.arange(26.0).reshape(13, 2), validation_fraction=0.1, test_fraction=0.1)
+    batches = list(data.batches(4, torch.Generator().manual_seed(0)))
+    assert [len(b) for b in batches] == [4, 4, 3]
+    assert sorted(torch.cat(batches)[:, 0].tolist()) == sorted(data.train.x[:, 0].tolist())
+
+
+def test_fixed_binarization_happens_once():
+    data = make_data(RNG.uniform(size=(60, 9)), binarize="fixed")
+    assert data.train.x.dtype == torch.uint8
+    assert torch.equal(data.fixed("train", 1), data.fixed("train", 2))
+    assert set(data.fixed("train").unique().tolist()) == {0.0, 1.0}
+
+
+def test_test_data_held_out_by_others_stay_apart():
+    test = np.full((5, 3), 7.0)
+    data = make_data(TABLE, test=(test, None))
+    assert len(data.train) + len(data.validation) == 50
+    assert torch.equal(data.test.x, torch.from_numpy(test))
+
+
+def spoiled(index, value, dtype=float):
+    table = TABLE.astype(dtype)
+    table[index] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (spoiled((17, 2), np.nan), {}, r"1 values are NaN, infinite .* first at index \(17, 2\)"),
+        (spoiled((3, slice(None)), np.inf), {}, r"3 values are .* first at index \(3, 0\)"),
+        (spoiled((3, 0), 1e300), {}, "1 values are NaN, infinite or beyond float32"),
+        (spoiled((3, 0), np.nan, np.float16), {}, "1 values are NaN"),
+        ([[1.0, 2.0], [1.0]], {}, "ragged, every datum needs the same shape"),
+        (np.array([["a", "b"]] * 9), {}, "of type <U1, but must be numbers"),
+        (np.array([[1, None]] * 9), {}, "of type object, but must be numbers"),
+        (TABLE.astype(complex), {}, "of type complex128, but must be numbers"),
+        (TABLE[:0], {}, r"shape \(0, 3\) holds no data"),
+        (TABLE[:, :0], {}, r"shape \(50, 0\) holds no data"),
+        (TABLE[:, 0], {}, r"shape \(50,\) holds no data, expected \(N, ...\)"),
+        (3.0, {}, r"shape \(\) holds no data"),
+        (TABLE[:2], {}, "2 data are too few to hold out 1 for validation and 1 for testing"),
+        (TABLE, {"labels": [1, 2]}, r"labels have shape \(2,\), but there are 50 data"),
+        (TABLE, {"binarize": "dynamic"}, r"only those in \[0, 1\] can be binarized"),
+        (TABLE + 9, {"binarize": "fixed"}, r"values run from .* \[0, 1\] can be binarized"),
+        (TABLE, {"binarize": "sometimes"}, "binarize must be one of none, fixed, dynamic"),
+        (TABLE, {"test_fraction": 1.5}, "fractions of the data must be between 0 and 1"),
+        (TABLE, {"validation_fraction": 0.0}, "fractions of the data must be between 0 and 1"),
+        (TABLE, {"test": (TABLE[:, :2], None)}, r"test data have shape \(2,\)"),
+        (TABLE, {"test": (TABLE[:0], None)}, r"array \(test\): an array of shape"),
+    ],
+)
+def test_refuses_in_one_line(x, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        make_data(x, **options)
+    assert "\n" not in str(caught.value)

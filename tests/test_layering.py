@@ -1,0 +1,91 @@
+"""Imports run one way, files and functions stay small, and importing changes nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*ROOT.glob("ppl_vae/**/*.py"), *ROOT.glob("models/*.py")])
+# Each file may import from the lines above its own.
+LAYERS = [
+    {"errors"},
+    {"runtime"},
+    {"program", "data"},
+    {"weights", "sources"},
+    {"evidence", "objectives", "predict", "runs"},
+    {"training", "plots"},
+    {"pictures"},
+    {"composition", "console"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            names = [alias.name for alias in node.names]
+            found |= {f".{n}" for n in names} if prefix == "." else {prefix}
+    return found
+
+
+def test_every_file_has_a_layer():
+    assert {f.stem for f in ROOT.glob("ppl_vae/*.py")} == set().union(*LAYERS, {"__init__"})
+
+
+@pytest.mark.parametrize("layer", range(len(LAYERS)))
+def test_imports_run_one_way(layer):
+    below = set().union(*LAYERS[:layer])
+    for name in LAYERS[layer]:
+        inside = {i[1:] for i in imports(ROOT / "ppl_vae" / f"{name}.py") if i.startswith(".")}
+        allowed = below | ({"models"} if name == "composition" else set())
+        assert inside <= allowed, f"{name} imports {inside - allowed}"
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("models/*.py")), ids=lambda f: f.stem)
+def test_models_import_torch_and_pyro_only(file):
+    outside = {i.partition(".")[0] for i in imports(file) if not i.startswith(".")}
+    assert outside - set(sys.stdlib_module_names) <= {"torch", "pyro"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.stem}")
+def test_one_job_each(file):
+    text = file.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            # A signature of options, and a docstring, are no work.
+            documented = ast.get_docstring(node) is not None
+            body = node.body[documented:] or node.body
+            length = body[-1].end_lineno - body[0].lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+def test_importing_changes_nothing(tmp_path):
+    script = """
+import os, torch, pyro
+
+def state():
+    return (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_rng_state().tolist(),
+            torch.get_num_threads(), pyro.settings.get(), len(pyro.get_param_store()))
+
+before = state()
+import ppl_vae, ppl_vae.models
+for name in ppl_vae.__all__:
+    getattr(ppl_vae, name)
+import ppl_vae.composition, ppl_vae.console, ppl_vae.pictures
+assert state() == before
+assert os.listdir() == []
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")

@@ -1,0 +1,91 @@
+"""Likelihoods: normalized, right about their support, and helpful about it."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+
+from ppl_vae.models import LIKELIHOODS, VAE, ContinuousBernoulli, Gaussian, Laplace
+from ppl_vae.models.networks import SCALE_FLOOR, inverse_positive, positive
+
+
+@pytest.mark.parametrize(
+    "logit", [-200.0, -80.0, -17.0, -1.0, -0.021, -1e-4, 0.0, 0.019, 3.0, 90.0]
+)
+def test_continuous_bernoulli_is_normalized(logit):
+    density = ContinuousBernoulli((1,))(torch.tensor(logit, dtype=torch.float64))
+
+    def at(x):
+        return density.log_prob(torch.tensor(x, dtype=torch.float64)).exp().item()
+
+    mass = quad(at, 0, 0.05, epsabs=1e-12)[0] + quad(at, 0.05, 0.95)[0] + quad(at, 0.95, 1)[0]
+    assert abs(mass - 1) < 1e-8
+
+
+def test_continuous_bernoulli_is_as_accurate_in_float32():
+    logits = torch.linspace(-60, 60, 2001)
+    x = torch.full_like(logits, 0.3)
+    single = ContinuousBernoulli((1,))(logits).log_prob(x)
+    double = ContinuousBernoulli((1,))(logits.double()).log_prob(x.double())
+    np.testing.assert_allclose(single, double, rtol=3e-6, atol=3e-6)
+
+
+def test_continuous_bernoulli_has_a_gradient_everywhere():
+    logits = torch.linspace(-100, 100, 4001, requires_grad=True)
+    ContinuousBernoulli((1,))(logits).log_prob(torch.tensor(0.5)).sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("bernoulli", 0.5, "0.5 lies outside the support of the Bernoulli likelihood; grey pixels"),
+        ("continuous-bernoulli", 255.0, "255 lies outside .* bytes: divide by 255"),
+        ("gaussian", float("nan"), "nan lies outside .* remove or impute"),
+        ("laplace", float("nan"), "nan lies outside .* remove or impute"),
+    ],
+)
+def test_plain_pyro_says_which_likelihood_suits(name, value, advice):
+    from pyro.infer import Trace_ELBO
+
+    vae = VAE((3,), likelihood=name)
+    x = torch.tensor([[0.0, 1.0, value]])
+    with pytest.raises(ValueError, match=advice):
+        Trace_ELBO().loss(vae.model, lambda x: vae.guide(torch.zeros(1, 3)), x)
+
+
+def test_a_complaint_about_shapes_stays_one():
+    density = LIKELIHOODS["bernoulli"]((3,))(torch.zeros(3))
+    with pytest.raises(ValueError, match="broadcastable"):
+        density.log_prob(torch.zeros(4))
+
+
+@pytest.mark.parametrize("kind", [Gaussian, Laplace])
+def test_scale_is_fixed_or_learned(kind):
+    assert list(kind((1, 4, 4), scale=0.25).parameters()) == []
+    assert kind((1, 4, 4), scale=0.25).scale.item() == 0.25
+    assert kind((1, 4, 4)).scale.item() == pytest.approx(1.0)
+    assert kind((7,)).scale.shape == (7,)
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="likelihood_scale must be a positive number"):
+            kind((7,), scale=bad)
+
+
+def test_unknown_names_and_scales_that_do_not_apply_are_refused():
+    with pytest.raises(ValueError, match="no likelihood 'poisson': choose from bernoulli"):
+        VAE((3,), likelihood="poisson")
+    with pytest.raises(ValueError, match="'bernoulli' takes none"):
+        VAE((3,), likelihood_scale=0.1)
+
+
+def test_a_likelihood_of_ones_own():
+    vae = VAE((3,), likelihood=Gaussian((3,), scale=2.0))
+    assert vae.likelihood.scale.item() == 2.0
+
+
+def test_positive_is_positive_finite_and_invertible():
+    raw = torch.tensor([-1e30, -50.0, 0.0, 50.0, 1e30])
+    assert (positive(raw) >= SCALE_FLOOR).all()
+    assert positive(raw).isfinite().all()
+    scale = torch.tensor([2e-4, 0.1, 1.0, 100.0], dtype=torch.float64)
+    np.testing.assert_allclose(positive(inverse_positive(scale)), scale, rtol=1e-12)

@@ -1,0 +1,40 @@
+"""Encoders and decoders: shapes, convolutions of any image size, refusals."""
+
+import pytest
+import torch
+from torch import nn
+
+from ppl_vae.models import MLP, VAE, Decoder, Encoder
+
+
+@pytest.mark.parametrize("size", [(28, 28), (8, 8), (7, 5), (1, 1), (33, 6)])
+@pytest.mark.parametrize("channels", [(), (4,), (4, 8), (2, 4, 8)])
+def test_decoder_mirrors_encoder_at_any_image_size(size, channels):
+    shape = (3, *size)
+    encoder = Encoder(shape, 10, hidden=(16,), channels=channels)
+    decoder = Decoder(5, shape, hidden=(16,), channels=channels)
+    x = torch.randn(4, *shape)
+    assert encoder(x).shape == (4, 10)
+    assert decoder(torch.randn(4, 5)).shape == x.shape
+    assert decoder(torch.randn(2, 4, 5)).shape == (2, *x.shape)
+
+
+def test_leading_dimensions_are_independent():
+    decoder = Decoder(5, (1, 9, 9), hidden=(8,), channels=(4,))
+    z = torch.randn(2, 3, 5)
+    torch.testing.assert_close(decoder(z)[1, 2], decoder(z[1, 2][None])[0])
+
+
+def test_an_mlp_without_hidden_layers_is_linear():
+    (layer,) = MLP(4, 3)
+    assert isinstance(layer, nn.Linear)
+
+
+def test_widths_run_in_reverse_in_the_decoder():
+    widths = [m.out_features for m in Decoder(2, (9,), hidden=(5, 7)).mlp if hasattr(m, "weight")]
+    assert widths == [7, 5, 9]
+
+
+def test_convolutions_need_images():
+    with pytest.raises(ValueError, match="channels ask for convolutions, which need images"):
+        VAE((17,), channels=(8,))

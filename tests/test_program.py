@@ -1,0 +1,112 @@
+"""The check of a program names what breaks the contract."""
+
+import pytest
+import torch
+
+from ppl_vae import InputError, check_program
+from ppl_vae.models import VAE, Autoencoder
+from ppl_vae.program import find_program
+
+from . import programs
+
+X = torch.randn(8, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (programs.NoPlate, "site 'z' is not in a plate 'data' at dim -1"),
+        (programs.NoEvent, r"site 'z' has batch shape \(2, 2\)"),
+        (programs.Unobserved, "observes nothing: it must observe its argument"),
+        (programs.OtherSites, "site 'w' is only in the guide"),
+        (programs.Unregistered, "Pyro never sees parameter '.*weight'"),
+        (programs.Foreign, "parameter 'shift' does not belong to the module"),
+        (programs.NoParameters, "has no parameters"),
+        (programs.NoModel, "is no program: it must be an nn.Module with model and guide"),
+    ],
+)
+def test_refuses_what_does_not_conform(kind, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check_program(kind(), X)
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_what_is_no_module():
+    class Plain:
+        model = guide = parameters = None
+
+    with pytest.raises(InputError, match="Plain is no program"):
+        check_program(Plain(), X)
+
+
+def test_refuses_data_of_another_shape_and_no_data():
+    with pytest.raises(InputError, match=r"does not run on data of shape \(4,\)"):
+        check_program(programs.Minimal(), X[:, :4])
+    with pytest.raises(InputError, match="empty"):
+        check_program(programs.Minimal(), X[:0])
+
+
+def test_names_the_first_datum_outside_the_support():
+    x = torch.randint(2, (10_000, 5)).float()
+    x[7_123, 2] = 0.25
+    with pytest.raises(InputError, match=r"datum 7123: 0.25 lies outside .* --binarize dynamic"):
+        check_program(VAE((5,)), x)
+    check_program(VAE((5,), likelihood="continuous-bernoulli"), x)
+
+
+def test_support_is_checked_for_distributions_that_give_no_advice():
+    class Positive(programs.Minimal):
+        def model(self, x):
+            import pyro
+            import pyro.distributions as dist
+
+            pyro.module(f"positive-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+                rate = self.decoder(z).exp()
+                pyro.sample("x", dist.Exponential(rate).to_event(1), obs=x)
+
+    x = X.abs()
+    check_program(Positive(), x)
+    x[3] = -1.0
+    with pytest.raises(InputError, match="datum 3: Expected value argument") as caught:
+        check_program(Positive(), x)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_check_leaves_no_trace():
+    import pyro
+
+    vae, state = VAE((5,)), torch.get_rng_state()
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    check_program(vae, torch.ones(3, 5))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(pyro.get_param_store()) == 0
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+
+
+def test_finds_classes_in_modules_and_files(tmp_path):
+    assert find_program("ppl_vae.models:Autoencoder") is Autoencoder
+    file = tmp_path / "mine.py"
+    file.write_text("from tests.programs import Minimal\nclass Mine(Minimal): pass\nother = 1\n")
+    assert find_program(f"{file}:Mine").__name__ == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("VAE", "no model 'VAE'"),
+        ("nowhere.to.be:Found", "nowhere.to.be cannot be imported .ModuleNotFoundError"),
+        ("{tmp}/none.py:VAE", "none.py cannot be imported .FileNotFoundError"),
+        ("{tmp}/broken.py:VAE", "broken.py cannot be imported .SyntaxError"),
+        ("ppl_vae.models:None", "has no class 'None'"),
+        ("ppl_vae.models:PROGRAMS", "has no class 'PROGRAMS'"),
+        ("ppl_vae.models:MLP", "is no program"),
+        ("subprocess:Popen", "is no program"),
+    ],
+)
+def test_refuses_references_that_lead_nowhere(reference, message, tmp_path):
+    (tmp_path / "broken.py").write_text("class\n")
+    with pytest.raises(InputError, match=message) as caught:
+        find_program(reference.format(tmp=tmp_path))
+    assert "\n" not in str(caught.value)

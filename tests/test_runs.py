@@ -1,0 +1,195 @@
+"""Run directories: bit for bit, whole or not at all, and never a way to run code."""
+
+import json
+import os
+
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae import InputError, Run, Settings, fit, load
+from ppl_vae.models import VAE
+from ppl_vae.runs import Config
+
+from .programs import Minimal
+
+OURS = "ppl_vae.models.vae:VAE"
+ARGUMENTS = {"latent_dim": 2, "hidden": [16]}
+
+
+def config(program=OURS, arguments=ARGUMENTS, shape=(1, 8, 8)):
+    return Config(program, dict(arguments), {"shape": list(shape)}, {})
+
+
+@pytest.fixture
+def fitted(tmp_path, digits):
+    vae = VAE(digits.shape, **ARGUMENTS)
+    run = Run.create(tmp_path / "run", config())
+    history = fit(vae, digits, Settings(epochs=2), run=run, progress=False)
+    return run, vae, history
+
+
+def test_a_program_comes_back_bit_for_bit(fitted):
+    run, vae, _ = fitted
+    again = load(run.path)
+    assert type(again) is VAE
+    assert again.state_dict().keys() == vae.state_dict().keys()
+    assert all(torch.equal(v, vae.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_type_comes_back_too(tmp_path, dtype):
+    vae = VAE((1, 8, 8), **ARGUMENTS).to(dtype)
+    run = Run.create(tmp_path / "run", config())
+    run.start()
+    run.save_weights(vae)
+    again = load(run.path)
+    assert all(torch.equal(v, vae.state_dict()[k]) for k, v in again.state_dict().items())
+    assert again.prior_loc.dtype == dtype
+
+
+def test_metrics_hold_every_epoch(fitted):
+    run, _, history = fitted
+    assert run.metrics() == history.epochs
+
+
+def test_no_temporary_file_is_left(fitted):
+    assert sorted(os.listdir(fitted[0].path)) == [
+        "config.json",
+        "metrics.csv",
+        "weights.safetensors",
+    ]
+
+
+def test_config_is_plain_data_that_says_what_wrote_it(fitted):
+    fields = json.loads((fitted[0].path / "config.json").read_text())
+    assert fields["program"] == OURS
+    assert fields["arguments"] == ARGUMENTS
+    assert {"ppl-vae", "torch", "pyro-ppl", "python"} == fields["versions"].keys()
+
+
+def test_a_users_program_is_loaded_only_when_named(tmp_path):
+    run = Run.create(tmp_path / "run", config("tests.programs:Minimal", {}, (5,)))
+    run.start()
+    program = Minimal()
+    run.save_weights(program)
+    with pytest.raises(InputError, match="code from outside ppl_vae: if you trust it"):
+        load(run.path)
+    for given in (Minimal, Minimal()):
+        again = load(run.path, given)
+        assert torch.equal(again.encoder.weight, program.encoder.weight)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "evil:Evil",
+        "./evil.py:Evil",
+        "{run}/evil.py:Evil",
+        "ppl_vae.models.py:Evil",
+        "ppl_vae.models./evil.py:Evil",
+        "ppl_vae.models.../evil.py:Evil",
+        "os:system",
+        "antigravity:x",
+    ],
+)
+def test_a_strangers_run_runs_no_code(fitted, reference, tmp_path, monkeypatch):
+    run, _, _ = fitted
+    witness = tmp_path / "witness"
+    (run.path / "ppl_vae.models.").mkdir()
+    for name in ("evil.py", "ppl_vae.models.py", "ppl_vae.models./evil.py"):
+        (run.path / name).write_text(f"open({str(witness)!r}, 'w')\n")
+    monkeypatch.chdir(run.path)
+    file = run.path / "config.json"
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps({**fields, "program": reference.format(run=run.path)}))
+    with pytest.raises(InputError, match="code from outside ppl_vae"):
+        load(run.path)
+    assert not witness.exists()
+
+
+def test_a_place_that_is_taken_is_left_alone(fitted, tmp_path):
+    run, _, _ = fitted
+    before = (run.path / "weights.safetensors").read_bytes()
+    with pytest.raises(InputError, match="holds a run: choose another --output, or --overwrite"):
+        Run.create(run.path, config())
+    Run.create(run.path, config(), overwrite=True)  # and nothing happens before start
+    assert (run.path / "weights.safetensors").read_bytes() == before
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("...")
+    (tmp_path / "file").write_text("...")
+    for taken in ("thesis", "file"):
+        with pytest.raises(InputError, match="exists and is no run"):
+            Run.create(tmp_path / taken, config(), overwrite=True)
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(fitted):
+    run, _, _ = fitted
+    Run.create(run.path, config(), overwrite=True).start()
+    assert os.listdir(run.path) == ["config.json"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        Run.create(tmp_path / "file" / "run", config()).start()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fields: "", "is broken"),
+        (lambda fields: "[" * 100_000, "is broken"),
+        (lambda fields: "null", "is broken"),
+        (lambda fields: json.dumps({**fields, "extra": 1}), "is broken"),
+        (lambda fields: json.dumps({**fields, "data": {}}), "is broken"),
+        (lambda fields: json.dumps({**fields, "data": {"shape": ["a"]}}), "not of format 1"),
+        (lambda fields: json.dumps({**fields, "format": 2}), "not of format 1"),
+        (lambda fields: json.dumps({**fields, "program": 3}), "not of format 1"),
+        (lambda fields: json.dumps({**fields, "program": "ppl_vae.models:MLP"}), "no program"),
+        (lambda fields: json.dumps({**fields, "program": "ppl_vae.models:X"}), "no class 'X'"),
+        (
+            lambda fields: json.dumps({**fields, "arguments": {"latent_dim": -1}}),
+            "cannot be built .latent_dim must hold whole numbers",
+        ),
+        (lambda fields: json.dumps({**fields, "arguments": {"depth": 1}}), "cannot be built"),
+        (lambda fields: json.dumps({**fields, "arguments": {"hidden": [8]}}), "not this program's"),
+    ],
+)
+def test_a_broken_config_is_named(fitted, change, message):
+    file = fitted[0].path / "config.json"
+    file.write_text(change(json.loads(file.read_text())))
+    with pytest.raises(InputError, match=message) as caught:
+        load(fitted[0].path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [None, 0, 7, 1000])
+def test_broken_weights_are_named(fitted, keep):
+    file = fitted[0].path / "weights.safetensors"
+    whole = file.read_bytes()
+    file.unlink()
+    if keep is not None:
+        file.write_bytes(whole[:keep])
+    with pytest.raises(InputError, match="weights.safetensors is missing, broken") as caught:
+        load(fitted[0].path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_config_is_no_run(tmp_path):
+    with pytest.raises(InputError, match="is no run: it has no config.json"):
+        load(tmp_path)
+
+
+def test_tensorboard_events_on_request(tmp_path, digits):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = Run.create(tmp_path / "run", config(), tensorboard=True)
+    history = fit(
+        VAE(digits.shape, **ARGUMENTS), digits, Settings(epochs=2), run=run, progress=False
+    )
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("elbo")]
+    assert logged == pytest.approx([row["elbo"] for row in history.epochs], rel=1e-6)
+    assert ppl_vae.load(run.path) is not None

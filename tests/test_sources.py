@@ -1,0 +1,260 @@
+"""Data from named sets, arrays, image folders and tables; and all that is wrong with them."""
+
+import pickle
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from ppl_vae import InputError, load_data
+from ppl_vae.sources import data_folder
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(256, size=(30, 6, 5), dtype=np.uint8)
+TABLE = pd.DataFrame(RNG.normal(size=(40, 3)), columns=["a", "b", "c"])
+
+
+def write_idx(file, array):
+    header = struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(header + array.tobytes())
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    for part, count in (("train", 60), ("t10k", 20)):
+        write_idx(
+            raw / f"{part}-images-idx3-ubyte",
+            RNG.integers(256, size=(count, 28, 28), dtype=np.uint8),
+        )
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
+    return tmp_path
+
+
+def test_digits_are_the_1797_embedded_ones():
+    data = load_data("digits")
+    assert len(data.train) + len(data.validation) + len(data.test) == 1797
+    assert data.levels == 16
+    assert len(data.label_names) == 10
+    assert data.train.x.dtype == torch.uint8
+
+
+def test_mnist_in_torchvisions_layout(idx_folder):
+    data = load_data("mnist", data_dir=idx_folder)
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [55, 5, 20]
+    assert data.shape == (1, 28, 28)
+    assert torch.equal(data.test.labels, torch.arange(20) % 10)
+
+
+def test_real_mnist(mnist_dir):
+    data = load_data("mnist", data_dir=mnist_dir, binarize="dynamic")
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [55_000, 5_000, 10_000]
+    assert data.train.x.dtype == torch.uint8
+    # The mean intensity of MNIST's training images is 0.1307.
+    assert (data.train.x.double().mean() / 255).item() == pytest.approx(0.1307, abs=0.001)
+    assert data.fixed("test").mean().item() == pytest.approx(0.1325, abs=0.001)
+
+
+def test_the_folder_is_the_argument_then_the_variable_then_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path))
+    assert data_folder("elsewhere").name == "elsewhere"
+    assert data_folder() == tmp_path
+    monkeypatch.delenv("PPL_VAE_DATA")
+    assert data_folder().name == "ppl-vae"
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist"])
+def test_without_a_network_it_says_how_to_place_the_files(name, tmp_path, monkeypatch):
+    for kind in (
+        torchvision.datasets.MNIST,
+        torchvision.datasets.FashionMNIST,
+        torchvision.datasets.KMNIST,
+    ):
+        monkeypatch.setattr(kind, "mirrors", ["file:///nonexistent/"])
+    with pytest.raises(InputError, match=f"{name} is not in .* place train-images-idx3") as caught:
+        load_data(name, data_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "--data-dir or PPL_VAE_DATA" in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 10, 1000, -1])
+@pytest.mark.parametrize("part", ["train-images-idx3", "t10k-labels-idx1"])
+def test_a_truncated_idx_file_is_named(idx_folder, part, keep):
+    file = idx_folder / "MNIST" / "raw" / f"{part}-ubyte"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: min(keep, len(whole) - 1)])
+    with pytest.raises(InputError, match=f"{part}-ubyte is truncated or no idx file"):
+        load_data("mnist", data_dir=idx_folder)
+
+
+def test_arrays(tmp_path):
+    np.save(tmp_path / "x.npy", IMAGES)
+    data = load_data(tmp_path / "x.npy", binarize="dynamic")
+    assert data.shape == (1, 6, 5)
+    np.savez(tmp_path / "xy.npz", x=IMAGES, y=np.arange(30) % 2)
+    assert load_data(tmp_path / "xy.npz").label_names == ("0", "1")
+    np.savez_compressed(
+        tmp_path / "four.npz",
+        x_train=IMAGES,
+        y_train=np.arange(30) % 2,
+        x_test=IMAGES[:4],
+        y_test=np.arange(4) % 2,
+    )
+    data = load_data(tmp_path / "four.npz")
+    assert torch.equal(data.test.x[:, 0], torch.from_numpy(IMAGES[:4]))
+    assert data.test.labels.tolist() == [0, 1, 0, 1]
+    np.savez(tmp_path / "one.npz", anything=IMAGES)
+    assert load_data(tmp_path / "one.npz").shape == (1, 6, 5)
+
+
+def test_image_folders(tmp_path):
+    for i, image in enumerate(IMAGES):
+        folder = tmp_path / ("even" if i % 2 == 0 else "odd")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:02}.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / ".hidden.png").write_text("not an image either")
+    data = load_data(tmp_path)
+    assert data.shape == (1, 6, 5)
+    assert data.label_names == ("even", "odd")
+    stored = torch.cat([data.test.x, data.validation.x, data.train.x])[:, 0]
+    assert sorted(map(str, stored.tolist())) == sorted(map(str, IMAGES.tolist()))
+
+
+def test_colour_images(tmp_path):
+    for i in range(12):
+        colours = RNG.integers(256, size=(6, 5, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(tmp_path / f"{i}.bmp")
+    data = load_data(tmp_path)
+    assert data.shape == (3, 6, 5)
+    assert data.label_names == ()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_tables(tmp_path, suffix):
+    file = tmp_path / f"table{suffix}"
+    table = TABLE.assign(label=["x", "y"] * 20)
+    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+    data = load_data(file)
+    assert data.shape == (3,)
+    assert data.label_names == ("x", "y")
+    stored = torch.cat([data.test.x, data.validation.x, data.train.x])
+    np.testing.assert_allclose(sorted(stored[:, 0].tolist()), sorted(TABLE["a"]))
+
+
+def test_a_csv_without_a_header_keeps_its_first_row(tmp_path):
+    TABLE.to_csv(tmp_path / "t.csv", index=False, header=False)
+    data = load_data(tmp_path / "t.csv")
+    assert len(data.train) + len(data.validation) + len(data.test) == 40
+
+
+def _bad_npz(file):
+    np.savez(file, p=IMAGES, q=IMAGES)
+
+
+def _object_npy(file):
+    np.save(file, np.array([{"a": 1}] * 9, dtype=object), allow_pickle=True)
+
+
+def _object_npz(file):
+    np.savez(file, x=np.array([{"a": 1}] * 9, dtype=object))
+
+
+def _truncated(write):
+    def spoil(file):
+        write(file)
+        file.write_bytes(file.read_bytes()[:-100])
+
+    return spoil
+
+
+BROKEN = {
+    "missing.npy": (lambda file: None, "no data set or file"),
+    "data.txt": (lambda file: file.write_text("1"), "unknown format, expected .npy"),
+    "no.npy": (lambda file: file.write_text("hello"), "truncated, or holds no plain array"),
+    "empty.npy": (lambda file: file.write_bytes(b""), "cannot be read"),
+    "short.npy": (_truncated(lambda file: np.save(file, IMAGES)), "truncated, or holds no plain"),
+    "object.npy": (_object_npy, "holds no plain array of numbers"),
+    "pickle.npy": (lambda file: file.write_bytes(pickle.dumps([1, 2])), "holds no plain array"),
+    "short.npz": (_truncated(lambda file: np.savez(file, x=IMAGES)), "cannot be read|truncated"),
+    "names.npz": (_bad_npz, "holds arrays p, q: name the data x"),
+    "object.npz": (_object_npz, "holds no plain array of numbers"),
+    "empty.csv": (lambda file: file.write_text(""), "is no CSV table"),
+    "header.csv": (lambda file: file.write_text("a,b\n"), "holds no data"),
+    "ragged.csv": (lambda file: file.write_text("a,b\n1,2\n1,2,3\n"), "is no CSV table"),
+    "binary.csv": (lambda file: file.write_bytes(b"a,b\n\xff\xfe,1\n"), "is no CSV table"),
+    "words.csv": (lambda file: file.write_text("a,b\n1,x\n2,y\n"), "column 'b' is not numeric"),
+    "holes.csv": (
+        lambda file: file.write_text("a,b\n1,2\n1,\n1,\n"),
+        "column 'b' lacks 2 values, the first in data row 1",
+    ),
+    "no.parquet": (lambda file: file.write_text("hello"), "is no Parquet table"),
+    "short.parquet": (_truncated(lambda file: TABLE.to_parquet(file)), "is no Parquet table"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_named(name, tmp_path):
+    spoil, message = BROKEN[name]
+    spoil(tmp_path / name)
+    with pytest.raises(InputError, match=message) as caught:
+        load_data(tmp_path / name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _one_other_size(folder):
+    Image.fromarray(IMAGES[0][:4]).save(folder / "z.png")
+
+
+def _one_truncated(folder):
+    Image.fromarray(RNG.integers(256, size=(64, 64), dtype=np.uint8)).save(folder / "z.png")
+    (folder / "z.png").write_bytes((folder / "z.png").read_bytes()[:300])
+
+
+def _one_of_words(folder):
+    (folder / "z.png").write_text("hello")
+
+
+def _one_deep(folder):
+    Image.fromarray(IMAGES[0].astype(np.uint16)).save(folder / "z.png")
+
+
+def _one_bomb(folder):
+    # A header that claims 60,000 x 60,000 pixels.
+    Image.fromarray(IMAGES[0]).save(folder / "z.png")
+    png = bytearray((folder / "z.png").read_bytes())
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    import zlib
+
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    (folder / "z.png").write_bytes(png)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_one_other_size, r"z.png has shape \(4, 5\), .* crop or resize"),
+        (_one_truncated, "z.png is truncated or no image"),
+        (_one_of_words, "z.png is truncated or no image"),
+        (_one_deep, "z.png has mode I;16: convert it to 8-bit"),
+        (_one_bomb, "z.png claims more pixels than is safe"),
+    ],
+)
+def test_a_broken_image_is_named(spoil, message, tmp_path):
+    for i in range(5):
+        Image.fromarray(IMAGES[i]).save(tmp_path / f"{i}.png")
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_data(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no images"):
+        load_data(tmp_path)

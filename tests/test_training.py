@@ -1,0 +1,224 @@
+"""Fits: what they improve, restore, refuse, and leave alone."""
+
+import copy
+import math
+
+import pyro
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae import InputError, Run, Settings, fit, make_data
+from ppl_vae.models import VAE, Autoencoder, LinearGaussian
+from ppl_vae.runs import Config
+from ppl_vae.training import _Fit
+
+from .programs import Discrete, Explodes, Minimal, TwoLayers
+
+TABLE = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6.0)
+DATA = make_data(TABLE)
+SHORT = Settings(epochs=3, batch_size=32)
+
+
+def small(data, **options):
+    return VAE(data.shape, latent_dim=2, hidden=(16,), **options)
+
+
+def elbos(history):
+    return [row["elbo"] for row in history.epochs]
+
+
+@pytest.mark.parametrize("kind", [Minimal, TwoLayers, Discrete])
+def test_any_conforming_program_improves(kind):
+    program = kind()
+    history = fit(program, DATA, Settings(epochs=10, learning_rate=0.02), progress=False)
+    assert elbos(history)[-1] > elbos(history)[0] + 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "analytic-kl"},
+        {"objective": "iw", "particles": 3},
+        {"particles": 3},
+        {"kl_warmup_epochs": 2},
+        {"free_bits": 0.5},
+        {"clip_norm": 1.0},
+        {"warmup_epochs": 0},
+    ],
+    ids=str,
+)
+def test_every_option_trains(digits, options):
+    history = fit(small(digits), digits, Settings(epochs=4, **options), progress=False)
+    assert elbos(history)[-1] > elbos(history)[0] + 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_same_seed_same_bits(digits, seed):
+    start = small(digits)
+    first, second, other = (copy.deepcopy(start) for _ in range(3))
+    settings = Settings(epochs=2, seed=seed)
+    rows = [fit(p, digits, settings, progress=False).epochs for p in (first, second)]
+    fit(other, digits, Settings(epochs=2, seed=seed + 1), progress=False)
+    for a, b, c in zip(*(p.parameters() for p in (first, second, other)), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+    for a, b in zip(*rows, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+def test_a_fit_leaves_no_trace_outside_the_program(digits):
+    pyro.param("mine", torch.ones(3))
+    vae = small(digits)
+    mine, names = pyro.param("mine").unconstrained(), set(pyro.get_param_store())
+    state, validation = torch.get_rng_state(), pyro.settings.get("validate_poutine")
+    fit(vae, digits, SHORT, progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pyro.settings.get("validate_poutine") == validation
+    assert set(pyro.get_param_store()) == names
+    assert pyro.param("mine").unconstrained() is mine
+
+
+def test_a_fitted_program_trains_on_under_stock_svi(digits):
+    vae = small(digits)
+    fit(vae, digits, SHORT, progress=False)
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    svi = pyro.infer.SVI(
+        vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()
+    )
+    svi.step(digits.fixed("test"))
+    assert not any(torch.equal(p, before[k]) for k, p in vae.named_parameters())
+
+
+def test_the_best_weights_are_the_ones_kept(digits):
+    vae = small(digits)
+    # A rate this high makes the validation ELBO go up and down.
+    history = fit(vae, digits, Settings(epochs=8, learning_rate=0.3), progress=False)
+    best = max(elbos(history))
+    assert elbos(history)[history.best_epoch - 1] == best
+    x = digits.fixed("validation")
+    assert ppl_vae.log_terms(vae, x).log_weight.mean().item() == pytest.approx(best, abs=1e-4)
+
+
+def test_patience_ends_a_fit_that_gets_no_better():
+    # Few data, many weights: it overfits within these epochs.
+    data = make_data(torch.randn(40, 5, generator=torch.Generator().manual_seed(1)))
+    vae = VAE((5,), latent_dim=2, hidden=(64,), likelihood="gaussian")
+    settings = Settings(epochs=500, batch_size=8, learning_rate=0.01, patience=5)
+    history = fit(vae, data, settings, progress=False)
+    assert history.stopped_early
+    assert len(history.epochs) == history.best_epoch + 5 < 500
+
+
+def test_the_rate_rises_and_falls_along_a_cosine():
+    fitting = _Fit(Minimal(), DATA, Settings(epochs=10, batch_size=16, warmup_epochs=2))
+    rates = [fitting._rate(step) for step in range(100)]
+    top = rates.index(max(rates))
+    assert fitting.steps_per_epoch == 10
+    assert top == 20
+    assert rates[top] == pytest.approx(1.0)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[60] == pytest.approx(0.5)
+    assert 0 < rates[0] < 0.1
+    assert rates[-1] < 0.01
+
+
+def test_kl_warm_up_rises_to_one(digits):
+    settings = Settings(epochs=4, kl_warmup_epochs=2)
+    history = fit(small(digits), digits, settings, progress=False)
+    weights = [row["kl_weight"] for row in history.epochs]
+    assert 0.4 < weights[0] < 0.6
+    assert weights[2:] == [1.0, 1.0]
+
+
+def test_free_bits_hold_the_kl_up(digits):
+    settings = {"epochs": 15, "learning_rate": 0.01}
+    free = fit(small(digits), digits, Settings(free_bits=5.0, **settings), progress=False)
+    plain = fit(small(digits), digits, Settings(**settings), progress=False)
+    assert free.epochs[-1]["kl"] > plain.epochs[-1]["kl"] + 1
+    assert free.epochs[-1]["kl"] == pytest.approx(5.0, abs=0.7)
+
+
+def test_clipping_bounds_the_gradient_per_datum():
+    fitting = _Fit(Minimal(), DATA, Settings(clip_norm=1e-3))
+    fitting.step(DATA.fixed("train")[:50])
+    total = math.sqrt(sum(p.grad.square().sum().item() for p in fitting.parameters))
+    assert total == pytest.approx(50e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(("calls", "epochs_kept"), [(4, 0), (20, 1)])
+def test_a_loss_that_is_not_finite_restores_the_last_good_weights(calls, epochs_kept, tmp_path):
+    # Ten steps and one validation in an epoch; the check and the search for point masses call too.
+    program = Explodes(calls=calls + 3)
+    start = copy.deepcopy(program.state_dict())
+    config = Config("tests.programs:Explodes", {}, {"shape": [5]}, {})
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(InputError, match=f"weights of epoch {epochs_kept} are kept: try") as caught:
+        fit(program, DATA, Settings(epochs=5, batch_size=16), run=run, progress=False)
+    assert "\n" not in str(caught.value)
+    assert all(v.isfinite().all() for v in program.state_dict().values())
+    kept = ppl_vae.load(tmp_path / "run", Explodes()).state_dict()
+    assert all(torch.equal(kept[k], v) for k, v in program.state_dict().items())
+    assert all(torch.equal(start[k], v) for k, v in kept.items()) == (epochs_kept == 0)
+
+
+def test_a_rate_far_too_high_ends_in_one_line_with_finite_weights():
+    program = small(DATA, likelihood="gaussian")
+    with pytest.raises(InputError, match="try learning_rate 2.5e.19, a clip_norm of 100"):
+        fit(program, DATA, Settings(learning_rate=1e20, warmup_epochs=0), progress=False)
+    assert all(p.isfinite().all() for p in program.parameters())
+
+
+def test_refusals_come_before_anything_is_written(tmp_path):
+    grey = ppl_vae.load_data("digits")
+    config = Config("ppl_vae.models.vae:VAE", {}, {"shape": [1, 8, 8]}, {})
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(InputError, match="datum 0: .* outside the support of the Bernoulli"):
+        fit(small(grey), grey, SHORT, run=run, progress=False)
+    with pytest.raises(InputError, match="160 training data are fewer than a batch of 161"):
+        fit(Minimal(), DATA, Settings(batch_size=161), run=run, progress=False)
+    with pytest.raises(InputError, match="device 'quantum' cannot be used"):
+        fit(Minimal(), DATA, Settings(device="quantum"), run=run, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 2.5}, "epochs must be at least 1, got 2.5"),
+        ({"batch_size": -1}, "batch_size must be at least 1"),
+        ({"particles": 0}, "particles must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
+        ({"learning_rate": math.nan}, "learning_rate must be a positive number"),
+        ({"learning_rate": math.inf}, "learning_rate must be a positive number"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be a number of at least 0"),
+        ({"kl_warmup_epochs": math.inf}, "kl_warmup_epochs must be a number of at least 0"),
+        ({"free_bits": -0.1}, "free_bits must be a number of at least 0"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"seed": -1}, "seed must be in 0"),
+        ({"objective": "magic"}, "objective must be in"),
+        ({"objective": "iw"}, "particles must be 2 or more for the objective iw"),
+        ({"objective": "iw", "particles": 5, "free_bits": 1.0}, "which has no KL term"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Settings(**options)
+
+
+def test_an_autoencoder_is_judged_by_its_reconstruction(digits):
+    autoencoder = Autoencoder(digits.shape, latent_dim=2, hidden=(16,))
+    history = fit(autoencoder, digits, SHORT, progress=False)
+    assert "elbo" not in history.epochs[0]
+    losses = [row["reconstruction"] for row in history.epochs]
+    assert losses[-1] > losses[0]
+
+
+def test_float64_programs_train_in_float64():
+    program = LinearGaussian((5,))
+    fit(program, DATA, SHORT, progress=False)
+    assert all(p.dtype == torch.float64 for p in program.parameters())

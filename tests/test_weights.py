@@ -1,0 +1,74 @@
+"""Log densities per site, draw and datum."""
+
+import pyro
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+
+import ppl_vae.weights
+from ppl_vae import InputError, log_terms
+from ppl_vae.models import VAE, Autoencoder
+from ppl_vae.weights import point_mass_site
+
+from .programs import Discrete, Minimal, TwoLayers
+
+X = torch.randn(9, 5)
+
+
+@pytest.mark.parametrize("kind", [Minimal, TwoLayers, Discrete])
+def test_mean_log_weight_is_pyros_elbo_on_the_same_draws(kind):
+    program = kind()
+    terms = log_terms(program, X, draws=6, seed=4)
+    torch.manual_seed(4)
+    loss = Trace_ELBO(num_particles=6, vectorize_particles=True, max_plate_nesting=1).loss(
+        program.model, program.guide, X
+    )
+    assert terms.log_weight.mean(0).sum().item() == pytest.approx(-loss, rel=1e-5)
+
+
+def test_weight_is_reconstruction_minus_kl():
+    terms = log_terms(TwoLayers(), X, draws=3)
+    assert set(terms.model) == {"x", "z1", "z2"}
+    assert set(terms.guide) == {"z1", "z2"}
+    by_hand = sum(terms.model.values()) - sum(terms.guide.values())
+    torch.testing.assert_close(terms.log_weight, by_hand)
+
+
+def test_blocks_cover_all_draws_and_data_once(monkeypatch):
+    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 4 * 5 * 2)
+    done = []
+    terms = log_terms(Minimal(), X, draws=7, on_block=done.append)
+    assert terms.log_weight.shape == (7, 9)
+    assert sum(done) == 7 * 9
+    assert max(done) <= 8
+    assert len(terms.log_weight.unique()) == 7 * 9
+
+
+def test_weights_stay_per_datum():
+    program = Minimal()
+    alone = log_terms(program, X[:1], draws=4000, seed=1).log_weight.mean()
+    among = log_terms(program, X, draws=4000, seed=2).log_weight[:, 0]
+    stderr = among.std() / 4000**0.5
+    assert abs(alone - among.mean()) < 4 * 2**0.5 * stderr
+
+
+def test_same_seed_same_bits_and_nothing_else_moves():
+    program = Minimal()
+    state = torch.get_rng_state()
+    first, second = (log_terms(program, X, draws=2, seed=5).log_weight for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, log_terms(program, X, draws=2, seed=6).log_weight)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(pyro.get_param_store()) == 0
+
+
+def test_draws_and_seeds_out_of_range_are_refused():
+    with pytest.raises(InputError, match="draws must be at least 1, got 0"):
+        log_terms(Minimal(), X, draws=0)
+    with pytest.raises(InputError, match="seed must be in 0"):
+        log_terms(Minimal(), X, seed=-1)
+
+
+def test_point_masses_are_found():
+    assert point_mass_site(Autoencoder((5,)), X) == "z"
+    assert point_mass_site(VAE((5,)), X) is None
