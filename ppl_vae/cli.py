@@ -192,7 +192,7 @@ def train(
         _say(f"interrupted: {path} holds the best weights up to here")
         raise typer.Exit(130) from None
     figures = evaluate_with_progress(program, dataset.fixed("test", seed), TRAIN_DRAWS, seed)
-    pictures = draw_pictures(program, dataset, history.epochs, run.path, seed)
+    pictures = draw_pictures(program, dataset, history.epochs, run.pictures, seed)
     about = {
         "split": "test",
         "draws": TRAIN_DRAWS,
@@ -244,7 +244,7 @@ def sample(
 
     opened, program = open_program(run, model, device)
     shape = tuple(opened.config.data["shape"])
-    file = output_file(output, run, "samples", shape)
+    file = output_file(output, opened.pictures, "samples", shape)
     drawn = prior_predictive(program, shape, count, seed)
     values = drawn.x if noise else drawn.mean
     write_output(file, values, lambda: sample_overview(values, values))
@@ -272,7 +272,7 @@ def reconstruct(
 
     opened, program = open_program(run, model, device)
     dataset = open_data(opened, data_dir)
-    file = output_file(output, run, "reconstructions", dataset.shape)
+    file = output_file(output, opened.pictures, "reconstructions", dataset.shape)
     x = dataset.fixed(split.value, seed)[:count]
     mean = posterior_predictive(program, x, seed).mean
     write_output(file, mean, lambda: reconstruction_pairs(x, mean))

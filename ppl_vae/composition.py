@@ -11,7 +11,7 @@ from .errors import InputError, first_line
 from .models import PROGRAMS
 from .program import Program, find_program
 from .runs import Run
-from .runtime import isolated, pick_device
+from .runtime import derived_seed, isolated, pick_device
 from .sources import NAMED_SETS, load_data
 
 
@@ -70,7 +70,7 @@ def build_program(
         InputError: With the reason that the class gave.
     """
     try:
-        with isolated(seed):
+        with isolated(derived_seed(seed, "weights")):
             return kind(data_shape, **arguments)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{kind.__name__}: {first_line(error)}") from error
@@ -80,8 +80,8 @@ def describe_data(data: DataSet, data_dir: Path | None) -> dict[str, Any]:
     """What it takes to load the data again from any folder, as plain data."""
     named = data.source in NAMED_SETS
     return {
-        "source": data.source if named else str(Path(data.source).resolve()),
-        "data_dir": None if data_dir is None else str(data_dir.resolve()),
+        "source": data.source if named else str(Path(data.source).expanduser().resolve()),
+        "data_dir": None if data_dir is None else str(data_dir.expanduser().resolve()),
         "binarize": data.binarize,
         "shape": list(data.shape),
     }

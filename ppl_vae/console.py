@@ -96,6 +96,8 @@ def output_file(output: Path | None, folder: Path, name: str, data_shape: tuple[
     Raises:
         InputError: If it is neither ``.png`` nor ``.npy``, or lies in no folder.
     """
+    if output is None:
+        folder.mkdir(exist_ok=True)
     file = output or folder / f"{name}{'.png' if is_image(data_shape) else '.npy'}"
     if file.suffix not in {".png", ".npy"}:
         raise InputError(f"{file}: output must end in .png or .npy")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .runtime import derived_seed
 
 Binarize = Literal["none", "fixed", "dynamic"]
 SplitName = Literal["train", "validation", "test"]
@@ -86,7 +87,7 @@ class DataSet:
         Returns:
             Floating-point data of shape (N, *data_shape).
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(derived_seed(seed, "data"))
         return self._values(getattr(self, split).x, generator)
 
     def _values(self, stored: Tensor, generator: torch.Generator) -> Tensor:

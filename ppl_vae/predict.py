@@ -8,8 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .program import OBSERVED, Program, device_of, dtype_of
-from .runtime import isolated
+from .program import OBSERVED, Program, device_of, dtype_of, reading
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def decode(
     device, dtype = device_of(program), dtype_of(program)
     placeholder = torch.zeros(size, *data_shape, device=device, dtype=dtype)
     given = {site: value.to(device, dtype) for site, value in latents.items()}
-    with isolated(seed, device), torch.no_grad():
+    with reading(program, seed):
         model = poutine.condition(poutine.uncondition(program.model), data=given)
         return _read(poutine.trace(model).get_trace(placeholder))
 
@@ -80,9 +79,8 @@ def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Predicti
         x: Data of shape (N, \*data_shape).
         seed: Seed of the draws.
     """
-    device = device_of(program)
-    batch = x.to(device, dtype_of(program))
-    with isolated(seed, device), torch.no_grad():
+    batch = x.to(device_of(program), dtype_of(program))
+    with reading(program, seed):
         guide = poutine.trace(program.guide).get_trace(batch)
         model = poutine.replay(poutine.uncondition(program.model), trace=guide)
         prediction = _read(poutine.trace(model).get_trace(batch))

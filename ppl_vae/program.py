@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -45,6 +46,7 @@ class Program(Protocol):
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+    def modules(self) -> Iterator[nn.Module]: ...
     def to(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
@@ -56,6 +58,23 @@ def device_of(program: Program) -> torch.device:
 def dtype_of(program: Program) -> torch.dtype:
     """The floating-point type of a program's parameters, which its data must have too."""
     return next(p.dtype for p in program.parameters() if p.is_floating_point())
+
+
+@contextmanager
+def reading(program: Program, seed: int) -> Iterator[None]:
+    """Run model and guide without a trace: :func:`isolated`, no gradients, evaluation mode.
+
+    Dropout and batch normalization are in evaluation mode inside, and back in theirs after it.
+    """
+    modes = {module: module.training for module in program.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        with isolated(seed, device_of(program)), torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def check_program(program: Program, x: Tensor) -> None:
@@ -84,10 +103,11 @@ def check_program(program: Program, x: Tensor) -> None:
     if not len(x):
         raise InputError("the data set is empty")
     batch = x[:2].to(device_of(program), dtype_of(program))
-    with isolated(0, batch.device), torch.no_grad(), pyro.validation_enabled(True):
+    with reading(program, seed=0), pyro.validation_enabled(True):
         guide, model = _trace(program, batch)
         _check_sites(name, guide, model, len(batch))
         _check_parameters(name, program, guide, model)
+        _check_draws(name, program, batch)
     _check_support(model.nodes[OBSERVED]["fn"], x.to(batch.dtype), batch.device)
     model.compute_log_prob()
     for site, node in _samples(model).items():
@@ -187,6 +207,25 @@ def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
                 f"{name}: site {site!r} has batch shape {tuple(batch_shape)}, not ({size},): "
                 "declare the dimensions of one datum with .to_event()"
             )
+
+
+def _check_draws(name: str, program: Program, batch: Tensor) -> None:
+    shape = (3, len(batch))
+    try:
+        with pyro.plate("_draws", shape[0], dim=-2):
+            traces = _trace(program, batch)
+        nodes = [node for trace in traces for node in _samples(trace).values()]
+        broadcasts = all(len(node["fn"].batch_shape) <= 2 for node in nodes) and all(
+            torch.broadcast_shapes(node["fn"].batch_shape, shape) == shape for node in nodes
+        )
+        reason = "a site has another batch shape"
+    except (InputError, RuntimeError) as error:
+        broadcasts, reason = False, first_line(error)
+    if not broadcasts:
+        raise InputError(
+            f"{name} does not run under a plate of draws around it, where latents have batch shape "
+            f"(draws, data): let networks act on the last dimensions ({reason})"
+        )
 
 
 def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> None:

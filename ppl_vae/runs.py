@@ -19,6 +19,7 @@ from .errors import InputError, first_line
 from .program import Program, find_program
 
 CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
+PICTURES, EVENTS = "pictures", "tensorboard"
 FORMAT = 1
 
 
@@ -84,27 +85,30 @@ class Run:
         if tensorboard:
             run._events = _event_writer()
         if run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir())):
-            if not (run.path / CONFIG).is_file():
+            if not _is_run(run.path):
                 raise InputError(f"{path} exists and is no run: choose another --output")
             if not overwrite:
                 raise InputError(f"{path} holds a run: choose another --output, or --overwrite it")
         return run
 
     def start(self) -> None:
-        """Make the directory, replacing the run that may be there, and write the config.
+        """Make the directory and write the config. Of a run that is there, nothing stays but the
+        files that others put into it.
 
         Raises:
             InputError: If it cannot be written.
         """
         try:
-            if (self.path / CONFIG).is_file():
-                shutil.rmtree(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
+            for name in (CONFIG, WEIGHTS, METRICS):
+                (self.path / name).unlink(missing_ok=True)
+            for name in (PICTURES, EVENTS):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            self.pictures.mkdir(parents=True, exist_ok=True)
             _write_whole(self.path / CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror})") from None
         if self._events is not None:
-            self._events = self._events(str(self.path / "tensorboard"))
+            self._events = self._events(str(self.path / EVENTS))
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -130,6 +134,11 @@ class Run:
                 f"{file} is not of format {FORMAT}: it was not written by this version"
             )
         return cls(path, config)
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of pictures."""
+        return self.path / PICTURES
 
     def log(self, row: Mapping[str, float]) -> None:
         """Append one epoch's figures to ``metrics.csv``."""
@@ -206,6 +215,14 @@ def load(path: str | Path, program: Program | type[Any] | None = None) -> Progra
         ppl_vae.errors.InputError: runs/none is no run: it has no config.json; fit one with ...
     """
     return Run.open(path).load(program)
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        Run.open(path)
+    except InputError:
+        return False
+    return True
 
 
 def _is_ours(reference: str) -> bool:

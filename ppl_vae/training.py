@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from .data import DataSet
+from .data import DataSet, SplitName
 from .errors import InputError
 from .evidence import Estimate
 from .objectives import KLWeight, Objective, make_objective
 from .program import Program, check_program, dtype_of
 from .runs import Run
-from .runtime import MAX_SEED, isolated, pick_device
+from .runtime import MAX_SEED, derived_seed, isolated, pick_device
 from .weights import log_terms, point_mass_site
 
 VALIDATION_SEED = 0
@@ -140,7 +140,7 @@ def fit(
             f"{settings.batch_size}: lower the batch size"
         )
     program.to(device)
-    for split in ("train", "validation"):
+    for split in get_args(SplitName):
         check_program(program, data.fixed(split))
     if run is not None:
         run.start()
@@ -151,8 +151,8 @@ def fit(
         warnings.catch_warnings(),
         _progress_bar(progress) as bar,
     ):
-        # Pyro warns of a NaN loss; here it ends the fit, with a remedy.
-        warnings.filterwarnings("ignore", "Encountered", UserWarning)
+        # Pyro warns of a NaN loss, which here ends the fit, and of parameters that are frozen.
+        warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
         task = bar.add_task("", total=settings.epochs * fitting.steps_per_epoch, figures="")
         fitting.on_step = lambda: bar.advance(task)
         best = _Best(program, run)
@@ -192,7 +192,7 @@ class _Fit:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         weighs_kl = settings.kl_warmup_epochs > 0 or settings.free_bits > 0
         self.kl_weight = KLWeight(settings.free_bits) if weighs_kl else None
-        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.generator = torch.Generator().manual_seed(derived_seed(settings.seed, "data"))
         self.validation = data.fixed("validation")
         self.point_mass = point_mass_site(program, self.validation) is not None
         self.steps = 0

@@ -11,8 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .errors import InputError
-from .program import OBSERVED, Program, device_of, dtype_of
-from .runtime import isolated
+from .program import OBSERVED, Program, device_of, dtype_of, reading
 
 # Elements of the largest tensor in flight, draws x data x values: 64 MB in float32.
 BLOCK_ELEMENTS = 2**24
@@ -85,7 +84,7 @@ def log_terms(
     values = max(x[0].numel(), 1)
     data_step = max(1, min(len(x), BLOCK_ELEMENTS // values))
     draw_step = max(1, min(draws, BLOCK_ELEMENTS // (values * data_step)))
-    with isolated(seed, device), torch.no_grad():
+    with reading(program, seed):
         for start in range(0, len(x), data_step):
             batch = x[start : start + data_step].to(device, dtype_of(program))
             rows = []
@@ -116,7 +115,7 @@ def point_mass_site(program: Program, x: Tensor) -> str | None:
     A point mass has no density: its ELBO is minus infinity, and no weight can be formed.
     """
     batch = x[:1].to(device_of(program), dtype_of(program))
-    with isolated(0, batch.device), torch.no_grad():
+    with reading(program, seed=0):
         guide, _ = trace_draws(program, batch, 1)
     for site, node in guide.nodes.items():
         if node["type"] == "sample" and isinstance(innermost(node["fn"]), dist.Delta):

@@ -68,6 +68,23 @@ class Discrete(Minimal):
             pyro.sample("k", dist.Categorical(logits=self.encoder(x)))
 
 
+class WithDropout(Minimal):
+    """Behaves otherwise while it trains."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.encoder = nn.Sequential(self.encoder, nn.BatchNorm1d(4))
+        self.decoder = nn.Sequential(self.decoder, nn.Dropout(0.5))
+
+
+class NoDraws(Minimal):
+    """Its decoder takes no dimension in front of the batch."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.decoder = nn.Sequential(self.decoder, nn.BatchNorm1d(*data_shape))
+
+
 class NoPlate(Minimal):
     def model(self, x):
         pyro.module(f"minimal-{id(self)}", self)

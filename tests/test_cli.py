@@ -40,8 +40,8 @@ def test_train_prints_figures_and_files(shell, tmp_path):
     for word in ("180 test data", "ELBO", "KL", "importance-weighted bound", "standard error"):
         assert word in out
     for name in ("curves", "reconstructions", "samples", "latents", "manifold"):
-        assert f"runs/a/{name}.png" in out
-        assert (tmp_path / "runs" / "a" / f"{name}.png").stat().st_size > 1000
+        assert f"runs/a/pictures/{name}.png" in out
+        assert (tmp_path / "runs/a/pictures" / f"{name}.png").stat().st_size > 1000
 
 
 def test_train_as_json(shell):
@@ -112,7 +112,7 @@ def test_a_model_and_data_of_ones_own(shell, tmp_path):
     assert json.loads(out)["elbo"]["n"] == 20
     for command in ("sample", "reconstruct"):
         assert shell(command, "runs/table-mine", "--model", "mine.py:Mine")[0] == 0
-    assert (tmp_path / "runs" / "table-mine" / "samples.npy").is_file()
+    assert (tmp_path / "runs/table-mine/pictures/samples.npy").is_file()
 
 
 def test_a_run_finds_its_data_from_any_folder(shell, tmp_path, monkeypatch):
@@ -194,8 +194,10 @@ def test_a_diverged_fit_exits_with_2_and_leaves_a_run_that_loads(shell, tmp_path
 
 
 def test_overwrite_replaces_a_run(fitted, tmp_path):
-    assert fitted(*TRAIN, "--output", "run", "--overwrite")[0] == 0
-    assert not (tmp_path / "run" / "old").exists()
+    before = (tmp_path / "run/weights.safetensors").read_bytes()
+    assert fitted(*TRAIN, "--output", "run", "--overwrite", "--seed", 1)[0] == 0
+    assert (tmp_path / "run/weights.safetensors").read_bytes() != before
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["reconstruct"]])

@@ -17,6 +17,7 @@ X = torch.randn(8, 5)
     [
         (programs.NoPlate, "site 'z' is not in a plate 'data' at dim -1"),
         (programs.NoEvent, r"site 'z' has batch shape \(2, 2\)"),
+        (programs.NoDraws, "NoDraws does not run under a plate of draws around it"),
         (programs.Unobserved, "observes nothing: it must observe its argument"),
         (programs.OtherSites, "site 'w' is only in the guide"),
         (programs.Unregistered, "Pyro never sees parameter '.*weight'"),

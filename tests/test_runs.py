@@ -57,6 +57,7 @@ def test_no_temporary_file_is_left(fitted):
     assert sorted(os.listdir(fitted[0].path)) == [
         "config.json",
         "metrics.csv",
+        "pictures",
         "weights.safetensors",
     ]
 
@@ -117,16 +118,22 @@ def test_a_place_that_is_taken_is_left_alone(fitted, tmp_path):
     assert (run.path / "weights.safetensors").read_bytes() == before
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("...")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "config.json").write_text('{"name": "something else"}')
     (tmp_path / "file").write_text("...")
-    for taken in ("thesis", "file"):
+    for taken in ("thesis", "site", "file"):
         with pytest.raises(InputError, match="exists and is no run"):
             Run.create(tmp_path / taken, config(), overwrite=True)
 
 
-def test_overwriting_leaves_nothing_of_the_old_run(fitted):
+def test_overwriting_leaves_nothing_of_the_old_run_and_all_that_is_not_its_own(fitted):
     run, _, _ = fitted
+    (run.path / "notes.txt").write_text("mine")
+    (run.pictures / "curves.png").write_text("old")
+    (run.path / "tensorboard").mkdir()
     Run.create(run.path, config(), overwrite=True).start()
-    assert os.listdir(run.path) == ["config.json"]
+    assert sorted(os.listdir(run.path)) == ["config.json", "notes.txt", "pictures"]
+    assert os.listdir(run.pictures) == []
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppl_vae import InputError
-from ppl_vae.runtime import isolated, pick_device
+from ppl_vae.runtime import derived_seed, isolated, pick_device
 
 
 def test_isolation_gives_everything_back_even_after_an_error():
@@ -43,3 +43,12 @@ def test_devices():
     for name in ("quantum", "", "cuda:99"):
         with pytest.raises(InputError, match="cannot be used here .* try --device cpu"):
             pick_device(name)
+
+
+def test_derived_seeds_differ_by_seed_and_purpose_and_do_not_change():
+    seeds = {derived_seed(s, purpose) for s in range(50) for purpose in ("data", "weights")}
+    assert len(seeds) == 100
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derived_seed(3, "data") == derived_seed(3, "data")
+    with pytest.raises(InputError, match="seed must be in 0"):
+        derived_seed(-1, "data")

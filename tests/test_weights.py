@@ -10,7 +10,7 @@ from ppl_vae import InputError, log_terms
 from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.weights import point_mass_site
 
-from .programs import Discrete, Minimal, TwoLayers
+from .programs import Discrete, Minimal, TwoLayers, WithDropout
 
 X = torch.randn(9, 5)
 
@@ -60,6 +60,19 @@ def test_same_seed_same_bits_and_nothing_else_moves():
     assert not torch.equal(first, log_terms(program, X, draws=2, seed=6).log_weight)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(pyro.get_param_store()) == 0
+
+
+def test_dropout_is_off_while_densities_are_read_and_back_on_after():
+    program = WithDropout()
+    program.encoder.eval()  # as someone who freezes its statistics would
+    modes = [module.training for module in program.modules()]
+    twice = torch.cat([X[:1], X[:1]])
+    terms = log_terms(program, twice, draws=50)
+    again = log_terms(program, twice, draws=50)
+    assert torch.equal(terms.log_weight, again.log_weight)
+    assert modes == [module.training for module in program.modules()]
+    program.decoder.eval()
+    assert torch.equal(log_terms(program, twice, draws=50).log_weight, terms.log_weight)
 
 
 def test_draws_and_seeds_out_of_range_are_refused():
