@@ -6,6 +6,7 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 import sys
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -52,13 +53,17 @@ class ObjectiveChoice(StrEnum):
     iw = "iw"
 
 
+_data = partial(typer.Option, rich_help_panel="Data")
+_model = partial(typer.Option, rich_help_panel="Model")
+_fit = partial(typer.Option, rich_help_panel="Fit")
+
 RunPath = Annotated[Path, typer.Argument(help="A run directory, written by `ppl-vae train`.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print figures as JSON, for machines.")]
 Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same bits here.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where mnist and its kin lie; else $PPL_VAE_DATA, else a cache folder."),
+    _data(help="Where mnist and its kin lie; else $PPL_VAE_DATA, else a cache folder."),
 ]
 Output = Annotated[Path | None, typer.Option(help="A .png or .npy file (default: in RUN)")]
 Trusted = Annotated[
@@ -83,63 +88,56 @@ def main() -> None:
 def train(
     data: Annotated[
         str,
-        typer.Option(
+        _data(
             help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv or .parquet file; "
             "or a folder of images."
         ),
     ] = "digits",
-    model: Annotated[
-        str,
-        typer.Option(
-            help="vae, autoencoder, linear-gaussian; package.module:Class; or file.py:Class."
-        ),
-    ] = "vae",
-    output: Annotated[
-        Path | None, typer.Option(help="The new run directory (default: runs/DATA-MODEL)")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the run at --output.")] = False,
     data_dir: DataDir = None,
     binarize: Annotated[
-        BinarizeChoice,
-        typer.Option(help="auto: dynamic for the named sets under a Bernoulli likelihood."),
+        BinarizeChoice, _data(help="auto: dynamic where a named set meets a Bernoulli likelihood.")
     ] = BinarizeChoice.auto,
-    latent_dim: Annotated[int | None, typer.Option(help="Latent variables (default: 50)")] = None,
-    hidden: Annotated[
-        str | None, typer.Option(help="Widths of hidden layers (default: 500,500)")
-    ] = None,
+    model: Annotated[
+        str, _model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class.")
+    ] = "vae",
+    latent_dim: Annotated[int | None, _model(help="Latent variables (vae: 50).")] = None,
+    hidden: Annotated[str | None, _model(help="Widths of layers (vae: 500,500).")] = None,
     channels: Annotated[
-        str | None, typer.Option(help="Channels of convolutions, such as 32,64 (default: none)")
+        str | None, _model(help="Channels of convolutions, like 32,64 (vae: none).")
     ] = None,
     likelihood: Annotated[
-        str | None,
-        typer.Option(
-            help="bernoulli, continuous-bernoulli, gaussian, laplace (default: bernoulli)"
-        ),
+        str | None, _model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
     ] = None,
     likelihood_scale: Annotated[
-        float | None, typer.Option(help="Fix the scale of gaussian or laplace (default: learned)")
+        float | None, _model(help="Scale of gaussian or laplace, fixed (vae: learned).")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the data, at most.")] = 20,
-    batch_size: Annotated[int, typer.Option(help="Data in a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Adam's highest rate.")] = 2e-3,
-    warmup_epochs: Annotated[float, typer.Option(help="Epochs for the rate to rise.")] = 1.0,
+    epochs: Annotated[int, _fit(help="Passes over the data, at most.")] = 20,
+    batch_size: Annotated[int, _fit(help="Data in a step.")] = 128,
+    learning_rate: Annotated[float, _fit(help="Adam's highest rate.")] = 2e-3,
+    warmup_epochs: Annotated[float, _fit(help="Epochs for the rate to rise.")] = 1.0,
     objective: Annotated[
-        ObjectiveChoice, typer.Option(help="ELBO, with analytic KL, or importance-weighted.")
+        ObjectiveChoice, _fit(help="ELBO, with analytic KL, or importance-weighted.")
     ] = ObjectiveChoice.elbo,
-    particles: Annotated[int, typer.Option(help="Draws for each datum and step.")] = 1,
-    kl_warmup_epochs: Annotated[
-        float, typer.Option(help="Epochs for the KL's weight to rise.")
-    ] = 0,
-    free_bits: Annotated[float, typer.Option(help="Unpunished KL, nats per latent site.")] = 0.0,
+    particles: Annotated[int, _fit(help="Draws for each datum and step.")] = 1,
+    kl_warmup_epochs: Annotated[float, _fit(help="Epochs for the KL's weight to rise.")] = 0.0,
+    free_bits: Annotated[float, _fit(help="Unpunished KL, nats per latent site.")] = 0.0,
     clip_norm: Annotated[
-        float | None, typer.Option(help="Bound on the gradient's norm, nats per datum.")
+        float | None, _fit(help="Bound on the gradient's norm, nats per datum.")
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Epochs without a better validation ELBO to wait for.")
+        int | None, _fit(help="Stop after this many epochs without a better validation ELBO.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard events too.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The new run directory (default: runs/DATA-MODEL).")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --output.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events too.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on data it has not seen."""
@@ -230,13 +228,15 @@ def sample(
     run: RunPath,
     count: Annotated[int, typer.Option(min=1, help="Number of draws.")] = 64,
     output: Output = None,
-    noise: Annotated[bool, typer.Option(help="Draw x itself, not the mean of p(x|z).")] = False,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="Draw x itself, not the mean of p(x|z).")
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
     model: Trusted = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw data from the default: z from the prior, then x given z."""
+    """Draw data from the model: z from the prior, then x given z."""
     from .composition import open_program
     from .console import output_file, show, write_output
     from .plots import sample_overview

@@ -128,6 +128,9 @@ def _download(name: str, kind: Callable[..., Any], root: Path, remedy: str) -> N
         with contextlib.redirect_stdout(sys.stderr):  # torchvision prints where it looked
             kind(root, download=True)
     except (RuntimeError, OSError) as error:
+        for folder in (root / _TORCHVISION[name] / "raw", root / _TORCHVISION[name], root):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # made for the download; one that holds anything stays
         # Names of hosts, several lines of them: say what it means instead.
         reason = (
             "the folder cannot be written"
