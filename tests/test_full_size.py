@@ -1,4 +1,4 @@
-"""Full-size versions: what the README promises of MNIST. Minutes each; `make test-all` runs them."""
+"""Full-size versions: what the README promises of MNIST, minutes each; see `make test-all`."""
 
 import pytest
 
