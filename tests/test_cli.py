@@ -57,6 +57,45 @@ def test_train_as_json(shell):
     assert figures["elbo"]["mean"] == pytest.approx(difference, abs=1e-4)
 
 
+def test_every_option_of_train_reaches_the_fit(shell, tmp_path):
+    given = {
+        "epochs": 1, "batch_size": 64, "learning_rate": 0.003, "warmup_epochs": 0.5,
+        "objective": "analytic-kl", "particles": 2, "kl_warmup_epochs": 1.5, "free_bits": 0.25,
+        "clip_norm": 100.0, "patience": 7, "seed": 9, "device": "cpu",
+    }  # fmt: skip
+    arguments = {
+        "latent_dim": 3, "hidden": [16, 8], "channels": [2], "likelihood": "gaussian",
+        "likelihood_scale": 0.5,
+    }  # fmt: skip
+    words = ["--output", "run", "--binarize", "fixed", "--tensorboard"]
+    for name, value in (given | arguments).items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else value
+        words += [f"--{name.replace('_', '-')}", text]
+    code, _, err = shell("train", *words)
+    assert code == 0, err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["settings"] == given
+    assert config["arguments"] == arguments
+    assert config["data"]["binarize"] == "fixed"
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_initial_weights_follow_the_seed():
+    from ppl_vae.composition import build_program
+    from ppl_vae.models import VAE
+
+    first, same, other = (build_program(VAE, (5,), {}, seed).encoder.mlp[0] for seed in (1, 1, 2))
+    assert (first.weight == same.weight).all()
+    assert (first.weight != other.weight).any()
+
+
+def test_reconstruct_takes_the_split_it_is_told(fitted, tmp_path):
+    for split in ("train", "test"):
+        words = ["reconstruct", "run", "--output", f"{split}.npy", "--split", split]
+        assert fitted(*words)[0] == 0
+    assert (np.load(tmp_path / "train.npy") != np.load(tmp_path / "test.npy")).any()
+
+
 def test_evaluate_gives_back_what_train_printed(shell):
     _, trained, _ = shell(*TRAIN, "--json", "--seed", 3, "--output", "run")
     code, out, _ = shell("evaluate", "run", "--json", "--seed", 3)

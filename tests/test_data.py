@@ -102,6 +102,13 @@ def test_batches_go_through_the_data_once():
     assert sorted(torch.cat(batches)[:, 0].tolist()) == sorted(data.train.x[:, 0].tolist())
 
 
+def test_fixed_binarization_is_unbiased_and_keeps_labels():
+    data = make_data(np.full((20_000, 9), 0.3), labels=[0, 1] * 10_000, binarize="fixed")
+    ones = data.fixed("train").mean().item()
+    assert abs(ones - 0.3) < 4 * (0.3 * 0.7 / data.train.x.numel()) ** 0.5
+    assert data.test.labels.unique().tolist() == [0, 1]
+
+
 def test_fixed_binarization_happens_once():
     data = make_data(RNG.uniform(size=(60, 9)), binarize="fixed")
     assert data.train.x.dtype == torch.uint8

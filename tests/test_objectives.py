@@ -98,6 +98,17 @@ def test_free_bits_are_the_gradient_of_the_maximum(share):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+@pytest.mark.parametrize(("free_bits", "weight"), [(1e-6, 0.5), (1e6, 0.0)])
+def test_free_bits_and_the_weight_go_together(free_bits, weight):
+    program, kl_weight = Minimal(), KLWeight(free_bits)
+    kl_weight.weight = 0.5
+    with kl_weight:
+        loss = loss_by(Trace_ELBO(), program)
+    terms = log_terms(program, X, seed=3)
+    expected = (terms.reconstruction - weight * terms.kl).sum().item()
+    assert loss == pytest.approx(-expected, rel=1e-5)
+
+
 def test_free_bits_count_each_site_for_itself():
     program, kl_weight = TwoLayers(), KLWeight()
     with kl_weight:

@@ -47,10 +47,13 @@ def test_refuses_data_of_another_shape_and_no_data():
         check_program(programs.Minimal(), X[:0])
 
 
-def test_names_the_first_datum_outside_the_support():
+@pytest.mark.parametrize("datum", [0, 7_123, 9_999])
+def test_names_the_first_datum_outside_the_support(datum):
     x = torch.randint(2, (10_000, 5)).float()
-    x[7_123, 2] = 0.25
-    with pytest.raises(InputError, match=r"datum 7123: 0.25 lies outside .* --binarize dynamic"):
+    x[datum:, 2] = 0.25
+    with pytest.raises(
+        InputError, match=rf"datum {datum}: 0.25 lies outside .* --binarize dynamic"
+    ):
         check_program(VAE((5,)), x)
     check_program(VAE((5,), likelihood="continuous-bernoulli"), x)
 

@@ -24,15 +24,18 @@ def write_idx(file, array):
     file.write_bytes(header + array.tobytes())
 
 
+def write_set(folder, name):
+    for part, count in (("train", 60), ("t10k", 20)):
+        images = RNG.integers(256, size=(count, 28, 28), dtype=np.uint8)
+        write_idx(folder / name / "raw" / f"{part}-images-idx3-ubyte", images)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        write_idx(folder / name / "raw" / f"{part}-labels-idx1-ubyte", labels)
+    return images
+
+
 @pytest.fixture
 def idx_folder(tmp_path):
-    raw = tmp_path / "MNIST" / "raw"
-    for part, count in (("train", 60), ("t10k", 20)):
-        write_idx(
-            raw / f"{part}-images-idx3-ubyte",
-            RNG.integers(256, size=(count, 28, 28), dtype=np.uint8),
-        )
-        write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
+    write_set(tmp_path, "MNIST")
     return tmp_path
 
 
@@ -44,11 +47,14 @@ def test_digits_are_the_1797_embedded_ones():
     assert data.train.x.dtype == torch.uint8
 
 
-def test_mnist_in_torchvisions_layout(idx_folder):
-    data = load_data("mnist", data_dir=idx_folder)
-    assert [len(s) for s in (data.train, data.validation, data.test)] == [55, 5, 20]
-    assert data.shape == (1, 28, 28)
-    assert torch.equal(data.test.labels, torch.arange(20) % 10)
+def test_idx_sets_in_torchvisions_layout(tmp_path):
+    folders = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
+    tests = {name: write_set(tmp_path, folder) for name, folder in folders.items()}
+    for name, images in tests.items():
+        data = load_data(name, data_dir=tmp_path)
+        assert [len(s) for s in (data.train, data.validation, data.test)] == [55, 5, 20]
+        assert torch.equal(data.test.x[:, 0], torch.from_numpy(images))
+        assert torch.equal(data.test.labels, torch.arange(20) % 10)
 
 
 def test_real_mnist(mnist_dir):

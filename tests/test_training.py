@@ -118,6 +118,48 @@ def test_data_and_draws_come_from_different_streams():
     assert not torch.equal(first, torch.rand(4, generator=torch.Generator().manual_seed(5)))
 
 
+def test_draws_follow_the_seed_too():
+    # All data in one batch: the order of the data makes no difference but rounding.
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        settings = Settings(epochs=1, batch_size=len(DATA.train), seed=seed)
+        losses.append(fit(Minimal(), DATA, settings, progress=False).epochs[0]["loss"])
+    assert losses[0] == losses[1]
+    assert abs(losses[0] - losses[2]) > 1e-3
+
+
+def test_the_first_step_of_adam_is_as_long_as_the_rate():
+    fitting = _Fit(Minimal(), DATA, Settings(learning_rate=0.0123, warmup_epochs=0))
+    before = [p.detach().clone() for p in fitting.parameters]
+    fitting.step(DATA.fixed("train"))
+    for parameter, start in zip(fitting.parameters, before, strict=True):
+        assert (parameter - start).abs().max().item() == pytest.approx(0.0123, rel=1e-3)
+
+
+def test_the_row_of_an_epoch_is_in_nats_per_datum():
+    program = Minimal()
+    settings = Settings(epochs=1, learning_rate=1e-12, particles=20)
+    row = fit(program, DATA, settings, progress=False).epochs[0]
+    terms = ppl_vae.log_terms(program, DATA.fixed("train"), draws=200)
+    stderr = (terms.log_weight.var(0) / 20).sum().sqrt().item() / len(DATA.train)
+    assert abs(-row["loss"] - terms.log_weight.mean().item()) < 4 * stderr
+
+    terms = ppl_vae.log_terms(program, DATA.fixed("validation"))
+    expected = ppl_vae.Estimate.of(terms.log_weight[0])
+    assert row["elbo"] == pytest.approx(expected.mean)
+    assert row["elbo_stderr"] == pytest.approx(expected.stderr)
+    assert row["kl"] == pytest.approx(terms.kl[0].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_every_split_is_checked_before_the_first_step(split):
+    data = make_data(torch.randint(2, (100, 5)).double())
+    getattr(data, split).x[3, 2] = 0.5
+    with pytest.raises(InputError, match="datum 3: 0.5 lies outside"):
+        fit(small(data), data, SHORT, progress=False)
+
+
 def test_patience_ends_a_fit_that_gets_no_better():
     # Few data, many weights: it overfits within these epochs.
     data = make_data(torch.randn(40, 5, generator=torch.Generator().manual_seed(1)))
