@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-all lint notebooks bench clean
 
 demo: $(READY)  ## fit a VAE to 1,797 real digits, and show how good it is
-	$(BIN)/ppl-vae train --data digits --latent-dim 2 --epochs 100 --output runs/demo --overwrite
+	$(BIN)/ppl-vae train --data digits --latent-dim 2 --epochs 60 --output runs/demo --overwrite
 
 test: $(READY)  ## the tests, on two cores in minutes
 	$(BIN)/pytest -n 2

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PPL_VAE = str(Path(sys.executable).with_name("ppl-vae"))
-DEMO = ["train", "--data", "digits", "--latent-dim", "2", "--epochs", "100", "--seed", "0"]
+DEMO = ["train", "--data", "digits", "--latent-dim", "2", "--epochs", "60", "--seed", "0"]
 MNIST = ["train", "--data", "mnist", "--epochs", "20", "--seed", "1"]
 
 

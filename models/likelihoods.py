@@ -42,17 +42,43 @@ class _BernoulliDistribution(_Advised, dist.Bernoulli):
 
 
 class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
+    """In terms of the logit l = 2h, whatever its size.
+
+    torch works from probabilities, which saturate beyond |l| = 16 in float32: there its density
+    is not normalized, and its mean stops at 0.06 and 0.94.
+    """
+
     remedy = "bytes: divide by 255; any real number: use gaussian or laplace"
 
-    def _cont_bern_log_norm(self) -> Tensor:
-        # In terms of the logit l, log C = log(l / tanh(l / 2)). torch works from probabilities,
-        # which saturate beyond |l| = 16 in float32 and leave the density unnormalized there.
+    def _half(self) -> tuple[Tensor, Tensor, Tensor]:
         half = self.logits / 2
-        small = half.abs() < 1e-2
-        safe = torch.where(small, torch.ones_like(half), half)
-        # Taylor: 2h / tanh(h) = 2 (1 + h^2 / 3 - h^4 / 45 + ...)
+        small = half.abs() < 1e-2  # where series take over, to a relative 1e-9 in float64
+        return half, small, torch.where(small, torch.ones_like(half), half)
+
+    def _cont_bern_log_norm(self) -> Tensor:
+        # log(2h / tanh h) = log 2 + log(1 + h^2 / 3 - h^4 / 45 + ...)
+        half, small, safe = self._half()
         series = torch.log1p(half.square() / 3 - half.square().square() / 45)
         return math.log(2) + torch.where(small, series, (safe / safe.tanh()).log())
+
+    @property
+    def mean(self) -> Tensor:
+        # 1/2 + (1 / tanh h - 1 / h) / 2 = 1/2 + (h / 3 - h^3 / 45 + ...) / 2
+        half, small, safe = self._half()
+        langevin = torch.where(small, half / 3 - half**3 / 45, 1 / safe.tanh() - 1 / safe)
+        return 0.5 + langevin / 2
+
+    def icdf(self, value: Tensor) -> Tensor:
+        # For l < 0 it is log(1 + u (e^l - 1)) / l; x and l go to 1 - x and -l with u to 1 - u.
+        logits, value = torch.broadcast_tensors(self.logits, value)
+        size = logits.abs()
+        flat = size < 1e-4
+        safe = torch.where(flat, torch.ones_like(size), size)
+        u = torch.where(logits > 0, 1 - value, value)
+        x = torch.where(
+            flat, u - size * u * (1 - u) / 2, -torch.log1p(u * torch.expm1(-safe)) / safe
+        )
+        return torch.where(logits > 0, 1 - x, x)
 
 
 class _NormalDistribution(_Advised, dist.Normal):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Integral
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,15 +137,19 @@ def check_architecture(
         "hidden": hidden,
         "channels": channels,
     }.items():
-        if any(type(size) is not int or size < 1 for size in sizes):
+        if any(not _is_whole(size) or size < 1 for size in sizes):
             raise ValueError(f"{name} must hold whole numbers of at least 1, got {sizes!r}")
-    if not data_shape:
+    if not len(data_shape):
         raise ValueError("data_shape is empty: a datum needs at least one dimension, such as (17,)")
     if channels and len(data_shape) != 3:
         raise ValueError(
             f"channels ask for convolutions, which need images of shape (channels, height, width), "
             f"but a datum has shape {tuple(data_shape)}: leave channels out"
         )
+
+
+def _is_whole(size: object) -> bool:
+    return isinstance(size, Integral) and not isinstance(size, bool)
 
 
 def _convolution_stages(

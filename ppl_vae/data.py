@@ -24,10 +24,12 @@ class Split:
 
     Attributes:
         x: Stored values of shape (N, *data_shape), bytes where the data are bytes.
+        rows: Where each datum stood in the array that was split, of shape (N,).
         labels: Class indices of shape (N,), if there are any. Fits never see them.
     """
 
     x: Tensor
+    rows: Tensor
     labels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -87,7 +89,7 @@ class DataSet:
         Returns:
             Floating-point data of shape (N, *data_shape).
         """
-        generator = torch.Generator().manual_seed(derived_seed(seed, "data"))
+        generator = torch.Generator().manual_seed(derived_seed(seed, f"{split} data"))
         return self._values(getattr(self, split).x, generator)
 
     def _values(self, stored: Tensor, generator: torch.Generator) -> Tensor:
@@ -152,23 +154,27 @@ def make_data(
     if binarize not in get_args(Binarize):
         raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}: {binarize!r}")
     stored, levels = _as_stored(x, source, levels)
-    classes, label_names = _as_classes(labels, len(stored), source)
+    given = None if test is None else _test_like(test[0], stored, levels, f"{source} (test)")
+    classes, given_classes, label_names = _as_classes(labels, test, len(stored), source)
     order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    held_out = _size(test_fraction, len(stored)) if test is None else 0
+    held_out = _size(test_fraction, len(stored)) if given is None else 0
     validation = _size(validation_fraction, len(stored))
     if held_out + validation >= len(stored):
         raise InputError(
             f"{source}: {len(stored)} data are too few to hold out {validation} for validation and "
             f"{held_out} for testing"
         )
-    parts = list(order.split([held_out, validation, len(stored) - held_out - validation]))
-    splits = [Split(stored[i], None if classes is None else classes[i]) for i in parts]
-    if test is not None:
-        splits[0] = _held_out_by_others(test, splits[2], levels, label_names, source)
+    parts = order.split([held_out, validation, len(stored) - held_out - validation])
+    splits = {
+        name: Split(stored[rows], rows, None if classes is None else classes[rows])
+        for name, rows in zip(("test", "validation", "train"), parts, strict=True)
+    }
+    if given is not None:
+        splits["test"] = Split(given, torch.arange(len(given)), given_classes)
     if binarize != "none":
-        splits = [_prepared(split, levels, binarize, source) for split in splits]
+        splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
         levels = 1 if binarize == "fixed" else levels
-    return DataSet(source, splits[2], splits[1], splits[0], levels, binarize, label_names)
+    return DataSet(source, **splits, levels=levels, binarize=binarize, label_names=label_names)
 
 
 def _size(fraction: float, total: int) -> int:
@@ -179,10 +185,7 @@ def _size(fraction: float, total: int) -> int:
 
 def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | None]:
     """Check an array and bring it to bytes or floats of shape (N, *data_shape)."""
-    try:
-        array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
-    except ValueError:
-        raise InputError(f"{source}: data are ragged, every datum needs the same shape") from None
+    array = _as_array(x, source)
     if array.dtype.kind not in "buif":
         raise InputError(f"{source}: data are of type {array.dtype}, but must be numbers")
     if array.size == 0 or array.ndim < 2:
@@ -190,15 +193,36 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
             f"{source}: an array of shape {array.shape} holds no data, expected (N, ...) such as "
             "(1000, 28, 28) for images or (1000, 17) for a table"
         )
+    if levels is None and (array.dtype == np.uint8 or array.dtype == bool):
+        levels = 1 if array.max() <= 1 else 255
+    array = _channels_first(array)
+    if levels is not None:
+        if not 1 <= levels <= 255 or array.dtype.kind not in "bui":
+            raise InputError(f"{source}: levels={levels} must be 1 ... 255, of whole numbers")
+        if array.min() < 0 or array.max() > levels:
+            raise InputError(
+                f"{source}: values run from {array.min()} to {array.max()}, outside the levels "
+                f"0 ... {levels}"
+            )
+        return torch.from_numpy(array.astype(np.uint8)), levels
     if array.dtype.kind == "f":
         _check_finite(array, source)
-        kept = np.float64 if array.dtype.itemsize > 4 else np.float32
-        return torch.from_numpy(_channels_first(array).astype(kept)), levels
-    if array.dtype == np.uint8 or array.dtype == bool or levels is not None:
-        if levels is None:
-            levels = 1 if array.max() <= 1 else 255
-        return torch.from_numpy(_channels_first(array).astype(np.uint8)), levels
-    return torch.from_numpy(_channels_first(array).astype(np.float32)), None
+    kept = np.float64 if array.dtype == np.float64 else np.float32
+    return torch.from_numpy(array.astype(kept)), None
+
+
+def _as_array(x: Any, source: str) -> np.ndarray:
+    if isinstance(x, Tensor):
+        if x.layout != torch.strided:
+            raise InputError(f"{source}: the tensor is sparse: make it dense with .to_dense()")
+        x = x.detach().cpu()
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise InputError(f"{source}: {np.ma.count_masked(x)} values are masked: impute them")
+    try:
+        return np.asarray(x)
+    except ValueError:
+        raise InputError(f"{source}: data are ragged, every datum needs the same shape") from None
 
 
 def _check_finite(array: np.ndarray, source: str) -> None:
@@ -220,41 +244,45 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _as_classes(labels: Any, count: int, source: str) -> tuple[Tensor | None, tuple[str, ...]]:
+def _as_classes(
+    labels: Any, test: tuple[Any, Any] | None, count: int, source: str
+) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
+    """Class indices of the data, and of the test data held out by others, with their names."""
     if labels is None:
-        return None, ()
+        return None, None, ()
+    known = [_as_label_array(labels, count, source)]
+    if test is not None and test[1] is not None:
+        known.append(_as_label_array(test[1], len(test[0]), f"{source} (test)"))
+    names, indices = np.unique(np.concatenate(known), return_inverse=True)
+    classes = torch.from_numpy(indices.astype(np.int64))
+    given = classes[count:] if len(known) == 2 else None
+    return classes[:count], given, tuple(str(name) for name in names)
+
+
+def _as_label_array(labels: Any, count: int, source: str) -> np.ndarray:
     array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if array.shape != (count,):
         raise InputError(
             f"{source}: labels have shape {array.shape}, but there are {count} data: expected "
             f"({count},)"
         )
-    names, classes = np.unique(
-        array.astype(str) if array.dtype == object else array, return_inverse=True
-    )
-    return torch.from_numpy(classes.astype(np.int64)), tuple(str(name) for name in names)
+    return array.astype(str) if array.dtype == object else array
 
 
-def _held_out_by_others(
-    test: tuple[Any, Any],
-    train: Split,
-    levels: int | None,
-    label_names: tuple[str, ...],
-    source: str,
-) -> Split:
-    stored, _ = _as_stored(test[0], f"{source} (test)", levels)
-    if stored.shape[1:] != train.x.shape[1:] or stored.dtype != train.x.dtype:
+def _test_like(x: Any, train: Tensor, levels: int | None, source: str) -> Tensor:
+    """Test data held out by others, brought to the training data's type."""
+    stored, _ = _as_stored(x, source, levels)
+    if stored.shape[1:] != train.shape[1:]:
         raise InputError(
-            f"{source}: test data have shape {tuple(stored.shape[1:])} and type {stored.dtype}, "
-            f"training data {tuple(train.x.shape[1:])} and {train.x.dtype}"
+            f"{source}: test data have shape {tuple(stored.shape[1:])}, training data "
+            f"{tuple(train.shape[1:])}"
         )
-    classes, names = _as_classes(test[1], len(stored), f"{source} (test)")
-    if classes is not None and names != label_names:
-        classes = None  # A class that one of the splits lacks: indices would not match.
-    return Split(stored, classes)
+    return stored.to(train.dtype)
 
 
-def _prepared(split: Split, levels: int | None, binarize: Binarize, source: str) -> Split:
+def _prepared(
+    split: Split, name: str, levels: int | None, binarize: Binarize, source: str
+) -> Split:
     """Check that values can be binarized; do it here and now where that is asked for."""
     top = 1 if levels is None else levels
     if len(split) and (split.x.min() < 0 or split.x.max() > top):
@@ -264,5 +292,5 @@ def _prepared(split: Split, levels: int | None, binarize: Binarize, source: str)
         )
     if binarize == "dynamic":
         return split
-    generator = torch.Generator().manual_seed(FIXED_BINARIZATION_SEED)
-    return Split(draw_binary(split.x, levels, generator).byte(), split.labels)
+    generator = torch.Generator().manual_seed(derived_seed(FIXED_BINARIZATION_SEED, name))
+    return Split(draw_binary(split.x, levels, generator).byte(), split.rows, split.labels)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .program import Program, check_program
-from .weights import log_terms, point_mass_site
+from .weights import Terms, guide_distributions, is_point_mass, log_terms
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,24 @@ def evaluate(
             f"the log weight of datum {datum} is not finite, because of site {sites[0]!r}: "
             "check that datum, or train longer at a lower rate"
         )
+    point_mass = any(map(is_point_mass, guide_distributions(program, x).values()))
+    return summarize(terms, point_mass)
+
+
+def summarize(terms: Terms, point_mass: bool = False) -> dict[str, Estimate]:
+    """Means over data of the ELBO, its terms and the importance-weighted bound.
+
+    Arguments:
+        terms: Log densities of S draws for each of N data.
+        point_mass: Whether the guide has no density; then only ``reconstruction`` is returned.
+    """
     reconstruction = Estimate.of(terms.reconstruction.double().mean(0))
-    if point_mass_site(program, x) is not None:
+    if point_mass:
         return {"reconstruction": reconstruction}
     log_weight = terms.log_weight.double()
     return {
         "elbo": Estimate.of(log_weight.mean(0)),
         "reconstruction": reconstruction,
         "kl": Estimate.of(terms.kl.double().mean(0)),
-        "iw_bound": Estimate.of(log_weight.logsumexp(0) - math.log(draws)),
+        "iw_bound": Estimate.of(log_weight.logsumexp(0) - math.log(len(log_weight))),
     }

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -147,11 +148,14 @@ def latent_map(latents: Tensor, labels: Tensor | None, label_names: Sequence[str
     if labels is None:
         axes.plot(*points.T, ".", markersize=3)
     else:
-        for index, name in enumerate(label_names[:20]):
+        palette = colormaps["tab10" if len(label_names) <= 10 else "tab20"]
+        if len(label_names) > 20:
+            palette = colormaps["turbo"].resampled(len(label_names))
+        for index, name in enumerate(label_names):
             chosen = (labels == index).numpy()
-            color = f"C{index}" if len(label_names) <= 10 else None
-            axes.plot(*points[chosen].T, ".", markersize=3, color=color, label=name)
-        axes.legend(markerscale=4, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+            axes.plot(*points[chosen].T, ".", markersize=3, color=palette(index), label=name)
+        if len(label_names) <= 20:
+            axes.legend(markerscale=4, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlabel=names[0], ylabel=names[1], title="means of q(z|x)")
     return figure
 

@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from .program import OBSERVED, Program, device_of, dtype_of, reading
+from .program import OBSERVED, Program, device_of, dtype_of, is_random, reading
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,7 @@ def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Predicti
 
 
 def _read(model: Any) -> Prediction:
-    nodes: dict[str, Any] = {
-        site: node
-        for site, node in poutine.util.prune_subsample_sites(model).nodes.items()
-        if node["type"] == "sample"
-    }
+    nodes: dict[str, Any] = {site: node for site, node in model.nodes.items() if is_random(node)}
     likelihood = nodes.pop(OBSERVED)
     return Prediction(
         latents={site: node["value"].cpu() for site, node in nodes.items()},
@@ -105,6 +101,8 @@ def _read(model: Any) -> Prediction:
 
 def _mean(node: Any) -> Tensor:
     try:
-        return node["fn"].mean.expand(node["value"].shape).cpu()
-    except NotImplementedError:  # some distributions have none
+        mean = node["fn"].mean.expand(node["value"].shape)
+    except NotImplementedError:
         return node["value"].cpu()
+    # Of those that have no mean, some raise, and some return NaN.
+    return mean.cpu() if mean.isfinite().all() else node["value"].cpu()

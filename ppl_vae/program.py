@@ -44,7 +44,7 @@ class Program(Protocol):
     # What nn.Module brings.
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
     def modules(self) -> Iterator[nn.Module]: ...
     def to(self, *args: Any, **kwargs: Any) -> Any: ...
@@ -58,6 +58,15 @@ def device_of(program: Program) -> torch.device:
 def dtype_of(program: Program) -> torch.dtype:
     """The floating-point type of a program's parameters, which its data must have too."""
     return next(p.dtype for p in program.parameters() if p.is_floating_point())
+
+
+def is_random(node: Any) -> bool:
+    """Whether a site of a trace is random: neither a subsample nor ``pyro.deterministic``."""
+    return (
+        node["type"] == "sample"
+        and type(node["fn"]).__name__ != "_Subsample"
+        and not node["infer"].get("_deterministic")
+    )
 
 
 @contextmanager
@@ -77,7 +86,7 @@ def reading(program: Program, seed: int) -> Iterator[None]:
             module.training = mode
 
 
-def check_program(program: Program, x: Tensor) -> None:
+def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> None:
     """Refuse a program that does not conform, or data that its likelihood does not support.
 
     Model and guide run once on two data; then every datum is held against the support.
@@ -85,6 +94,7 @@ def check_program(program: Program, x: Tensor) -> None:
     Arguments:
         program: The program; see :class:`Program`.
         x: Data of shape (N, *data_shape), of any floating-point type.
+        rows: What messages call each datum, of shape (N,); by default its index.
 
     Raises:
         InputError: In one line that names the site, plate, parameter or datum.
@@ -100,6 +110,8 @@ def check_program(program: Program, x: Tensor) -> None:
         raise InputError(f"{name} is no program: it must be an nn.Module with model and guide")
     if next(program.parameters(), None) is None:
         raise InputError(f"{name} has no parameters: assign its networks in __init__")
+    if not isinstance(x, Tensor):
+        raise InputError(f"data must be a tensor, such as DataSet.fixed gives, not {type(x)}")
     if not len(x):
         raise InputError("the data set is empty")
     batch = x[:2].to(device_of(program), dtype_of(program))
@@ -108,7 +120,9 @@ def check_program(program: Program, x: Tensor) -> None:
         _check_sites(name, guide, model, len(batch))
         _check_parameters(name, program, guide, model)
         _check_draws(name, program, batch)
-    _check_support(model.nodes[OBSERVED]["fn"], x.to(batch.dtype), batch.device)
+        # The support may depend on parameters of each datum: those of one broadcast over all.
+        likelihood = _trace(program, batch[:1])[1].nodes[OBSERVED]["fn"]
+    _check_support(likelihood, x.to(batch.dtype), batch.device, rows)
     model.compute_log_prob()
     for site, node in _samples(model).items():
         if not node["log_prob"].isfinite().all():
@@ -173,11 +187,8 @@ def _trace(program: Program, batch: Tensor) -> tuple[Any, Any]:
 
 
 def _samples(trace: Any) -> dict[str, Any]:
-    return {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
-    }
+    """The random sites; neither subsampling nor pyro.deterministic is one."""
+    return {name: node for name, node in trace.nodes.items() if is_random(node)}
 
 
 def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
@@ -188,6 +199,8 @@ def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
             f"site, pyro.sample({OBSERVED!r}, ..., obs=x)"
         )
     latent = set(_samples(model)) - {OBSERVED}
+    if not latent:
+        raise InputError(f"{name}.model has no latent site: there is no posterior to fit")
     auxiliary = {s for s, n in _samples(guide).items() if n["infer"].get("is_auxiliary")}
     if stray := latent ^ (set(_samples(guide)) - auxiliary):
         raise InputError(
@@ -237,6 +250,14 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
         if node["type"] == "param"
     }
     owned = {p.data_ptr(): site for site, p in program.named_parameters() if p.requires_grad}
+    if not owned:
+        raise InputError(f"{name}: every parameter is frozen (requires_grad=False)")
+    for site, parameter in program.named_parameters():
+        if not parameter.is_contiguous():
+            raise InputError(
+                f"{name}: parameter {site!r} is not contiguous, so Pyro would train a copy of it: "
+                "make it of tensor.contiguous()"
+            )
     if unseen := [site for memory, site in owned.items() if memory not in used]:
         raise InputError(
             f"{name}: Pyro never sees parameter {unseen[0]!r}, so SVI would not "
@@ -249,17 +270,18 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
         )
 
 
-def _check_support(likelihood: Any, x: Tensor, device: torch.device) -> None:
+def _check_support(likelihood: Any, x: Tensor, device: torch.device, rows: Tensor | None) -> None:
     for start in range(0, len(x), SUPPORT_BLOCK):
         block = x[start : start + SUPPORT_BLOCK].to(device)
         inside = likelihood.support.check(block)
         if inside.all():
             continue
         culprit = int((~inside).nonzero()[0, 0])
+        datum = start + culprit if rows is None else int(rows[start + culprit])
         try:
             likelihood.log_prob(block[culprit])
         except ValueError as error:
-            raise InputError(f"datum {start + culprit}: {first_line(error)}") from None
+            raise InputError(f"datum {datum}: {first_line(error)}") from None
         raise InputError(
-            f"datum {start + culprit} lies outside {likelihood.support}, the likelihood's support"
+            f"datum {datum} lies outside {likelihood.support}, the likelihood's support"
         )

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from .errors import InputError, first_line
 from .program import Program, find_program
@@ -59,6 +59,8 @@ class Run:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self.config = path, config
+        self._overwrite = False
+        self._event_writer: Any = None
         self._events: Any = None
 
     @classmethod
@@ -82,22 +84,28 @@ class Run:
             InputError: If the path is taken, or TensorBoard is not installed.
         """
         run = cls(Path(path), config)
+        run._overwrite = overwrite
         if tensorboard:
-            run._events = _event_writer()
-        if run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir())):
-            if not _is_run(run.path):
-                raise InputError(f"{path} exists and is no run: choose another --output")
-            if not overwrite:
-                raise InputError(f"{path} holds a run: choose another --output, or --overwrite it")
+            run._event_writer = _event_writer()
+        run._refuse_what_is_there()
         return run
+
+    def _refuse_what_is_there(self) -> None:
+        if not self.path.is_file() and not (self.path.is_dir() and any(self.path.iterdir())):
+            return
+        if not _is_run(self.path):
+            raise InputError(f"{self.path} exists and is no run: choose another --output")
+        if not self._overwrite:
+            raise InputError(f"{self.path} holds a run: choose another --output, or --overwrite it")
 
     def start(self) -> None:
         """Make the directory and write the config. Of a run that is there, nothing stays but the
         files that others put into it.
 
         Raises:
-            InputError: If it cannot be written.
+            InputError: If a run is there that was not to be overwritten, or it cannot be written.
         """
+        self._refuse_what_is_there()
         try:
             for name in (CONFIG, WEIGHTS, METRICS):
                 (self.path / name).unlink(missing_ok=True)
@@ -107,8 +115,8 @@ class Run:
             _write_whole(self.path / CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror})") from None
-        if self._events is not None:
-            self._events = self._events(str(self.path / EVENTS))
+        if self._event_writer is not None:
+            self._events = self._event_writer(str(self.path / EVENTS))
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -185,10 +193,9 @@ class Run:
         built: Program = self._build(program) if isinstance(program, type) else program
         file = self.path / WEIGHTS
         try:
-            stored = load_file(file)
-            floats = [v.dtype for v in stored.values() if v.is_floating_point()]
-            load_model(cast(nn.Module, built.to(floats[0])), file)
-        except (SafetensorError, OSError, RuntimeError, IndexError) as error:
+            _match_types(built, load_file(file))
+            load_model(cast(nn.Module, built), file)
+        except (SafetensorError, OSError, RuntimeError, StopIteration) as error:
             raise InputError(
                 f"{file} is missing, broken or not this program's ({first_line(error)})"
             ) from None
@@ -215,6 +222,14 @@ def load(path: str | Path, program: Program | type[Any] | None = None) -> Progra
         ppl_vae.errors.InputError: runs/none is no run: it has no config.json; fit one with ...
     """
     return Run.open(path).load(program)
+
+
+def _match_types(program: Program, stored: dict[str, Tensor]) -> None:
+    """Bring a program to the types of its stored weights, its unstored buffers along with them."""
+    program.to(next(stored[name].dtype for name, _ in program.named_parameters() if name in stored))
+    for name, tensor in program.state_dict(keep_vars=True).items():
+        if name in stored:
+            tensor.data = tensor.data.to(stored[name].dtype)
 
 
 def _is_run(path: Path) -> bool:

@@ -124,13 +124,15 @@ def _load_torchvision(name: str, root: Path, binarize: Binarize) -> DataSet:
 
 
 def _download(name: str, kind: Callable[..., Any], root: Path, remedy: str) -> None:
+    folders = (root / _TORCHVISION[name] / "raw", root / _TORCHVISION[name], root)
+    made = [folder for folder in folders if not folder.exists()]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torchvision prints where it looked
             kind(root, download=True)
     except (RuntimeError, OSError) as error:
-        for folder in (root / _TORCHVISION[name] / "raw", root / _TORCHVISION[name], root):
+        for folder in made:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # made for the download; one that holds anything stays
+                folder.rmdir()  # one that holds anything stays
         # Names of hosts, several lines of them: say what it means instead.
         reason = (
             "the folder cannot be written"
@@ -155,16 +157,16 @@ def _read_numpy(path: Path) -> dict[str, Any]:
             f"{path} is truncated, or holds no plain array of numbers: save it again with "
             "numpy.save or numpy.savez"
         ) from None
-    if "x" in arrays:
-        return {"x": arrays["x"], "labels": arrays.get("y")}
-    if {"x_train", "x_test"} <= arrays.keys():
-        test = (arrays["x_test"], arrays.get("y_test"))
-        return {"x": arrays["x_train"], "labels": arrays.get("y_train"), "test": test}
     if len(arrays) == 1:
         return {"x": next(iter(arrays.values()))}
+    if arrays.keys() == {"x", "y"}:
+        return {"x": arrays["x"], "labels": arrays["y"]}
+    if {"x_train", "x_test"} <= arrays.keys() <= {"x_train", "y_train", "x_test", "y_test"}:
+        test = (arrays["x_test"], arrays.get("y_test"))
+        return {"x": arrays["x_train"], "labels": arrays.get("y_train"), "test": test}
     raise InputError(
-        f"{path} holds arrays {', '.join(arrays) or 'none'}: name the data x (and labels y), or "
-        "x_train and x_test"
+        f"{path} holds arrays {', '.join(arrays) or 'none'}: name them x (and y), or x_train and "
+        "x_test (and y_train, y_test)"
     )
 
 
@@ -174,7 +176,9 @@ def _read_csv(path: Path) -> dict[str, Any]:
     try:
         with path.open(newline="") as file:
             first = next(csv.reader(file), [])
-        headless = bool(first) and all(_is_number(cell) for cell in first)
+        # Names that count 0, 1, 2 are those that pandas gives to columns without any.
+        counted = first == [str(column) for column in range(len(first))]
+        headless = bool(first) and all(map(_is_number, first)) and not counted
         return _columns(pd.read_csv(path, header=None if headless else "infer"), path)
     except (
         pd.errors.ParserError,
@@ -199,6 +203,9 @@ def _columns(table: Any, path: Path) -> dict[str, Any]:
     labels = table.pop(LABEL_COLUMN).to_numpy() if LABEL_COLUMN in table else None
     if table.empty:
         raise InputError(f"{path} holds no data: expected rows of numbers")
+    numbering = str(table.columns[0]).startswith("Unnamed: 0")
+    if numbering and table.iloc[:, 0].tolist() == list(range(len(table))):
+        raise InputError(f"{path}: its first column counts the rows: save it without (index=False)")
     for column in table:
         if table[column].dtype.kind not in "buif":
             raise InputError(
@@ -211,7 +218,8 @@ def _columns(table: Any, path: Path) -> dict[str, Any]:
                 f"{path}: column {str(column)!r} lacks {missing} values, the first in data row "
                 f"{row}: remove or impute them"
             )
-    return {"x": table.to_numpy(), "labels": labels}
+    array = table.to_numpy()
+    return {"x": table.astype(float) if array.dtype == object else array, "labels": labels}
 
 
 def _is_number(cell: str) -> bool:

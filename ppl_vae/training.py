@@ -5,6 +5,7 @@ import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, get_args
 
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 
 from .data import DataSet, SplitName
 from .errors import InputError
-from .evidence import Estimate
+from .evidence import summarize
 from .objectives import KLWeight, Objective, make_objective
 from .program import Program, check_program, dtype_of
 from .runs import Run
 from .runtime import MAX_SEED, derived_seed, isolated, pick_device
-from .weights import log_terms, point_mass_site
+from .weights import guide_distributions, is_point_mass, log_terms
 
 VALIDATION_SEED = 0
 
@@ -64,15 +65,24 @@ class Settings:
             if not valid:
                 raise InputError(f"{name} must be {expected}, got {getattr(self, name)!r}")
 
+        def number(name: str) -> float:
+            value = getattr(self, name)
+            numeric = isinstance(value, Real) and not isinstance(value, bool)
+            return float(value) if numeric else math.nan
+
+        def whole(name: str) -> bool:
+            return isinstance(getattr(self, name), Integral) and not math.isnan(number(name))
+
         for name in ("epochs", "batch_size", "particles"):
-            require(_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "at least 1")
+            require(whole(name) and number(name) >= 1, name, "a whole number of at least 1")
         for name in ("warmup_epochs", "kl_warmup_epochs", "free_bits"):
-            require(0 <= getattr(self, name) < math.inf, name, "a number of at least 0")
-        require(0 < self.learning_rate < math.inf, "learning_rate", "a positive number")
+            require(0 <= number(name) < math.inf, name, "a number of at least 0")
+        require(0 < number("learning_rate") < math.inf, "learning_rate", "a positive number")
         require(self.objective in get_args(Objective), "objective", f"in {get_args(Objective)}")
-        require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive")
-        require(self.patience is None or self.patience >= 1, "patience", "at least 1")
-        require(_whole(self.seed) and 0 <= self.seed <= MAX_SEED, "seed", "in 0 ... 2^63 - 1")
+        require(self.clip_norm is None or number("clip_norm") > 0, "clip_norm", "positive")
+        patient = self.patience is None or (whole("patience") and number("patience") >= 1)
+        require(patient, "patience", "a whole number of at least 1")
+        require(whole("seed") and 0 <= self.seed <= MAX_SEED, "seed", "in 0 ... 2^63 - 1")
         if self.objective == "iw":
             require(self.particles >= 2, "particles", "2 or more for the objective iw")
             require(
@@ -133,6 +143,8 @@ def fit(
         True
     """
     settings = settings or Settings()
+    if not isinstance(data, DataSet):
+        raise InputError(f"data must be a DataSet, as make_data gives, not {type(data).__name__}")
     device = pick_device(settings.device)
     if settings.batch_size > len(data.train):
         raise InputError(
@@ -141,10 +153,10 @@ def fit(
         )
     program.to(device)
     for split in get_args(SplitName):
-        check_program(program, data.fixed(split))
+        check_program(program, data.fixed(split), getattr(data, split).rows)
+    fitting = _Fit(program, data, settings)
     if run is not None:
         run.start()
-    fitting = _Fit(program, data, settings)
     history = History()
     with (
         isolated(settings.seed, device),
@@ -160,6 +172,9 @@ def fit(
             bar.update(task, description=f"epoch {epoch}/{settings.epochs}")
             try:
                 row = {"epoch": epoch, **fitting.epoch()}
+            except KeyboardInterrupt:
+                best.restore()
+                raise
             except FloatingPointError as error:
                 best.restore()
                 raise InputError(
@@ -168,7 +183,7 @@ def fit(
                     "more warmup_epochs, or look for outliers in the data"
                 ) from None
             history.epochs.append(row)
-            if best.offer(row.get("elbo", row["reconstruction"])):
+            if best.offer(row.get(fitting.criterion, row["reconstruction"])):
                 history.best_epoch = epoch
             if run is not None:
                 run.log(row)
@@ -194,7 +209,12 @@ class _Fit:
         self.kl_weight = KLWeight(settings.free_bits) if weighs_kl else None
         self.generator = torch.Generator().manual_seed(derived_seed(settings.seed, "data"))
         self.validation = data.fixed("validation")
-        self.point_mass = point_mass_site(program, self.validation) is not None
+        guide = guide_distributions(program, self.validation)
+        self.point_mass = any(map(is_point_mass, guide.values()))
+        self.criterion = "elbo"
+        if settings.objective == "iw":
+            self.criterion = "iw_bound"
+            _check_reparameterized(guide)
         self.steps = 0
         self.on_step: Any = None
 
@@ -248,19 +268,15 @@ class _Fit:
 
     def validate(self) -> dict[str, float]:
         """Score the validation data, on the same draws every time."""
-        terms = log_terms(self.program, self.validation, seed=VALIDATION_SEED)
-        elbo = Estimate.of(terms.log_weight[0])
-        if not math.isfinite(elbo.mean):
-            raise FloatingPointError(f"the validation ELBO became {elbo.mean}")
-        reconstruction = Estimate.of(terms.reconstruction[0])
-        if self.point_mass:
-            return {"reconstruction": reconstruction.mean}
-        return {
-            "elbo": elbo.mean,
-            "elbo_stderr": elbo.stderr,
-            "reconstruction": reconstruction.mean,
-            "kl": Estimate.of(terms.kl[0]).mean,
-        }
+        draws = self.settings.particles if self.criterion == "iw_bound" else 1
+        terms = log_terms(self.program, self.validation, draws, VALIDATION_SEED)
+        figures = summarize(terms, self.point_mass)
+        row = {name: estimate.mean for name, estimate in figures.items()}
+        if not all(map(math.isfinite, row.values())):
+            raise FloatingPointError("the validation ELBO is not finite")
+        if "elbo" in row:
+            row["elbo_stderr"] = figures["elbo"].stderr
+        return row
 
 
 class _Best:
@@ -288,8 +304,13 @@ class _Best:
             self.run.save_weights(self.program)
 
 
-def _whole(value: object) -> bool:
-    return type(value) is int
+def _check_reparameterized(guide: dict[str, Any]) -> None:
+    for site, distribution in guide.items():
+        if not distribution.has_rsample:
+            raise InputError(
+                f"the guide's site {site!r} cannot be reparameterized, and the objective iw would "
+                "not train it: use the objective elbo"
+            )
 
 
 def _figures(row: dict[str, float]) -> str:

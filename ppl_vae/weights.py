@@ -8,10 +8,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from .errors import InputError
-from .program import OBSERVED, Program, device_of, dtype_of, reading
+from .program import OBSERVED, Program, device_of, dtype_of, is_random, reading
 
 # Elements of the largest tensor in flight, draws x data x values: 64 MB in float32.
 BLOCK_ELEMENTS = 2**24
@@ -109,23 +111,22 @@ def trace_draws(program: Program, batch: Tensor, draws: int) -> tuple[Any, Any]:
     return poutine.util.prune_subsample_sites(guide), poutine.util.prune_subsample_sites(model)
 
 
-def point_mass_site(program: Program, x: Tensor) -> str | None:
-    """The name of the first site at which the guide is a point mass, if any.
-
-    A point mass has no density: its ELBO is minus infinity, and no weight can be formed.
-    """
+def guide_distributions(program: Program, x: Tensor) -> dict[str, Any]:
+    """The distribution at each site of the guide, stripped of ``to_event`` and ``mask``."""
     batch = x[:1].to(device_of(program), dtype_of(program))
     with reading(program, seed=0):
         guide, _ = trace_draws(program, batch, 1)
-    for site, node in guide.nodes.items():
-        if node["type"] == "sample" and isinstance(innermost(node["fn"]), dist.Delta):
-            return site
-    return None
+    return {site: _innermost(node["fn"]) for site, node in guide.nodes.items() if is_random(node)}
 
 
-def innermost(distribution: Any) -> Any:
-    """The distribution inside ``to_event``, ``mask`` and ``expand``."""
-    while hasattr(distribution, "base_dist"):
+def is_point_mass(distribution: Any) -> bool:
+    """Whether a guide's distribution has no density: its ELBO is minus infinity, and no weight can
+    be formed. A Delta that carries a density, as that of a flow does, is none."""
+    return isinstance(distribution, dist.Delta) and not bool(distribution.log_density.any())
+
+
+def _innermost(distribution: Any) -> Any:
+    while isinstance(distribution, dist.Independent | MaskedDistribution | ExpandedDistribution):
         distribution = distribution.base_dist
     return distribution
 
@@ -133,12 +134,15 @@ def innermost(distribution: Any) -> Any:
 def _score(guide: Any, model: Any, shape: tuple[int, int]) -> Terms:
     tables = []
     for trace in (model, guide):
+        # Masks are part of a density; what scales an objective is not.
         trace.compute_log_prob()
         tables.append(
             {
-                site: node["log_prob"].expand(shape).cpu()
+                site: scale_and_mask(node["unscaled_log_prob"], mask=node["mask"])
+                .expand(shape)
+                .cpu()
                 for site, node in trace.nodes.items()
-                if node["type"] == "sample"
+                if is_random(node)
             }
         )
     return Terms(*tables)

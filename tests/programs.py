@@ -77,6 +77,98 @@ class WithDropout(Minimal):
         self.decoder = nn.Sequential(self.decoder, nn.Dropout(0.5))
 
 
+class _Variant(Minimal):
+    @classmethod
+    def without(cls, program):
+        """The same networks, without what makes this variant one."""
+        plain = Minimal()
+        plain.load_state_dict(program.state_dict())
+        return plain
+
+
+class Flow(_Variant):
+    """A guide of one invertible step: its Delta carries the density."""
+
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            base = dist.Normal(loc, scale.exp()).to_event(1)
+            u = pyro.sample("u", base, infer={"is_auxiliary": True})
+            z = u + 0.1 * u.tanh()
+            log_det = (1 + 0.1 * (1 - u.tanh().square())).log().sum(-1)
+            pyro.sample("z", dist.Delta(z, log_density=-log_det, event_dim=1))
+
+
+class Scaled(_Variant):
+    """Weighs its latent site itself."""
+
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.scale(scale=0.1):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.poutine.scale(scale=0.1):
+            super().guide(x)
+
+
+class Deterministic(Minimal):
+    """Records what it computes."""
+
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            loc = pyro.deterministic("loc", self.decoder(z), event_dim=1)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+class Counts(Minimal):
+    """A likelihood whose support is a parameter."""
+
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            logits = self.decoder(z)
+            pyro.sample("x", dist.Binomial(10, logits=logits).to_event(1), obs=x)
+
+
+class Cauchy(Minimal):
+    """A likelihood without a mean."""
+
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Cauchy(self.decoder(z), 1.0).to_event(1), obs=x)
+
+
+class NoLatent(Minimal):
+    def model(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(self.decoder.bias, 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+
+
+class Frozen(Minimal):
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.requires_grad_(False)
+
+
+class Transposed(Minimal):
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.encoder.weight = nn.Parameter(torch.randn(*data_shape, 4).T)
+
+
 class NoDraws(Minimal):
     """Its decoder takes no dimension in front of the batch."""
 

@@ -178,7 +178,7 @@ def test_a_run_finds_its_data_from_any_folder(shell, tmp_path, monkeypatch):
         (["--hidden", "0"], "VAE: hidden must hold whole numbers of at least 1"),
         (["--latent-dim", "0"], "VAE: latent_dim must hold whole numbers of at least 1"),
         (["--model", "linear-gaussian", "--hidden", "9"], "--hidden was given, but LinearGaussian"),
-        (["--epochs", "0"], "epochs must be at least 1"),
+        (["--epochs", "0"], "epochs must be a whole number of at least 1"),
         (["--epochs", "many"], "Invalid value for '--epochs'"),
         (["--batch-size", "100000"], "fewer than a batch of 100000: lower the batch size"),
         (["--binarize", "none"], "continuous-bernoulli, or --binarize dynamic"),

@@ -109,6 +109,35 @@ def test_fixed_binarization_is_unbiased_and_keeps_labels():
     assert data.test.labels.unique().tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("binarize", ["fixed", "dynamic"])
+def test_the_noise_of_one_split_is_not_that_of_another(binarize):
+    grey = np.full((400, 50), 0.5)
+    data = make_data(grey, test=(grey, None), binarize=binarize, validation_fraction=0.5)
+    splits = [data.fixed(name)[:200] for name in ("train", "validation", "test")]
+    for i in range(3):
+        agree = (splits[i] == splits[i - 1]).float().mean().item()
+        assert abs(agree - 0.5) < 4 * (0.25 / 10_000) ** 0.5
+
+
+def test_rows_say_where_a_datum_came_from():
+    data = make_data(TABLE)
+    for split in (data.train, data.validation, data.test):
+        assert torch.equal(split.x, torch.from_numpy(TABLE)[split.rows])
+
+
+def test_labels_of_all_splits_share_their_indices():
+    data = make_data(TABLE, ["b", "c"] * 25, test=(TABLE[:3], ["a", "c", "c"]))
+    assert data.label_names == ("a", "b", "c")
+    assert data.test.labels.tolist() == [0, 2, 2]
+    assert set(data.train.labels.tolist()) == {1, 2}
+
+
+def test_test_data_take_the_type_of_the_training_data():
+    data = make_data(TABLE.astype(np.float32), test=(TABLE[:5], None))
+    assert data.test.x.dtype == torch.float32
+    assert make_data(torch.randn(20, 3).bfloat16()).train.x.dtype == torch.float32
+
+
 def test_fixed_binarization_happens_once():
     data = make_data(RNG.uniform(size=(60, 9)), binarize="fixed")
     assert data.train.x.dtype == torch.uint8
@@ -140,6 +169,18 @@ def spoiled(index, value, dtype=float):
         (np.array([["a", "b"]] * 9), {}, "of type <U1, but must be numbers"),
         (np.array([[1, None]] * 9), {}, "of type object, but must be numbers"),
         (TABLE.astype(complex), {}, "of type complex128, but must be numbers"),
+        (torch.eye(9).to_sparse(), {}, "the tensor is sparse: make it dense"),
+        (np.ma.masked_greater(TABLE, 1.0), {}, "values are masked"),
+        (np.full((9, 2), 300), {"levels": 255}, "from 300 to 300, outside the levels 0 ... 255"),
+        (np.full((9, 2), -1), {"levels": 16}, "from -1 to -1, outside the levels"),
+        (np.full((9, 2), 1), {"levels": 65535}, "levels=65535 must be 1 ... 255"),
+        (np.full((9, 2), 0), {"levels": 0}, "levels=0 must be 1 ... 255"),
+        (TABLE, {"levels": 255}, "levels=255 must be 1 ... 255, of whole numbers"),
+        (
+            np.eye(9, dtype=np.uint8),
+            {"test": (np.full((3, 9), 200, np.uint8), None)},
+            "from 200 to 200, outside the levels 0 ... 1",
+        ),
         (TABLE[:0], {}, r"shape \(0, 3\) holds no data"),
         (TABLE[:, :0], {}, r"shape \(50, 0\) holds no data"),
         (TABLE[:, 0], {}, r"shape \(50,\) holds no data, expected \(N, ...\)"),

@@ -30,6 +30,22 @@ def test_continuous_bernoulli_is_as_accurate_in_float32():
     np.testing.assert_allclose(single, double, rtol=3e-6, atol=3e-6)
 
 
+@pytest.mark.parametrize("logit", [-80.0, -17.0, -1.0, -0.021, -1e-5, 0.0, 0.019, 3.0, 90.0])
+def test_mean_and_draws_of_continuous_bernoulli(logit):
+    exact = 0.5 if abs(logit) < 1e-3 else 1 / -np.expm1(-logit) - 1 / logit
+    density = ContinuousBernoulli((1,))(torch.full((100_000,), logit))
+    assert density.mean[0].item() == pytest.approx(exact, abs=3e-5)
+    draws = density.sample()
+    assert density.support.check(draws).all()
+    assert abs(draws.double().mean().item() - exact) < 4 * draws.std().item() / 100_000**0.5
+    # The quantile at u has mass u below it.
+    fine = ContinuousBernoulli((1,))(torch.tensor(logit, dtype=torch.float64))
+    quantile = fine.icdf(torch.tensor(0.3, dtype=torch.float64)).item()
+    grid = torch.linspace(0, quantile, 200_001, dtype=torch.float64)
+    mass = torch.trapezoid(fine.log_prob(grid).exp(), grid).item()
+    assert mass == pytest.approx(0.3, abs=1e-6)
+
+
 def test_continuous_bernoulli_has_a_gradient_everywhere():
     logits = torch.linspace(-100, 100, 4001, requires_grad=True)
     ContinuousBernoulli((1,))(logits).log_prob(torch.tensor(0.5)).sum().backward()

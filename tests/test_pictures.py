@@ -74,6 +74,14 @@ def test_the_second_latent_grows_upwards(tmp_path, monkeypatch):
     assert (plane[1:, :, 1] < plane[:-1, :, 1]).all()  # second: bottom to top
 
 
+@pytest.mark.parametrize("classes", [3, 15, 30])
+def test_the_latent_map_shows_every_datum_in_the_colour_of_its_class(classes):
+    labels = torch.arange(600) % classes
+    (axes,) = plots.latent_map(torch.randn(600, 4), labels, [str(i) for i in range(classes)]).axes
+    assert sum(len(line.get_xdata()) for line in axes.lines) == 600
+    assert len({line.get_color() for line in axes.lines}) == classes
+
+
 def test_curves_of_one_epoch_and_without_an_elbo():
     assert len(plots.training_curves(ROWS[:1]).axes) == 2
     point_mass = [{"epoch": i, "loss": 9.0 / i, "reconstruction": -5.0 / i} for i in range(1, 30)]

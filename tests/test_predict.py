@@ -6,7 +6,7 @@ import torch
 from ppl_vae import decode, posterior_predictive, prior_predictive
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
-from .programs import Discrete, Minimal, TwoLayers
+from .programs import Cauchy, Discrete, Minimal, TwoLayers
 
 SHAPE = (1, 4, 5)
 
@@ -48,6 +48,11 @@ def test_posterior_predictive_decodes_a_draw_of_the_guide():
     vae = VAE(SHAPE, latent_dim=2)
     drawn = posterior_predictive(vae, x)
     torch.testing.assert_close(drawn.latent_means["z"], vae.encoder(x).chunk(2, -1)[0].detach())
+
+
+def test_where_there_is_no_mean_draws_stand_in():
+    drawn = posterior_predictive(Cauchy(), torch.randn(3, 5))
+    assert torch.equal(drawn.mean, drawn.x)
 
 
 def test_same_seed_same_bits_and_nothing_else_moves():

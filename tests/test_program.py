@@ -18,6 +18,9 @@ X = torch.randn(8, 5)
         (programs.NoPlate, "site 'z' is not in a plate 'data' at dim -1"),
         (programs.NoEvent, r"site 'z' has batch shape \(2, 2\)"),
         (programs.NoDraws, "NoDraws does not run under a plate of draws around it"),
+        (programs.NoLatent, "NoLatent.model has no latent site"),
+        (programs.Frozen, "Frozen: every parameter is frozen"),
+        (programs.Transposed, "parameter 'encoder.weight' is not contiguous"),
         (programs.Unobserved, "observes nothing: it must observe its argument"),
         (programs.OtherSites, "site 'w' is only in the guide"),
         (programs.Unregistered, "Pyro never sees parameter '.*weight'"),
@@ -56,6 +59,21 @@ def test_names_the_first_datum_outside_the_support(datum):
     ):
         check_program(VAE((5,)), x)
     check_program(VAE((5,), likelihood="continuous-bernoulli"), x)
+
+
+def test_a_support_may_be_a_parameter():
+    counts = torch.randint(11, (50, 5)).float()
+    check_program(programs.Counts(), counts)
+    counts[7, 1] = 11.0
+    with pytest.raises(InputError, match="datum 7: Expected value argument"):
+        check_program(programs.Counts(), counts)
+    with pytest.raises(InputError, match="datum 93: Expected value argument"):
+        check_program(programs.Counts(), counts, rows=torch.arange(100, 50, -1))
+
+
+def test_data_must_be_a_tensor():
+    with pytest.raises(InputError, match="data must be a tensor"):
+        check_program(programs.Minimal(), X.numpy())
 
 
 def test_support_is_checked_for_distributions_that_give_no_advice():

@@ -48,6 +48,30 @@ def test_the_type_comes_back_too(tmp_path, dtype):
     assert again.prior_loc.dtype == dtype
 
 
+def test_every_tensor_keeps_its_own_type(tmp_path):
+    class Mixed(Minimal):
+        def __init__(self, data_shape=(5,)):
+            super().__init__(data_shape)
+            self.register_buffer("a_center", torch.randn(5, dtype=torch.float64))
+            self.register_buffer("a_count", torch.tensor(3))
+
+    program = Mixed()
+    run = Run.create(tmp_path / "run", config("x:Mixed", {}, (5,)))
+    run.start()
+    run.save_weights(program)
+    for key, value in load(run.path, Mixed).state_dict().items():
+        assert value.dtype == program.state_dict()[key].dtype
+        assert torch.equal(value, program.state_dict()[key])
+
+
+def test_a_second_fit_does_not_wipe_the_run_of_the_first(fitted, digits):
+    run, vae, history = fitted
+    for again in (run, Run.open(run.path)):
+        with pytest.raises(InputError, match="holds a run: choose another"):
+            fit(vae, digits, Settings(epochs=1), run=again, progress=False)
+    assert run.metrics() == history.epochs
+
+
 def test_metrics_hold_every_epoch(fitted):
     run, _, history = fitted
     assert run.metrics() == history.epochs

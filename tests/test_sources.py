@@ -153,6 +153,31 @@ def test_tables(tmp_path, suffix):
     np.testing.assert_allclose(sorted(stored[:, 0].tolist()), sorted(TABLE["a"]))
 
 
+def test_a_header_that_pandas_made_up_is_no_datum(tmp_path):
+    pd.DataFrame(TABLE.to_numpy()).to_csv(tmp_path / "t.csv", index=False)
+    data = load_data(tmp_path / "t.csv")
+    assert len(data.train) + len(data.validation) + len(data.test) == 40
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_of_several_types_are_all_numbers(tmp_path, suffix):
+    table = TABLE.assign(flag=TABLE["a"] > 0, count=pd.array(range(40), dtype="Int64"))
+    file = tmp_path / f"t{suffix}"
+    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+    data = load_data(file)
+    assert data.shape == (5,)
+    assert set(data.train.x[:, 3].tolist()) == {0.0, 1.0}
+
+
+def test_a_folder_that_was_there_before_a_failed_download_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["file:///nonexistent/"])
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "made"):
+        with pytest.raises(InputError, match="cannot be downloaded"):
+            load_data("mnist", data_dir=tmp_path / name)
+    assert [p.name for p in tmp_path.rglob("*")] == ["mine"]
+
+
 def test_a_csv_without_a_header_keeps_its_first_row(tmp_path):
     TABLE.to_csv(tmp_path / "t.csv", index=False, header=False)
     data = load_data(tmp_path / "t.csv")
@@ -188,13 +213,18 @@ BROKEN = {
     "object.npy": (_object_npy, "holds no plain array of numbers"),
     "pickle.npy": (lambda file: file.write_bytes(pickle.dumps([1, 2])), "holds no plain array"),
     "short.npz": (_truncated(lambda file: np.savez(file, x=IMAGES)), "cannot be read|truncated"),
-    "names.npz": (_bad_npz, "holds arrays p, q: name the data x"),
+    "names.npz": (_bad_npz, "holds arrays p, q: name them x"),
     "object.npz": (_object_npz, "holds no plain array of numbers"),
     "empty.csv": (lambda file: file.write_text(""), "is no CSV table"),
     "header.csv": (lambda file: file.write_text("a,b\n"), "holds no data"),
     "ragged.csv": (lambda file: file.write_text("a,b\n1,2\n1,2,3\n"), "is no CSV table"),
     "binary.csv": (lambda file: file.write_bytes(b"a,b\n\xff\xfe,1\n"), "is no CSV table"),
     "words.csv": (lambda file: file.write_text("a,b\n1,x\n2,y\n"), "column 'b' is not numeric"),
+    "index.csv": (lambda file: TABLE.to_csv(file), "its first column counts the rows"),
+    "more.npz": (
+        lambda file: np.savez(file, x=IMAGES, x_test=IMAGES),
+        "holds arrays x, x_test: name them x .and y., or x_train and x_test",
+    ),
     "holes.csv": (
         lambda file: file.write_text("a,b\n1,2\n1,\n1,\n"),
         "column 'b' lacks 2 values, the first in data row 1",

@@ -8,9 +8,17 @@ from pyro.infer import Trace_ELBO
 import ppl_vae.weights
 from ppl_vae import InputError, log_terms
 from ppl_vae.models import VAE, Autoencoder
-from ppl_vae.weights import point_mass_site
+from ppl_vae.weights import guide_distributions, is_point_mass
 
-from .programs import Discrete, Minimal, TwoLayers, WithDropout
+from .programs import (
+    Deterministic,
+    Discrete,
+    Flow,
+    Minimal,
+    Scaled,
+    TwoLayers,
+    WithDropout,
+)
 
 X = torch.randn(9, 5)
 
@@ -83,5 +91,33 @@ def test_draws_and_seeds_out_of_range_are_refused():
 
 
 def test_point_masses_are_found():
-    assert point_mass_site(Autoencoder((5,)), X) == "z"
-    assert point_mass_site(VAE((5,)), X) is None
+    assert is_point_mass(guide_distributions(Autoencoder((5,)), X)["z"])
+    assert not is_point_mass(guide_distributions(VAE((5,)), X)["z"])
+
+
+def test_a_delta_that_carries_a_density_is_none():
+    program = Flow()
+    assert not any(map(is_point_mass, guide_distributions(program, X).values()))
+    terms = log_terms(program, X, draws=20_000)
+    # E_q[p(x, z) / q(z)] = p(x) whatever the guide: two of them agree on log p(x).
+    plain = log_terms(Flow.without(program), X, draws=20_000, seed=1)
+    bounds = [t.log_weight.double().logsumexp(0) for t in (terms, plain)]
+    spread = [
+        (t.log_weight.double().softmax(0).square().sum(0) - 1 / 20_000).sqrt()
+        for t in (terms, plain)
+    ]
+    stderr = (spread[0].square() + spread[1].square()).sqrt()
+    assert ((bounds[0] - bounds[1]).abs() < 5 * stderr).all()
+
+
+def test_what_scales_an_objective_is_no_density():
+    program = Scaled()
+    plain = Scaled.without(program)
+    assert torch.equal(
+        log_terms(program, X, draws=3).log_weight, log_terms(plain, X, draws=3).log_weight
+    )
+
+
+def test_deterministic_sites_have_no_density():
+    terms = log_terms(Deterministic(), X, draws=3)
+    assert set(terms.model) == {"z", "x"}
