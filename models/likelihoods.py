@@ -18,8 +18,6 @@ from .networks import inverse_positive, positive
 class _Advised:
     """A distribution whose complaint about a value says what to use instead."""
 
-    remedy: str
-
     def _validate_sample(self, value: Tensor) -> None:
         try:
             super()._validate_sample(value)  # type: ignore[misc]
@@ -30,15 +28,26 @@ class _Advised:
             culprit = value[~inside.expand(value.shape)][0].item()
             name = type(self).__mro__[2].__name__
             raise ValueError(
-                f"{culprit:.6g} lies outside the support of the {name} likelihood; {self.remedy}"
+                f"{culprit:.6g} lies outside the support of the {name} likelihood; "
+                f"{_remedy(culprit)}"
             ) from None
 
 
+def _remedy(value: float) -> str:
+    if math.isnan(value):
+        return "remove or impute what is missing"
+    if 0 <= value <= 1:
+        return "grey pixels in [0, 1]: use continuous-bernoulli, or --binarize dynamic"
+    if 1 < value <= 255:
+        return (
+            "levels of grey: store them as bytes (uint8), or divide by the highest; "
+            "any real number: use gaussian or laplace"
+        )
+    return "any real number: use gaussian or laplace"
+
+
 class _BernoulliDistribution(_Advised, dist.Bernoulli):
-    remedy = (
-        "grey pixels in [0, 1]: use continuous-bernoulli, or --binarize dynamic; "
-        "any real number: use gaussian or laplace"
-    )
+    pass
 
 
 class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
@@ -47,8 +56,6 @@ class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
     torch works from probabilities, which saturate beyond |l| = 16 in float32: there its density
     is not normalized, and its mean stops at 0.06 and 0.94.
     """
-
-    remedy = "bytes: divide by 255; any real number: use gaussian or laplace"
 
     def _half(self) -> tuple[Tensor, Tensor, Tensor]:
         half = self.logits / 2
@@ -82,11 +89,11 @@ class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
 
 
 class _NormalDistribution(_Advised, dist.Normal):
-    remedy = "it takes any real number: remove or impute what is missing"
+    pass
 
 
 class _LaplaceDistribution(_Advised, dist.Laplace):
-    remedy = "it takes any real number: remove or impute what is missing"
+    pass
 
 
 class Bernoulli(nn.Module):

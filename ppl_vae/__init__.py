@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from .evidence import Estimate, evaluate
     from .predict import decode, posterior_predictive, prior_predictive
     from .program import Program, check_program
-    from .runs import Run, load
+    from .runs import Config, Run, load
     from .sources import load_data
     from .training import Settings, fit
     from .weights import log_terms
 
 __all__ = [
+    "Config",
     "DataSet",
     "Estimate",
     "InputError",
@@ -49,7 +50,7 @@ _HOMES = {
     "evidence": ("Estimate", "evaluate"),
     "predict": ("decode", "posterior_predictive", "prior_predictive"),
     "program": ("Program", "check_program"),
-    "runs": ("Run", "load"),
+    "runs": ("Config", "Run", "load"),
     "sources": ("load_data",),
     "training": ("Settings", "fit"),
     "weights": ("log_terms",),

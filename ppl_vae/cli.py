@@ -4,7 +4,6 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
 import sys
-from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -145,7 +144,6 @@ def train(
         build_program,
         check_arguments,
         choose_binarization,
-        describe_data,
         find_model,
     )
     from .console import evaluate_with_progress, show
@@ -182,7 +180,7 @@ def train(
     dataset = load_data(data, data_dir=data_dir, binarize=choice)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
-    config = Config(reference, arguments, describe_data(dataset, data_dir), asdict(settings))
+    config = Config.of(reference, arguments, dataset, settings, data_dir)
     run = Run.create(path, config, overwrite=overwrite, tensorboard=tensorboard)
     try:
         history = fit(program, dataset, settings, run=run)

@@ -40,8 +40,9 @@ def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
         InputError: Naming the option.
     """
     known = inspect.signature(kind).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     for name in arguments:
-        if name not in known:
+        if name not in known and not takes_any:
             raise InputError(
                 f"--{name.replace('_', '-')} was given, but {kind.__name__} takes no {name}"
             )
@@ -72,19 +73,8 @@ def build_program(
     try:
         with isolated(derived_seed(seed, "weights")):
             return kind(data_shape, **arguments)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # whatever the class raises
         raise InputError(f"{kind.__name__}: {first_line(error)}") from error
-
-
-def describe_data(data: DataSet, data_dir: Path | None) -> dict[str, Any]:
-    """What it takes to load the data again from any folder, as plain data."""
-    named = data.source in NAMED_SETS
-    return {
-        "source": data.source if named else str(Path(data.source).expanduser().resolve()),
-        "data_dir": None if data_dir is None else str(data_dir.expanduser().resolve()),
-        "binarize": data.binarize,
-        "shape": list(data.shape),
-    }
 
 
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
@@ -98,15 +88,17 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     """Load the data that a run was fitted to.
 
     Raises:
-        InputError: If they are gone, or have another shape by now.
+        InputError: If they are gone, or not the same by now.
     """
     recipe = run.config.data
+    if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
+        raise InputError(f"{run.path} does not say what it was fitted to: fit again")
     data = load_data(
         recipe["source"], data_dir=data_dir or recipe["data_dir"], binarize=recipe["binarize"]
     )
-    if list(data.shape) != recipe["shape"]:
+    if data.digest != recipe["digest"]:
         raise InputError(
-            f"{recipe['source']} now has shape {data.shape}, but {run.path} was fitted to "
-            f"{tuple(recipe['shape'])}"
+            f"{recipe['source']} has changed since {run.path} was fitted to it: what is test data "
+            "now may have been training data then; fit again"
         )
     return data

@@ -1,5 +1,6 @@
 """Data in memory: validation, splits, binarization."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -65,9 +66,12 @@ class DataSet:
         return tuple(self.train.x.shape[1:])
 
     @property
-    def discrete(self) -> bool:
-        """Whether values are binary, so that nats are those of a probability, not a density."""
-        return self.binarize != "none" or self.levels == 1
+    def digest(self) -> str:
+        """A hash of all stored values, by which a run knows its data again."""
+        sha = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            sha.update(split.x.numpy().tobytes())
+        return sha.hexdigest()
 
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Go through the training data once, in random order.

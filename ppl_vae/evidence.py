@@ -96,8 +96,7 @@ def evaluate(
             f"the log weight of datum {datum} is not finite, because of site {sites[0]!r}: "
             "check that datum, or train longer at a lower rate"
         )
-    point_mass = any(map(is_point_mass, guide_distributions(program, x).values()))
-    return summarize(terms, point_mass)
+    return summarize(terms, is_point_mass(guide_distributions(program, x)))
 
 
 def summarize(terms: Terms, point_mass: bool = False) -> dict[str, Estimate]:

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 import torch
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 
 Objective = Literal["elbo", "analytic-kl", "iw"]
 
@@ -80,7 +81,7 @@ class KLWeight(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         # As the outermost handler this one comes after plates have scaled the site, and before
         # the trace that the objective reads has recorded it.
-        if msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+        if msg["is_observed"] or site_is_subsample(msg):
             return
         name, value = msg["name"], msg["value"]
         if name not in self._from_guide:

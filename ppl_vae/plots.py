@@ -129,7 +129,9 @@ def latent_map(latents: Tensor, labels: Tensor | None, label_names: Sequence[str
     """
     points = latents.numpy().astype(np.float64)
     names = ["z, unit 1", "z, unit 2"]
-    if points.shape[1] > 2:
+    if min(points.shape) < 2 < points.shape[1]:
+        points = points[:, :2]  # one datum has no principal components
+    elif points.shape[1] > 2:
         from sklearn.decomposition import PCA
 
         pca = PCA(2).fit(points)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from .errors import InputError, first_line
@@ -64,7 +65,7 @@ def is_random(node: Any) -> bool:
     """Whether a site of a trace is random: neither a subsample nor ``pyro.deterministic``."""
     return (
         node["type"] == "sample"
-        and type(node["fn"]).__name__ != "_Subsample"
+        and not site_is_subsample(node)
         and not node["infer"].get("_deterministic")
     )
 
@@ -170,7 +171,11 @@ def _import_file(file: Path) -> ModuleType:
         raise ImportError("no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look a class's module up there
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(file.parent.resolve()))  # where it would look for its neighbours
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 
@@ -178,10 +183,10 @@ def _trace(program: Program, batch: Tensor) -> tuple[Any, Any]:
     try:
         guide = poutine.trace(program.guide).get_trace(batch)
         model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(batch)
-    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+    except Exception as error:  # whatever the user's code raises
         raise InputError(
-            f"{type(program).__name__} does not run on data of shape {tuple(batch.shape[1:])}: "
-            f"{first_line(error)}"
+            f"{type(program).__name__} does not run on data of shape {tuple(batch.shape[1:])} "
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     return guide, model
 

@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
+from .data import DataSet
 from .errors import InputError, first_line
 from .program import Program, find_program
+from .sources import NAMED_SETS
 
 CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
 PICTURES, EVENTS = "pictures", "tensorboard"
@@ -35,7 +37,7 @@ class Config:
     Attributes:
         program: Where the program's class is, as ``package.module:Class`` or ``file.py:Class``.
         arguments: What the class was called with, beside the shape of a datum.
-        data: ``source``, ``data_dir``, ``binarize`` and ``shape``.
+        data: ``source``, ``data_dir``, ``binarize``, ``shape`` and ``digest``.
         settings: The :class:`ppl_vae.Settings` of the fit.
         versions: The software that wrote it.
         format: The version of this layout.
@@ -47,6 +49,41 @@ class Config:
     settings: dict[str, Any]
     versions: dict[str, str] = field(default_factory=_versions)
     format: int = FORMAT
+
+    @classmethod
+    def of(
+        cls,
+        program: str,
+        arguments: dict[str, Any],
+        data: DataSet,
+        settings: Any = None,
+        data_dir: str | Path | None = None,
+    ) -> "Config":
+        """Record what is fitted to what, so that it can be found again from any folder.
+
+        Arguments:
+            program: Where the program's class is; see the attribute.
+            arguments: What it was called with, beside the shape of a datum.
+            data: What it is fitted to.
+            settings: The :class:`ppl_vae.Settings` of the fit.
+            data_dir: Where the data were looked for; see :func:`ppl_vae.load_data`.
+
+        Example:
+            >>> from ppl_vae import load_data
+            >>> config = Config.of("ppl_vae.models:VAE", {"latent_dim": 2}, load_data("digits"))
+            >>> config.data["source"], config.data["shape"]
+            ('digits', [1, 8, 8])
+        """
+        named = data.source in NAMED_SETS
+        place = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
+        recipe = {
+            "source": data.source if named else str(Path(data.source).expanduser().resolve()),
+            "data_dir": place,
+            "binarize": data.binarize,
+            "shape": list(data.shape),
+            "digest": data.digest,
+        }
+        return cls(program, arguments, recipe, {} if settings is None else asdict(settings))
 
 
 class Run:

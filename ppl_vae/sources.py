@@ -133,12 +133,8 @@ def _download(name: str, kind: Callable[..., Any], root: Path, remedy: str) -> N
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # one that holds anything stays
-        # Names of hosts, several lines of them: say what it means instead.
-        reason = (
-            "the folder cannot be written"
-            if isinstance(error, PermissionError)
-            else "no host answered"
-        )
+        # A RuntimeError names hosts, in several lines: say what it means instead.
+        reason = first_line(error) if isinstance(error, OSError) else "no host gave it"
         raise InputError(
             f"{name} is not in {root} and cannot be downloaded ({reason}): {remedy}, or name the "
             f"folder with --data-dir or {DATA_VARIABLE}"
@@ -257,7 +253,9 @@ def _read_images(folder: Path) -> tuple[np.ndarray, list[str] | None]:
             )
         images.append(image)
     classes = [str(file.parent.relative_to(folder)) for file in files]
-    return np.stack(images), classes if len(set(classes)) > 1 else None
+    stack = np.stack(images)
+    stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
+    return stack, classes if len(set(classes)) > 1 else None
 
 
 def _read_image(file: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from .objectives import KLWeight, Objective, make_objective
 from .program import Program, check_program, dtype_of
 from .runs import Run
 from .runtime import MAX_SEED, derived_seed, isolated, pick_device
-from .weights import guide_distributions, is_point_mass, log_terms
+from .weights import guide_distributions, is_point_mass, log_terms, prior_sites
 
 VALIDATION_SEED = 0
 
@@ -85,9 +85,9 @@ class Settings:
         require(whole("seed") and 0 <= self.seed <= MAX_SEED, "seed", "in 0 ... 2^63 - 1")
         if self.objective == "iw":
             require(self.particles >= 2, "particles", "2 or more for the objective iw")
-            require(
-                self.free_bits == 0, "free_bits", "0 for the objective iw, which has no KL term"
-            )
+            for name in ("free_bits", "kl_warmup_epochs"):
+                expected = "0 for the objective iw, which has no KL term"
+                require(number(name) == 0, name, expected)
 
 
 @dataclass
@@ -165,8 +165,10 @@ def fit(
     ):
         # Pyro warns of a NaN loss, which here ends the fit, and of parameters that are frozen.
         warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
-        task = bar.add_task("", total=settings.epochs * fitting.steps_per_epoch, figures="")
-        fitting.on_step = lambda: bar.advance(task)
+        task = bar.add_task(
+            "", total=settings.epochs * fitting.steps_per_epoch, loss="", figures=""
+        )
+        fitting.on_step = lambda loss: bar.update(task, advance=1, loss=f"loss {loss:.2f}")
         best = _Best(program, run)
         for epoch in range(1, settings.epochs + 1):
             bar.update(task, description=f"epoch {epoch}/{settings.epochs}")
@@ -210,11 +212,9 @@ class _Fit:
         self.generator = torch.Generator().manual_seed(derived_seed(settings.seed, "data"))
         self.validation = data.fixed("validation")
         guide = guide_distributions(program, self.validation)
-        self.point_mass = any(map(is_point_mass, guide.values()))
-        self.criterion = "elbo"
-        if settings.objective == "iw":
-            self.criterion = "iw_bound"
-            _check_reparameterized(guide)
+        self.point_mass = is_point_mass(guide)
+        self.criterion = "iw_bound" if settings.objective == "iw" else "elbo"
+        _check_objective(settings.objective, guide, prior_sites(program, self.validation))
         self.steps = 0
         self.on_step: Any = None
 
@@ -234,10 +234,11 @@ class _Fit:
         """
         start = time.perf_counter()
         rate = self.optimizer.param_groups[0]["lr"]
-        loss = 0.0
+        loss, seen = 0.0, 0
         for batch in self.data.batches(self.settings.batch_size, self.generator):
             loss += self.step(batch)
-            self.on_step()
+            seen += len(batch)
+            self.on_step(loss / seen)
         kl_weight = 1.0 if self.kl_weight is None else self.kl_weight.weight
         return {
             **self.validate(),
@@ -304,13 +305,21 @@ class _Best:
             self.run.save_weights(self.program)
 
 
-def _check_reparameterized(guide: dict[str, Any]) -> None:
+def _check_objective(objective: str, guide: dict[str, Any], prior: list[str]) -> None:
+    """Refuse a guide that Pyro's estimator would train towards something else, or not at all."""
+    if objective == "elbo":
+        return
     for site, distribution in guide.items():
         if not distribution.has_rsample:
             raise InputError(
-                f"the guide's site {site!r} cannot be reparameterized, and the objective iw would "
-                "not train it: use the objective elbo"
+                f"the guide's site {site!r} cannot be reparameterized, and the objective "
+                f"{objective} would not train it: use the objective elbo"
             )
+    if objective == "analytic-kl" and list(guide) != prior:
+        raise InputError(
+            f"the guide draws {', '.join(guide)} and the model {', '.join(prior)}: the objective "
+            "analytic-kl needs the same sites in the same order; use the objective elbo"
+        )
 
 
 def _figures(row: dict[str, float]) -> str:
@@ -324,7 +333,7 @@ def _progress_bar(visible: bool) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
-        TextColumn("left  {task.fields[figures]}"),
+        TextColumn("left  {task.fields[loss]}  {task.fields[figures]}"),
         console=Console(stderr=True),
         disable=not visible,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from .errors import InputError
 from .program import OBSERVED, Program, device_of, dtype_of, is_random, reading
 
-# Elements of the largest tensor in flight, draws x data x values: 64 MB in float32.
+# Elements of the largest tensor in flight, draws x data x widest layer: 64 MB in float32.
 BLOCK_ELEMENTS = 2**24
 
 
@@ -83,7 +83,8 @@ def log_terms(
         raise InputError(f"draws must be at least 1, got {draws}")
     device = device_of(program)
     blocks = []
-    values = max(x[0].numel(), 1)
+    layers = [parameter.shape[0] for parameter in program.parameters() if parameter.dim()]
+    values = max([1, x[0].numel(), *layers])  # in the widest tensor, for each draw of a datum
     data_step = max(1, min(len(x), BLOCK_ELEMENTS // values))
     draw_step = max(1, min(draws, BLOCK_ELEMENTS // (values * data_step)))
     with reading(program, seed):
@@ -112,17 +113,31 @@ def trace_draws(program: Program, batch: Tensor, draws: int) -> tuple[Any, Any]:
 
 
 def guide_distributions(program: Program, x: Tensor) -> dict[str, Any]:
-    """The distribution at each site of the guide, stripped of ``to_event`` and ``mask``."""
+    """The distribution at each site of the guide, stripped of ``to_event`` and ``mask``.
+
+    Their order is that of the guide. Sites that are in the guide alone (auxiliary ones) are here.
+    """
     batch = x[:1].to(device_of(program), dtype_of(program))
     with reading(program, seed=0):
         guide, _ = trace_draws(program, batch, 1)
     return {site: _innermost(node["fn"]) for site, node in guide.nodes.items() if is_random(node)}
 
 
-def is_point_mass(distribution: Any) -> bool:
-    """Whether a guide's distribution has no density: its ELBO is minus infinity, and no weight can
-    be formed. A Delta that carries a density, as that of a flow does, is none."""
-    return isinstance(distribution, dist.Delta) and not bool(distribution.log_density.any())
+def prior_sites(program: Program, x: Tensor) -> list[str]:
+    """The latent sites of the model, in its order."""
+    batch = x[:1].to(device_of(program), dtype_of(program))
+    with reading(program, seed=0):
+        _, model = trace_draws(program, batch, 1)
+    return [site for site, node in model.nodes.items() if is_random(node) and site != OBSERVED]
+
+
+def is_point_mass(guide: dict[str, Any]) -> bool:
+    """Whether a guide has no density: its ELBO is minus infinity, and no weight can be formed.
+
+    A Delta alone has none. One that carries a density is the last step of a flow.
+    """
+    deltas = [q for q in guide.values() if isinstance(q, dist.Delta)]
+    return any(not bool(delta.log_density.any()) for delta in deltas)
 
 
 def _innermost(distribution: Any) -> Any:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from scipy.integrate import quad
+from scipy.special import expit
 
 from ppl_vae.models import LIKELIHOODS, VAE, ContinuousBernoulli, Gaussian, Laplace
 from ppl_vae.models.networks import SCALE_FLOOR, inverse_positive, positive
@@ -20,6 +22,23 @@ def test_continuous_bernoulli_is_normalized(logit):
 
     mass = quad(at, 0, 0.05, epsabs=1e-12)[0] + quad(at, 0.05, 0.95)[0] + quad(at, 0.95, 1)[0]
     assert abs(mass - 1) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("gaussian", scipy.stats.norm.logpdf),
+        ("laplace", scipy.stats.laplace.logpdf),
+        ("bernoulli", lambda x, loc, scale: scipy.stats.bernoulli.logpmf(x, expit(loc))),
+    ],
+)
+def test_densities_are_scipys(name, exact):
+    vae = VAE((4,), likelihood=name, **({} if name == "bernoulli" else {"likelihood_scale": 0.7}))
+    output = torch.randn(30, 4, dtype=torch.float64)
+    x = torch.randn(30, 4, dtype=torch.float64)
+    x = (x > 0).double() if name == "bernoulli" else x
+    found = vae.double().likelihood(output).log_prob(x)
+    np.testing.assert_allclose(found, exact(x.numpy(), output.numpy(), 0.7), rtol=1e-6)
 
 
 def test_continuous_bernoulli_is_as_accurate_in_float32():
@@ -56,7 +75,9 @@ def test_continuous_bernoulli_has_a_gradient_everywhere():
     ("name", "value", "advice"),
     [
         ("bernoulli", 0.5, "0.5 lies outside the support of the Bernoulli likelihood; grey pixels"),
-        ("continuous-bernoulli", 255.0, "255 lies outside .* bytes: divide by 255"),
+        ("bernoulli", 300.0, "300 lies outside .* any real number: use gaussian"),
+        ("continuous-bernoulli", -1.0, "-1 lies outside .* any real number: use gaussian"),
+        ("continuous-bernoulli", 255.0, "255 lies outside .* levels of grey: store them as bytes"),
         ("gaussian", float("nan"), "nan lies outside .* remove or impute"),
         ("laplace", float("nan"), "nan lies outside .* remove or impute"),
     ],

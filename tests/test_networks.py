@@ -30,6 +30,15 @@ def test_an_mlp_without_hidden_layers_is_linear():
     assert isinstance(layer, nn.Linear)
 
 
+@pytest.mark.parametrize("channels", [(), (4,)])
+def test_hidden_layers_make_networks_that_are_not_affine(channels):
+    encoder = Encoder((1, 6, 6), 3, hidden=() if channels else (16,), channels=channels)
+    decoder = Decoder(3, (1, 6, 6), hidden=() if channels else (16,), channels=channels)
+    for network, x in ((encoder, torch.randn(2, 1, 6, 6)), (decoder, torch.randn(2, 3))):
+        middle = network(x.mean(0, keepdim=True))[0]
+        assert not torch.allclose(middle, network(x).mean(0), atol=1e-4)
+
+
 def test_widths_run_in_reverse_in_the_decoder():
     widths = [m.out_features for m in Decoder(2, (9,), hidden=(5, 7)).mlp if hasattr(m, "weight")]
     assert widths == [7, 5, 9]

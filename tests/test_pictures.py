@@ -82,6 +82,14 @@ def test_the_latent_map_shows_every_datum_in_the_colour_of_its_class(classes):
     assert len({line.get_color() for line in axes.lines}) == classes
 
 
+def test_the_latent_map_puts_labels_to_their_points():
+    points, labels = torch.randn(90, 2), torch.arange(90) % 3
+    (axes,) = plots.latent_map(points, labels, ["a", "b", "c"]).axes
+    for index, line in enumerate(axes.lines):
+        assert line.get_label() == "abc"[index]
+        np.testing.assert_allclose(line.get_xydata(), points[labels == index], rtol=1e-6)
+
+
 def test_curves_of_one_epoch_and_without_an_elbo():
     assert len(plots.training_curves(ROWS[:1]).axes) == 2
     point_mass = [{"epoch": i, "loss": 9.0 / i, "reconstruction": -5.0 / i} for i in range(1, 30)]

@@ -112,6 +112,18 @@ def test_finds_classes_in_modules_and_files(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from tests.programs import Minimal\nclass Mine(Minimal): pass\nother = 1\n")
     assert find_program(f"{file}:Mine").__name__ == "Mine"
+    (tmp_path / "neighbour.py").write_text("from tests.programs import Minimal\n")
+    file.write_text("from neighbour import Minimal\nclass Other(Minimal): pass\n")
+    assert find_program(f"{file}:Other").__name__ == "Other"
+
+
+def test_whatever_a_programs_code_raises_is_one_line():
+    class Careless(programs.Minimal):
+        def model(self, x):
+            return x.no_such_thing
+
+    with pytest.raises(InputError, match=r"does not run on data of shape \(5,\) .AttributeError: "):
+        check_program(Careless(), X)
 
 
 @pytest.mark.parametrize(

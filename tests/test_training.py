@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae import InputError, Run, Settings, fit, make_data
+from ppl_vae import InputError, Run, Settings, fit, log_terms, make_data
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 from ppl_vae.runs import Config
 from ppl_vae.training import _Fit
@@ -29,11 +29,18 @@ def elbos(history):
     return [row["elbo"] for row in history.epochs]
 
 
+def improves(program, data, settings):
+    """Whether a fit raises the ELBO of training data, paired by datum, by 4 standard errors."""
+    before, x = copy.deepcopy(program), data.fixed("train")
+    fit(program, data, settings, progress=False)
+    gain = (log_terms(program, x, 10).log_weight - log_terms(before, x, 10).log_weight).mean(0)
+    estimate = ppl_vae.Estimate.of(gain)
+    return estimate.mean > 4 * estimate.stderr
+
+
 @pytest.mark.parametrize("kind", [Minimal, TwoLayers, Discrete])
 def test_any_conforming_program_improves(kind):
-    program = kind()
-    history = fit(program, DATA, Settings(epochs=10, learning_rate=0.02), progress=False)
-    assert elbos(history)[-1] > elbos(history)[0] + 1
+    assert improves(kind(), DATA, Settings(epochs=20, learning_rate=0.05))
 
 
 @pytest.mark.parametrize(
@@ -50,8 +57,7 @@ def test_any_conforming_program_improves(kind):
     ids=str,
 )
 def test_every_option_trains(digits, options):
-    history = fit(small(digits), digits, Settings(epochs=4, **options), progress=False)
-    assert elbos(history)[-1] > elbos(history)[0] + 1
+    assert improves(small(digits), digits, Settings(epochs=4, **options))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -98,7 +104,7 @@ def test_the_best_weights_are_the_ones_kept(digits):
     best = max(elbos(history))
     assert elbos(history)[history.best_epoch - 1] == best
     x = digits.fixed("validation")
-    assert ppl_vae.log_terms(vae, x).log_weight.mean().item() == pytest.approx(best, abs=1e-4)
+    assert log_terms(vae, x).log_weight.mean().item() == pytest.approx(best, abs=1e-4)
 
 
 def test_frozen_parameters_stay_and_dropout_trains():
@@ -142,11 +148,11 @@ def test_the_row_of_an_epoch_is_in_nats_per_datum():
     program = Minimal()
     settings = Settings(epochs=1, learning_rate=1e-12, particles=20)
     row = fit(program, DATA, settings, progress=False).epochs[0]
-    terms = ppl_vae.log_terms(program, DATA.fixed("train"), draws=200)
+    terms = log_terms(program, DATA.fixed("train"), draws=200)
     stderr = (terms.log_weight.var(0) / 20).sum().sqrt().item() / len(DATA.train)
     assert abs(-row["loss"] - terms.log_weight.mean().item()) < 4 * stderr
 
-    terms = ppl_vae.log_terms(program, DATA.fixed("validation"))
+    terms = log_terms(program, DATA.fixed("validation"))
     expected = ppl_vae.Estimate.of(terms.log_weight[0])
     assert row["elbo"] == pytest.approx(expected.mean)
     assert row["elbo_stderr"] == pytest.approx(expected.stderr)
@@ -198,8 +204,9 @@ def test_free_bits_hold_the_kl_up(digits):
     settings = {"epochs": 15, "learning_rate": 0.01}
     free = fit(small(digits), digits, Settings(free_bits=5.0, **settings), progress=False)
     plain = fit(small(digits), digits, Settings(**settings), progress=False)
-    assert free.epochs[-1]["kl"] > plain.epochs[-1]["kl"] + 1
-    assert free.epochs[-1]["kl"] == pytest.approx(5.0, abs=0.7)
+    reached, without = free.epochs[-1]["kl"], plain.epochs[-1]["kl"]
+    assert without < reached
+    assert abs(reached - 5.0) < abs(without - 5.0)
 
 
 def test_clipping_bounds_the_gradient_per_datum():
@@ -269,7 +276,8 @@ def test_refusals_come_before_anything_is_written(tmp_path):
         ({"seed": -1}, "seed must be in 0"),
         ({"objective": "magic"}, "objective must be in"),
         ({"objective": "iw"}, "particles must be 2 or more for the objective iw"),
-        ({"objective": "iw", "particles": 5, "free_bits": 1.0}, "which has no KL term"),
+        ({"objective": "iw", "particles": 5, "free_bits": 1.0}, "free_bits .* no KL term"),
+        ({"objective": "iw", "particles": 5, "kl_warmup_epochs": 1}, "kl_warmup.* no KL term"),
     ],
     ids=str,
 )
@@ -296,9 +304,17 @@ def test_numpys_numbers_are_numbers():
     assert Settings(epochs=np.int64(3), learning_rate=np.float32(1e-3)).epochs == 3
 
 
-def test_the_objective_iw_is_refused_where_it_would_not_train_the_guide():
-    with pytest.raises(InputError, match="site 'k' cannot be reparameterized"):
-        fit(Discrete(), DATA, Settings(objective="iw", particles=3), progress=False)
+@pytest.mark.parametrize("objective", ["iw", "analytic-kl"])
+def test_objectives_that_would_not_train_a_guide_are_refused(objective):
+    settings = Settings(objective=objective, particles=3)
+    with pytest.raises(InputError, match=f"'k' cannot be reparameterized, and .* {objective}"):
+        fit(Discrete(), DATA, settings, progress=False)
+
+
+def test_analytic_kl_is_refused_for_a_guide_of_another_order():
+    # Pyro's estimator would score 12.6 nats there in the place of 12.2, with a warning at most.
+    with pytest.raises(InputError, match="draws z1, z2 and the model z2, z1: the objective"):
+        fit(TwoLayers(), DATA, Settings(objective="analytic-kl"), progress=False)
 
 
 def test_the_objective_iw_keeps_the_weights_with_the_best_bound(digits):
@@ -327,5 +343,5 @@ def test_an_interrupted_fit_ends_with_the_best_weights(monkeypatch):
     monkeypatch.setattr(_Fit, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(program, DATA, Settings(epochs=5), progress=False)
-    terms = ppl_vae.log_terms(program, DATA.fixed("validation"))
+    terms = log_terms(program, DATA.fixed("validation"))
     assert terms.log_weight.mean().item() == pytest.approx(max(scores), abs=1e-5)
