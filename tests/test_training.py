@@ -40,7 +40,9 @@ def improves(program, data, settings):
 
 @pytest.mark.parametrize("kind", [Minimal, TwoLayers, Discrete])
 def test_any_conforming_program_improves(kind):
-    assert improves(kind(), DATA, Settings(epochs=20, learning_rate=0.05))
+    # One factor and noise: the guide's scales, which are exponentials, stay tame on it.
+    data = make_data(torch.randn(400, 1) + 0.5 * torch.randn(400, 5) + 1.0)
+    assert improves(kind(), data, Settings(epochs=20, learning_rate=0.05))
 
 
 @pytest.mark.parametrize(
