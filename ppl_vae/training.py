@@ -272,6 +272,8 @@ class _Fit:
         draws = self.settings.particles if self.criterion == "iw_bound" else 1
         terms = log_terms(self.program, self.validation, draws, VALIDATION_SEED)
         figures = summarize(terms, self.point_mass)
+        if draws == 1:
+            figures.pop("iw_bound", None)  # it is the ELBO then
         row = {name: estimate.mean for name, estimate in figures.items()}
         if not all(map(math.isfinite, row.values())):
             raise FloatingPointError("the validation ELBO is not finite")
