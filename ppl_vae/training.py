@@ -326,8 +326,8 @@ def _check_objective(objective: str, guide: dict[str, Any], prior: list[str]) ->
 
 def _figures(row: dict[str, float]) -> str:
     if "elbo" not in row:
-        return f"reconstruction {row['reconstruction']:.2f} nats"
-    return f"ELBO {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f} nats"
+        return f"validation reconstruction {row['reconstruction']:.2f} nats"
+    return f"validation ELBO {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f} nats"
 
 
 def _progress_bar(visible: bool) -> Progress:
