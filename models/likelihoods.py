@@ -59,7 +59,7 @@ class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
 
     def _half(self) -> tuple[Tensor, Tensor, Tensor]:
         half = self.logits / 2
-        small = half.abs() < 1e-2  # where series take over, to a relative 1e-9 in float64
+        small = half.abs() < 1e-2  # series take over, whose next terms are below 1e-12
         return half, small, torch.where(small, torch.ones_like(half), half)
 
     def _cont_bern_log_norm(self) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .program import Program, check_program
-from .weights import Terms, guide_distributions, is_point_mass, log_terms
+from .weights import Terms, is_point_mass, latent_distributions, log_terms
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def evaluate(
             f"the log weight of datum {datum} is not finite, because of site {sites[0]!r}: "
             "check that datum, or train longer at a lower rate"
         )
-    return summarize(terms, is_point_mass(guide_distributions(program, x)))
+    return summarize(terms, is_point_mass(latent_distributions(program, x)[0]))
 
 
 def summarize(terms: Terms, point_mass: bool = False) -> dict[str, Estimate]:

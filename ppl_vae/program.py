@@ -90,7 +90,8 @@ def reading(program: Program, seed: int) -> Iterator[None]:
 def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> None:
     """Refuse a program that does not conform, or data that its likelihood does not support.
 
-    Model and guide run once on two data; then every datum is held against the support.
+    Model and guide run on one datum and on two, by themselves and inside a plate of draws; then
+    every datum is held against the support of the likelihood.
 
     Arguments:
         program: The program; see :class:`Program`.
@@ -268,7 +269,8 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
             f"{name}: Pyro never sees parameter {unseen[0]!r}, so SVI would not "
             "train it: call pyro.module(..., self) in model and guide"
         )
-    if foreign := [site for memory, site in used.items() if memory not in owned]:
+    memories = {parameter.data_ptr() for parameter in program.parameters()}  # frozen ones too
+    if foreign := [site for memory, site in used.items() if memory not in memories]:
         raise InputError(
             f"{name}: parameter {foreign[0]!r} does not belong to the module, so it would "
             "not be saved: assign it in __init__ as an nn.Parameter"

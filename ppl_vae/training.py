@@ -20,7 +20,7 @@ from .objectives import KLWeight, Objective, make_objective
 from .program import Program, check_program, dtype_of
 from .runs import Run
 from .runtime import MAX_SEED, derived_seed, isolated, pick_device
-from .weights import guide_distributions, is_point_mass, log_terms, prior_sites
+from .weights import is_point_mass, latent_distributions, log_terms
 
 VALIDATION_SEED = 0
 
@@ -211,10 +211,10 @@ class _Fit:
         self.kl_weight = KLWeight(settings.free_bits) if weighs_kl else None
         self.generator = torch.Generator().manual_seed(derived_seed(settings.seed, "data"))
         self.validation = data.fixed("validation")
-        guide = guide_distributions(program, self.validation)
+        guide, prior = latent_distributions(program, self.validation)
         self.point_mass = is_point_mass(guide)
         self.criterion = "iw_bound" if settings.objective == "iw" else "elbo"
-        _check_objective(settings.objective, guide, prior_sites(program, self.validation))
+        _check_objective(settings.objective, guide, list(prior))
         self.steps = 0
         self.on_step: Any = None
 
