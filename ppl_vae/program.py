@@ -269,8 +269,7 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
             f"{name}: Pyro never sees parameter {unseen[0]!r}, so SVI would not "
             "train it: call pyro.module(..., self) in model and guide"
         )
-    memories = {parameter.data_ptr() for parameter in program.parameters()}  # frozen ones too
-    if foreign := [site for memory, site in used.items() if memory not in memories]:
+    if foreign := [site for memory, site in used.items() if memory not in owned]:
         raise InputError(
             f"{name}: parameter {foreign[0]!r} does not belong to the module, so it would "
             "not be saved: assign it in __init__ as an nn.Parameter"

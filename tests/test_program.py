@@ -144,17 +144,3 @@ def test_refuses_references_that_lead_nowhere(reference, message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         find_program(reference.format(tmp=tmp_path))
     assert "\n" not in str(caught.value)
-
-
-def test_parameters_that_pyro_sees_may_be_frozen():
-    import pyro
-
-    class Half(programs.Minimal):
-        def guide(self, x):
-            bias = pyro.param("bias", self.decoder.bias)
-            assert bias is self.decoder.bias
-            super().guide(x)
-
-    program = Half()
-    program.decoder.bias.requires_grad_(False)
-    check_program(program.eval(), X)
