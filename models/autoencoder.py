@@ -28,11 +28,13 @@ class Autoencoder(nn.Module):
         latent_dim: Length :math:`L` of the code.
         hidden: Widths of the encoder's hidden layers; the decoder has them in reverse.
         channels: Channels of the convolutions in front of them, for images; empty for none.
+        activation: ``"silu"``, ``"tanh"`` or ``"relu"``, between layers.
         likelihood: A name from ``LIKELIHOODS``, or a module from decoder output to distribution.
         likelihood_scale: Scale of a Gaussian or Laplace likelihood; ``None`` learns it.
 
     Raises:
-        ValueError: If a size is not a whole number of at least 1, or the likelihood is unknown.
+        ValueError: If a size is not a whole number of at least 1, or the likelihood
+            or activation is unknown.
 
     Example:
         >>> autoencoder = Autoencoder((1, 8, 8), latent_dim=2, likelihood="gaussian")
@@ -49,14 +51,15 @@ class Autoencoder(nn.Module):
         latent_dim: int = 50,
         hidden: Sequence[int] = (500, 500),
         channels: Sequence[int] = (),
+        activation: str = "silu",
         likelihood: str | nn.Module = "bernoulli",
         likelihood_scale: float | None = None,
     ) -> None:
         super().__init__()
-        check_architecture(data_shape, latent_dim, hidden, channels)
+        check_architecture(data_shape, latent_dim, hidden, channels, activation)
         self.data_shape = tuple(data_shape)
-        self.encoder = Encoder(data_shape, latent_dim, hidden, channels)
-        self.decoder = Decoder(latent_dim, data_shape, hidden, channels)
+        self.encoder = Encoder(data_shape, latent_dim, hidden, channels, activation)
+        self.decoder = Decoder(latent_dim, data_shape, hidden, channels, activation)
         self.likelihood = make_likelihood(likelihood, data_shape, likelihood_scale)
         self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("prior_scale", torch.ones(latent_dim), persistent=False)

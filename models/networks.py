@@ -25,13 +25,18 @@ def inverse_positive(scale: Tensor) -> Tensor:
     return shifted + (-(-shifted).expm1()).log()
 
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU}
+
+
 class MLP(nn.Sequential):
-    r"""A multi-layer perceptron with SiLU activations, :math:`(*, F) \to (*, F')`.
+    r"""A multi-layer perceptron, :math:`(*, F) \to (*, F')`.
 
     Arguments:
         in_features: Number of input features :math:`F`.
         out_features: Number of output features :math:`F'`.
         hidden: Widths of the hidden layers; empty for a linear map.
+        activation: A name from ``ACTIVATIONS``. For ``"tanh"`` weights start as Glorot & Bengio
+            (2010, eq. 16) derived for it, biases at zero; for others as torch starts them.
 
     Example:
         >>> import torch
@@ -39,12 +44,23 @@ class MLP(nn.Sequential):
         torch.Size([5, 10])
     """
 
-    def __init__(self, in_features: int, out_features: int, hidden: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden: Sequence[int] = (),
+        activation: str = "silu",
+    ) -> None:
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise([in_features, *hidden]):
-            layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+            layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
         layers.append(nn.Linear([in_features, *hidden][-1], out_features))
         super().__init__(*layers)
+        if activation == "tanh":
+            for layer in layers:
+                if isinstance(layer, nn.Linear):
+                    nn.init.xavier_uniform_(layer.weight)
+                    nn.init.zeros_(layer.bias)
 
 
 class Encoder(nn.Module):
@@ -56,6 +72,7 @@ class Encoder(nn.Module):
         hidden: Widths of the fully connected hidden layers.
         channels: Channels of the convolutions in front of them (kernel 3, stride 2, each halves
             the image); empty for none.
+        activation: A name from ``ACTIVATIONS``.
     """
 
     def __init__(
@@ -64,15 +81,17 @@ class Encoder(nn.Module):
         features: int,
         hidden: Sequence[int],
         channels: Sequence[int] = (),
+        activation: str = "silu",
     ) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
         stages = _convolution_stages(self.data_shape, channels)
         layers: list[nn.Module] = []
         for (c_in, _, _), (c_out, _, _) in pairwise(stages):
-            layers += [nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1), nn.SiLU()]
+            layers += [nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1)]
+            layers += [ACTIVATIONS[activation]()]
         self.convolutions = nn.Sequential(*layers)
-        self.mlp = MLP(math.prod(stages[-1]), features, hidden)
+        self.mlp = MLP(math.prod(stages[-1]), features, hidden, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         batch_shape = x.shape[: x.dim() - len(self.data_shape)]
@@ -91,6 +110,7 @@ class Decoder(nn.Module):
         data_shape: Shape of one datum.
         hidden: The encoder's widths.
         channels: The encoder's channels.
+        activation: A name from ``ACTIVATIONS``.
     """
 
     def __init__(
@@ -99,17 +119,18 @@ class Decoder(nn.Module):
         data_shape: Sequence[int],
         hidden: Sequence[int],
         channels: Sequence[int] = (),
+        activation: str = "silu",
     ) -> None:
         super().__init__()
         stages = _convolution_stages(tuple(data_shape), channels)[::-1]
         self.smallest, self.data_shape = stages[0], stages[-1]
-        self.mlp = MLP(latent_dim, math.prod(self.smallest), hidden[::-1])
+        self.mlp = MLP(latent_dim, math.prod(self.smallest), hidden[::-1], activation)
         layers: list[nn.Module] = []
         for (c_in, _, _), (c_out, height, width) in pairwise(stages):
             # A stride of 2 takes sizes 2n and 2n - 1 both to n: say which one to go back to.
             parity = (1 - height % 2, 1 - width % 2)
             layers += [
-                nn.SiLU(),
+                ACTIVATIONS[activation](),
                 nn.ConvTranspose2d(
                     c_in, c_out, kernel_size=3, stride=2, padding=1, output_padding=parity
                 ),
@@ -124,9 +145,13 @@ class Decoder(nn.Module):
 
 
 def check_architecture(
-    data_shape: Sequence[int], latent_dim: int, hidden: Sequence[int], channels: Sequence[int]
+    data_shape: Sequence[int],
+    latent_dim: int,
+    hidden: Sequence[int],
+    channels: Sequence[int],
+    activation: str = "silu",
 ) -> None:
-    """Refuse sizes that no network has.
+    """Refuse sizes and activations that no network has.
 
     Raises:
         ValueError: In one line that names the argument, what it holds and what it should.
@@ -139,6 +164,8 @@ def check_architecture(
     }.items():
         if any(not _is_whole(size) or size < 1 for size in sizes):
             raise ValueError(f"{name} must hold whole numbers of at least 1, got {sizes!r}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"no activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
     if not len(data_shape):
         raise ValueError("data_shape is empty: a datum needs at least one dimension, such as (17,)")
     if channels and len(data_shape) != 3:

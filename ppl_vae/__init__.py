@@ -14,46 +14,61 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .annealing import Annealing, anneal, bidirectional
     from .data import DataSet, make_data
     from .errors import InputError
-    from .evidence import Estimate, evaluate
+    from .evidence import Estimate, Ledger, Scores, evaluate, score
+    from .gradients import compare_gradients
+    from .pathwise import PathwiseELBO
     from .predict import decode, posterior_predictive, prior_predictive
     from .program import Program, check_program
     from .runs import Config, Run, load
     from .sources import load_data
     from .training import Settings, fit
-    from .weights import log_terms
+    from .weights import log_terms, log_weights
 
 __all__ = [
+    "Annealing",
     "Config",
     "DataSet",
     "Estimate",
     "InputError",
+    "Ledger",
+    "PathwiseELBO",
     "Program",
     "Run",
+    "Scores",
     "Settings",
+    "anneal",
+    "bidirectional",
     "check_program",
+    "compare_gradients",
     "decode",
     "evaluate",
     "fit",
     "load",
     "load_data",
     "log_terms",
+    "log_weights",
     "make_data",
     "posterior_predictive",
     "prior_predictive",
+    "score",
 ]
 
 _HOMES = {
+    "annealing": ("Annealing", "anneal", "bidirectional"),
     "data": ("DataSet", "make_data"),
     "errors": ("InputError",),
-    "evidence": ("Estimate", "evaluate"),
+    "evidence": ("Estimate", "Ledger", "Scores", "evaluate", "score"),
+    "gradients": ("compare_gradients",),
+    "pathwise": ("PathwiseELBO",),
     "predict": ("decode", "posterior_predictive", "prior_predictive"),
     "program": ("Program", "check_program"),
     "runs": ("Config", "Run", "load"),
     "sources": ("load_data",),
     "training": ("Settings", "fit"),
-    "weights": ("log_terms",),
+    "weights": ("log_terms", "log_weights"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The shell: ``ppl-vae train | evaluate | sample | reconstruct``.
+"""The shell: ``ppl-vae train | evaluate | gradients | sample | reconstruct``.
 
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -7,7 +7,7 @@ import sys
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -49,12 +49,30 @@ class ObjectiveChoice(StrEnum):
 
     elbo = "elbo"
     analytic_kl = "analytic-kl"
+    stl = "stl"
     iw = "iw"
+    dreg = "dreg"
+
+
+class EstimatorChoice(StrEnum):
+    """How log p(x) is bounded."""
+
+    iw = "iw"
+    ais = "ais"
+    bdmc = "bdmc"
+
+
+class StartChoice(StrEnum):
+    """Where annealing starts."""
+
+    prior = "prior"
+    guide = "guide"
 
 
 _data = partial(typer.Option, rich_help_panel="Data")
 _model = partial(typer.Option, rich_help_panel="Model")
 _fit = partial(typer.Option, rich_help_panel="Fit")
+_annealing = partial(typer.Option, rich_help_panel="Annealing")
 
 RunPath = Annotated[Path, typer.Argument(help="A run directory, written by `ppl-vae train`.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print figures as JSON, for machines.")]
@@ -104,6 +122,9 @@ def train(
     channels: Annotated[
         str | None, _model(help="Channels of convolutions, like 32,64 (vae: none).")
     ] = None,
+    activation: Annotated[
+        str | None, _model(help="silu (vae), tanh or relu, between layers.")
+    ] = None,
     likelihood: Annotated[
         str | None, _model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
     ] = None,
@@ -115,7 +136,8 @@ def train(
     learning_rate: Annotated[float, _fit(help="Adam's highest rate.")] = 2e-3,
     warmup_epochs: Annotated[float, _fit(help="Epochs for the rate to rise.")] = 1.0,
     objective: Annotated[
-        ObjectiveChoice, _fit(help="ELBO, with analytic KL, or importance-weighted.")
+        ObjectiveChoice,
+        _fit(help="ELBO; with analytic KL; sticking the landing; importance-weighted; its DReG."),
     ] = ObjectiveChoice.elbo,
     particles: Annotated[int, _fit(help="Draws for each datum and step.")] = 1,
     kl_warmup_epochs: Annotated[float, _fit(help="Epochs for the KL's weight to rise.")] = 0.0,
@@ -140,13 +162,9 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on data it has not seen."""
-    from .composition import (
-        build_program,
-        check_arguments,
-        choose_binarization,
-        find_model,
-    )
-    from .console import evaluate_with_progress, show
+    from .annealing import Annealing
+    from .composition import build_program, check_arguments, choose_binarization, find_model
+    from .console import estimate_with_progress, show
     from .pictures import draw_pictures
     from .runs import Config, Run
     from .sources import load_data
@@ -170,6 +188,7 @@ def train(
         "latent_dim": latent_dim,
         "hidden": _sizes("hidden", hidden),
         "channels": _sizes("channels", channels),
+        "activation": activation,
         "likelihood": likelihood,
         "likelihood_scale": likelihood_scale,
     }
@@ -187,7 +206,8 @@ def train(
     except KeyboardInterrupt:
         _say(f"interrupted: {path} holds the best weights up to here")
         raise typer.Exit(130) from None
-    figures = evaluate_with_progress(program, dataset.fixed("test", seed), TRAIN_DRAWS, seed)
+    x = dataset.fixed("test", seed)
+    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, Annealing(), seed)
     pictures = draw_pictures(program, dataset, history.epochs, run.pictures, seed)
     about = {
         "split": "test",
@@ -197,28 +217,102 @@ def train(
         "run": str(run.path),
         "pictures": [str(file) for file in pictures],
     }
-    show(figures, about, as_json)
+    show(scores.estimates(), about, as_json)
 
 
-@app.command(epilog="Example: ppl-vae evaluate runs/mnist --draws 1000 --json")
+@app.command(
+    epilog="Example: ppl-vae evaluate runs/mnist --draws 1000 --json"
+    "\n\nExample: ppl-vae evaluate runs/mnist --estimator bdmc --data-points 20"
+)
 def evaluate(
     run: RunPath,
+    estimator: Annotated[
+        EstimatorChoice,
+        typer.Option(
+            help="Bounds on log p(x): importance-weighted draws from q(z|x); annealing too (ais); "
+            "annealing from both sides, on data drawn from the model (bdmc)."
+        ),
+    ] = EstimatorChoice.iw,
     draws: Annotated[int, typer.Option(help="Draws from q(z|x) for each datum.")] = 100,
+    data_points: Annotated[
+        int | None,
+        typer.Option(help="Score so many data, the first (iw: all, ais: 100, bdmc: 50)."),
+    ] = None,
+    chains: Annotated[int, _annealing(help="Chains for each datum.")] = 16,
+    temperatures: Annotated[int, _annealing(help="Steps from start to posterior.")] = 500,
+    start: Annotated[
+        StartChoice,
+        _annealing(help="Anneal from the prior, or from q(z|x), which takes fewer temperatures."),
+    ] = StartChoice.prior,
     split: Annotated[SplitChoice, typer.Option(help="Data to score.")] = SplitChoice.test,
+    output: Annotated[
+        Path | None, typer.Option(help="An .nc file; a .json goes beside it (default: in RUN).")
+    ] = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     device: Device = "auto",
     model: Trusted = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Estimate the ELBO, its two terms, and a tighter bound on log p(x), with standard errors."""
+    """Estimate every term of log p(x) = ELBO + KL(q(z|x) || p(z|x)), with standard errors."""
+    from . import results
+    from .annealing import Annealing
+    from .composition import choose_data, open_program
+    from .console import estimate_with_progress, output_file, show
+
+    annealing = Annealing(chains=chains, temperatures=temperatures, start=start.value)
+    opened, program = open_program(run, model, device)
+    x, rows = choose_data(opened, estimator.value, data_points, split.value, data_dir, seed)
+    name = f"{'simulated' if rows is None else split.value}-{estimator.value}.nc"
+    file = output_file(output, opened.results, name, ".nc")
+    x, scores = estimate_with_progress(estimator.value, program, x, draws, annealing, seed)
+    about: dict[str, Any] = {
+        "split": "simulated" if rows is None else split.value,
+        "estimator": estimator.value,
+        "draws": draws,
+    }
+    if estimator is not EstimatorChoice.iw:
+        about |= {"chains": chains, "temperatures": temperatures, "start": start.value}
+    about |= {"seed": seed, "run": str(run)}
+    figures, ledger = scores.estimates(), scores.ledger() if scores.model else None
+    summary = results.as_json(figures, about, ledger)
+    files = results.write_results(file, results.as_dataset(scores, rows, about), summary)
+    show(figures, {**about, "results": [str(file) for file in files]}, as_json, ledger)
+
+
+@app.command(epilog="Example: ppl-vae gradients runs/mnist --particles 5 --repeats 500")
+def gradients(
+    run: RunPath,
+    particles: Annotated[int, typer.Option(help="Draws K for each datum.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Estimates of each gradient.")] = 200,
+    data_points: Annotated[
+        int, typer.Option(min=1, help="Take the gradient for the first so many data.")
+    ] = 100,
+    split: Annotated[SplitChoice, typer.Option(help="Data to take.")] = SplitChoice.train,
+    output: Annotated[Path | None, typer.Option(help="A .png file (default: in RUN).")] = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    model: Trusted = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare estimators of the guide's gradient: do they agree, and how noisy is each?"""
     from .composition import open_data, open_program
-    from .console import evaluate_with_progress, show
+    from .console import output_file, progress, show_gradients, write_output
+    from .gradients import ESTIMATORS, compare_gradients
+    from .plots import gradient_variances
 
     opened, program = open_program(run, model, device)
-    x = open_data(opened, data_dir).fixed(split.value, seed)
-    figures = evaluate_with_progress(program, x, draws, seed)
-    show(figures, {"split": split.value, "draws": draws, "run": str(run)}, as_json)
+    file = output_file(output, opened.pictures, "gradients.png", ".png")
+    x = open_data(opened, data_dir).fixed(split.value, seed)[:data_points]
+    with progress("estimating gradients", len(ESTIMATORS) * repeats) as advance:
+        found = compare_gradients(program, x, particles, repeats, seed, advance)
+    variances: dict[str, dict[str, float]] = {}
+    for name, gradient in found.items():
+        variances.setdefault(gradient.target, {})[name] = gradient.total_variance
+    write_output(file, x, lambda: gradient_variances(variances))
+    about = {"split": split.value, "data": len(x), "particles": particles, "repeats": repeats}
+    show_gradients(found, {**about, "run": str(run), "output": str(file)}, as_json)
 
 
 @app.command(epilog="Example: ppl-vae sample runs/mnist --count 100 --output digits.png")
@@ -236,13 +330,13 @@ def sample(
 ) -> None:
     """Draw data from the model: z from the prior, then x given z."""
     from .composition import open_program
-    from .console import output_file, show, write_output
+    from .console import output_file, picture_or_array, show, write_output
     from .plots import sample_overview
     from .predict import prior_predictive
 
     opened, program = open_program(run, model, device)
     shape = tuple(opened.config.data["shape"])
-    file = output_file(output, opened.pictures, "samples", shape)
+    file = output_file(output, opened.pictures, picture_or_array("samples", shape), ".png", ".npy")
     drawn = prior_predictive(program, shape, count, seed)
     values = drawn.x if noise else drawn.mean
     write_output(file, values, lambda: sample_overview(values, values))
@@ -263,14 +357,16 @@ def reconstruct(
 ) -> None:
     """Encode data, decode one draw from q(z|x), and show both."""
     from .composition import open_data, open_program
-    from .console import output_file, show, write_output
+    from .console import output_file, picture_or_array, show, write_output
     from .evidence import Estimate
     from .plots import reconstruction_pairs
     from .predict import posterior_predictive
 
     opened, program = open_program(run, model, device)
     dataset = open_data(opened, data_dir)
-    file = output_file(output, opened.pictures, "reconstructions", dataset.shape)
+    file = output_file(
+        output, opened.pictures, picture_or_array("reconstructions", dataset.shape), ".png", ".npy"
+    )
     x = dataset.fixed(split.value, seed)[:count]
     mean = posterior_predictive(program, x, seed).mean
     write_output(file, mean, lambda: reconstruction_pairs(x, mean))

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .data import Binarize, DataSet
+import torch
+from torch import Tensor
+
+from .data import Binarize, DataSet, SplitName
 from .errors import InputError, first_line
+from .estimators import DATA_POINTS, Estimator
 from .models import PROGRAMS
 from .program import Program, find_program
 from .runs import Run
@@ -102,3 +106,32 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
             "now may have been training data then; fit again"
         )
     return data
+
+
+def choose_data(
+    run: Run,
+    estimator: Estimator,
+    count: int | None,
+    split: SplitName,
+    data_dir: Path | None,
+    seed: int,
+) -> tuple[Tensor, Tensor | None]:
+    """The data that an estimator is to score, and where they stood in their array.
+
+    Where it draws its own, only their number and shape matter: they are zeros, and stood nowhere.
+
+    Raises:
+        InputError: If ``count`` is less than 1, or more than there are.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"--data-points must be at least 1, got {count}")
+    chosen = count or DATA_POINTS[estimator]
+    if estimator == "bdmc":
+        return torch.zeros(chosen or 1, *run.config.data["shape"]), None
+    data = open_data(run, data_dir)
+    rows = getattr(data, split).rows
+    if count is not None and count > len(rows):
+        raise InputError(
+            f"--data-points {count} are more than the {len(rows)} {split} data that there are"
+        )
+    return data.fixed(split, seed)[:chosen], rows[:chosen]

@@ -1,20 +1,25 @@
 """What the shell shows: figures as tables or JSON, files, progress of an evaluation."""
 
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
+from . import results
+from .annealing import Annealing
 from .errors import InputError
-from .evidence import Estimate, evaluate
+from .estimators import Estimator, estimate, work
+from .evidence import Estimate, Ledger, Scores
+from .gradients import Gradient
 from .plots import is_image
 from .program import Program
 
@@ -22,43 +27,74 @@ TITLES = {
     "elbo": "ELBO",
     "reconstruction": "  reconstruction, E log p(x|z)",
     "kl": "  KL(q(z|x) || p(z))",
-    "iw_bound": "importance-weighted bound",
+    "iw_bound": "log p(x): importance-weighted bound",
+    "iw_jackknife": "  less its bias, by the jackknife",
+    "ais_bound": "log p(x): annealed bound from below",
+    "upper_bound": "log p(x): annealed bound from above",
+    "gap": "  gap between the two",
+    "kl_to_posterior": "KL(q(z|x) || p(z|x)), at least",
+    "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)), at most",
+    "bits_per_dim": "bits per dimension, at most",
     "squared_error": "squared error",
 }
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 
 
-def evaluate_with_progress(
-    program: Program, x: Tensor, draws: int, seed: int
-) -> dict[str, Estimate]:
-    """:func:`ppl_vae.evaluate`, under a progress bar on standard error."""
+def estimate_with_progress(
+    estimator: Estimator,
+    program: Program,
+    x: Tensor,
+    draws: int,
+    annealing: Annealing,
+    seed: int,
+) -> tuple[Tensor, Scores]:
+    """:func:`ppl_vae.estimators.estimate`, under a progress bar on standard error."""
+    total = work(estimator, len(x), draws, annealing)
+    with progress(f"scoring {len(x)} data", total) as advance:
+        return estimate(estimator, program, x, draws, annealing, seed, advance)
+
+
+@contextmanager
+def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, gone when it is done.
+
+    Yields:
+        What to call with the work done.
+    """
     with Progress(
-        TextColumn(f"scoring {len(x)} data"),
+        TextColumn(text),
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task("", total=draws * len(x))
-        return evaluate(program, x, draws, seed, on_block=lambda done: bar.advance(task, done))
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.advance(task, done)
 
 
-def show(figures: dict[str, Estimate], about: dict[str, Any], as_json: bool) -> None:
+def show(
+    figures: dict[str, Estimate],
+    about: dict[str, Any],
+    as_json: bool,
+    ledger: Ledger | None = None,
+) -> None:
     """Print figures and what they are about, on standard output.
 
     Arguments:
         figures: Estimates, by their plain names.
         about: Run, files, counts and the like.
-        as_json: Whether to print one JSON object instead of a table.
+        as_json: Whether to print one JSON object instead of tables.
+        ledger: The ELBO as a sum over sites, to be shown too.
     """
     console = Console()
     if as_json:
-        plain = {name: _plain(estimate) for name, estimate in figures.items()}
-        console.print_json(data={**about, **plain})
+        console.print_json(data=results.as_json(figures, about, ledger))
         return
     if figures:
         console.print(_table(figures, about))
+    if ledger is not None:
+        console.print(_ledger_table(ledger))
     if "reconstruction" in figures and "elbo" not in figures:
         console.print("The guide is a point mass: it has no density, and so no ELBO.")
     for name, value in about.items():
@@ -73,9 +109,42 @@ def show(figures: dict[str, Estimate], about: dict[str, Any], as_json: bool) -> 
         )
 
 
-def _plain(estimate: Estimate) -> dict[str, float | int | None]:
-    # JSON has no NaN, which is the standard error of a single datum.
-    return {k: None if math.isnan(v) else v for k, v in estimate.as_dict().items()}
+def show_gradients(found: dict[str, Gradient], about: dict[str, Any], as_json: bool) -> None:
+    """Print what :func:`ppl_vae.compare_gradients` found, on standard output.
+
+    Arguments:
+        found: Estimators by name; the first of each target is what others are compared with.
+        about: Run, files, counts and the like.
+        as_json: Whether to print one JSON object instead of a table.
+    """
+    first = {gradient.target: gradient for gradient in reversed(found.values())}
+    rows: dict[str, dict[str, Any]] = {
+        name: {
+            "target": gradient.target,
+            "variance": gradient.total_variance,
+            "signal_to_noise": gradient.signal_to_noise,
+            "p_value": None
+            if gradient is first[gradient.target]
+            else (gradient.agreement(first[gradient.target])),
+        }
+        for name, gradient in found.items()
+    }
+    if as_json:
+        Console().print_json(data={**about, "gradients": rows})
+        return
+    table = Table(title="gradient by the guide's parameters", title_justify="left")
+    table.add_column("estimator")
+    for heading in ("total variance", "signal / noise", "p (same mean)"):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            f"{row['variance']:.3g}",
+            f"{row['signal_to_noise']:.3g}",
+            "" if row["p_value"] is None else f"{row['p_value']:.2g}",
+        )
+    Console().print(table)
+    show({}, about, as_json=False)
 
 
 def _table(figures: dict[str, Estimate], about: dict[str, Any]) -> Table:
@@ -85,25 +154,58 @@ def _table(figures: dict[str, Estimate], about: dict[str, Any]) -> Table:
     table.add_column("per datum")
     table.add_column(unit, justify="right")
     table.add_column("standard error", justify="right")
-    for name, estimate in figures.items():
-        table.add_row(TITLES[name], f"{estimate.mean:.2f}", f"{estimate.stderr:.2f}")
+    for name, title in TITLES.items():
+        if name in figures:
+            digits = 4 if name == "bits_per_dim" else 2
+            mean, stderr = (f"{v:.{digits}f}" for v in (figures[name].mean, figures[name].stderr))
+            table.add_row(title, mean, stderr)
     return table
 
 
-def output_file(output: Path | None, folder: Path, name: str, data_shape: tuple[int, ...]) -> Path:
+def _ledger_table(ledger: Ledger) -> Table:
+    table = Table(title="the ELBO, site by site", title_justify="left")
+    table.add_column("site")
+    table.add_column("term")
+    table.add_column("nats", justify="right")
+    table.add_column("standard error", justify="right")
+    for row in ledger.rows:
+        table.add_row(row.site, escape(row.term), *_cells(row.estimate))
+    table.add_row("", "sum: the ELBO", *_cells(ledger.elbo), end_section=True)
+    for site, (sampled, exact) in ledger.kl.items():
+        table.add_row(site, "KL(q || p), Monte Carlo", *_cells(sampled))
+        table.add_row(site, "KL(q || p), closed form", *_cells(exact))
+    return table
+
+
+def _cells(estimate: Estimate) -> tuple[str, str]:
+    return f"{estimate.mean:.2f}", f"{estimate.stderr:.2f}"
+
+
+def output_file(output: Path | None, folder: Path, name: str, *endings: str) -> Path:
     """The file to write: the user's choice, or ``name`` in ``folder``.
 
+    Arguments:
+        output: The user's choice, if there is one.
+        folder: Where the file goes otherwise.
+        name: Its name there.
+        endings: What the user's choice may end in.
+
     Raises:
-        InputError: If it is neither ``.png`` nor ``.npy``, or lies in no folder.
+        InputError: If it ends in something else, or lies in no folder.
     """
     if output is None:
         folder.mkdir(exist_ok=True)
-    file = output or folder / f"{name}{'.png' if is_image(data_shape) else '.npy'}"
-    if file.suffix not in {".png", ".npy"}:
-        raise InputError(f"{file}: output must end in .png or .npy")
+    file = output or folder / name
+    if file.suffix not in endings:
+        raise InputError(f"{file}: output must end in {' or '.join(endings)}")
     if not file.parent.is_dir():
         raise InputError(f"{file.parent} is no folder: make it, or choose another output")
     return file
+
+
+def picture_or_array(name: str, data_shape: tuple[int, ...]) -> str:
+    """The name of a file for data of this shape: a picture of images, an array of others."""
+    return f"{name}.png" if is_image(data_shape) else f"{name}.npy"
 
 
 def write_output(file: Path, values: Tensor, draw: Callable[[], Figure]) -> None:

@@ -7,13 +7,11 @@ from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-Objective = Literal["elbo", "analytic-kl", "iw"]
+from .pathwise import PathwiseELBO
 
-OBJECTIVES: dict[str, Any] = {
-    "elbo": Trace_ELBO,
-    "analytic-kl": TraceMeanField_ELBO,
-    "iw": RenyiELBO,
-}
+Objective = Literal["elbo", "analytic-kl", "stl", "iw", "dreg"]
+
+IMPORTANCE_WEIGHTED = ("iw", "dreg")
 
 
 def make_objective(name: Objective, particles: int = 1) -> Any:
@@ -21,20 +19,23 @@ def make_objective(name: Objective, particles: int = 1) -> Any:
 
     ``elbo`` is :class:`pyro.infer.Trace_ELBO` (Kingma & Welling 2014, eq. 2), ``analytic-kl``
     :class:`pyro.infer.TraceMeanField_ELBO` (eq. 10), and ``iw`` :class:`pyro.infer.RenyiELBO` at
-    alpha = 0, which is the importance-weighted bound (Burda et al. 2015, eq. 8).
+    alpha = 0, which is the importance-weighted bound (Burda et al. 2015, eq. 8). ``stl`` and
+    ``dreg`` are these two with the gradients of :class:`ppl_vae.PathwiseELBO`.
 
     Arguments:
-        name: One of ``OBJECTIVES``.
-        particles: Draws for each datum; 2 or more for ``iw``.
+        name: One of ``Objective``.
+        particles: Draws for each datum; 2 or more for ``iw`` and ``dreg``.
     """
+    if name in ("stl", "dreg"):
+        return PathwiseELBO(particles, importance_weighted=name == "dreg")
     options: dict[str, Any] = {
         "num_particles": particles,
         "vectorize_particles": particles > 1,
         "max_plate_nesting": 1,
     }
     if name == "iw":
-        options["alpha"] = 0.0
-    return OBJECTIVES[name](**options)
+        return RenyiELBO(alpha=0.0, **options)
+    return {"elbo": Trace_ELBO, "analytic-kl": TraceMeanField_ELBO}[name](**options)
 
 
 class KLWeight(Messenger):

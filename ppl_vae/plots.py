@@ -119,6 +119,25 @@ def training_curves(epochs: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
+def gradient_variances(variances: dict[str, dict[str, float]]) -> Figure:
+    """The variance of each estimator of a gradient, one panel for each target.
+
+    Arguments:
+        variances: For each target, the total variance by the name of the estimator.
+    """
+    heights = [len(group) for group in variances.values()]
+    figure = Figure(figsize=(8, 1.2 + 0.5 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+    for axes, (target, group) in zip(panels[:, 0], variances.items(), strict=True):
+        bars = axes.barh(list(group), list(group.values()))
+        axes.bar_label(bars, fmt="{:.3g}", padding=3)
+        axes.invert_yaxis()
+        axes.set(xscale="log", title=f"gradient of the {target}")
+        axes.margins(x=0.15)
+    panels[-1, 0].set_xlabel("total variance over the guide's parameters, (nats per datum)²")
+    return figure
+
+
 def latent_map(latents: Tensor, labels: Tensor | None, label_names: Sequence[str]) -> Figure:
     """Posterior means in the plane, coloured by label; more than two latents by their PCA.
 

@@ -21,7 +21,7 @@ from .program import Program, find_program
 from .sources import NAMED_SETS
 
 CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
-PICTURES, EVENTS = "pictures", "tensorboard"
+PICTURES, EVENTS, RESULTS = "pictures", "tensorboard", "results"
 FORMAT = 1
 
 
@@ -146,7 +146,7 @@ class Run:
         try:
             for name in (CONFIG, WEIGHTS, METRICS):
                 (self.path / name).unlink(missing_ok=True)
-            for name in (PICTURES, EVENTS):
+            for name in (PICTURES, EVENTS, RESULTS):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             self.pictures.mkdir(parents=True, exist_ok=True)
             _write_whole(self.path / CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
@@ -184,6 +184,11 @@ class Run:
     def pictures(self) -> Path:
         """The folder of pictures."""
         return self.path / PICTURES
+
+    @property
+    def results(self) -> Path:
+        """The folder of evaluations."""
+        return self.path / RESULTS
 
     def log(self, row: Mapping[str, float]) -> None:
         """Append one epoch's figures to ``metrics.csv``."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .data import DataSet, SplitName
 from .errors import InputError
 from .evidence import summarize
-from .objectives import KLWeight, Objective, make_objective
+from .objectives import IMPORTANCE_WEIGHTED, KLWeight, Objective, make_objective
 from .program import Program, check_program, dtype_of
 from .runs import Run
 from .runtime import MAX_SEED, derived_seed, isolated, pick_device
@@ -34,7 +34,8 @@ class Settings:
         batch_size: Data in a step.
         learning_rate: Adam's highest rate; it falls to 0 along a cosine.
         warmup_epochs: Epochs over which the rate rises to it from 0.
-        objective: ``"elbo"``, ``"analytic-kl"`` or ``"iw"``; see ``make_objective``.
+        objective: ``"elbo"``, ``"analytic-kl"``, ``"stl"``, ``"iw"`` or ``"dreg"``; see
+            ``make_objective``.
         particles: Draws for each datum and step.
         kl_warmup_epochs: Epochs over which the weight of the KL term rises from 0 to 1.
         free_bits: KL below which a latent site goes unpunished, in nats per datum.
@@ -83,10 +84,11 @@ class Settings:
         patient = self.patience is None or (whole("patience") and number("patience") >= 1)
         require(patient, "patience", "a whole number of at least 1")
         require(whole("seed") and 0 <= self.seed <= MAX_SEED, "seed", "in 0 ... 2^63 - 1")
-        if self.objective == "iw":
-            require(self.particles >= 2, "particles", "2 or more for the objective iw")
+        if self.objective in IMPORTANCE_WEIGHTED:
+            expected = f"2 or more for the objective {self.objective}"
+            require(self.particles >= 2, "particles", expected)
             for name in ("free_bits", "kl_warmup_epochs"):
-                expected = "0 for the objective iw, which has no KL term"
+                expected = f"0 for the objective {self.objective}, which has no KL term"
                 require(number(name) == 0, name, expected)
 
 
@@ -213,7 +215,7 @@ class _Fit:
         self.validation = data.fixed("validation")
         guide, prior = latent_distributions(program, self.validation)
         self.point_mass = is_point_mass(guide)
-        self.criterion = "iw_bound" if settings.objective == "iw" else "elbo"
+        self.criterion = "iw_bound" if settings.objective in IMPORTANCE_WEIGHTED else "elbo"
         _check_objective(settings.objective, guide, list(prior))
         self.steps = 0
         self.on_step: Any = None

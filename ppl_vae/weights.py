@@ -1,8 +1,9 @@
 """Log densities per site, draw and datum: the one file that reads them off Pyro traces."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 import pyro
 import pyro.distributions as dist
@@ -11,12 +12,15 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from .errors import InputError
-from .program import OBSERVED, Program, device_of, dtype_of, is_random, reading
+from .program import OBSERVED, Program, check_program, device_of, dtype_of, is_random, reading
 
-# Elements of the largest tensor in flight, draws x data x widest layer: 64 MB in float32.
-BLOCK_ELEMENTS = 2**24
+Key = TypeVar("Key")
+
+# Elements of the largest tensor in flight, draws x data x widest layer: 32 MB in float32.
+BLOCK_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,13 @@ class Terms:
     Attributes:
         model: log p of every site of the model, the observed one included.
         guide: log q of every site of the guide.
+        analytic_kl: KL from guide to prior at every latent site, given the draws of its parents;
+            empty unless asked for, and without the sites that have no formula.
     """
 
     model: dict[str, Tensor]
     guide: dict[str, Tensor]
+    analytic_kl: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def reconstruction(self) -> Tensor:
@@ -48,17 +55,61 @@ class Terms:
         return self.reconstruction - self.kl
 
 
+def log_weights(
+    program: Program,
+    x: Tensor,
+    draws: int = 100,
+    seed: int = 0,
+    on_block: Callable[[int], None] | None = None,
+) -> Tensor:
+    r"""Draw from the guide and weigh the draws, datum by datum.
+
+    .. math:: \log w_{sn} = \log p(x_n, z_{sn}) - \log q(z_{sn} \mid x_n), \quad z_{sn} \sim q
+
+    Memory beside the result is that of :func:`log_terms`.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        draws: Number of draws S for each datum.
+        seed: Seed of the draws.
+        on_block: Called with the number of draws x data done, for progress bars.
+
+    Returns:
+        The log weights in nats, of shape (S, N), on the CPU. Their mean over draws estimates the
+        ELBO, their log-mean-exp log p(x).
+
+    Raises:
+        InputError: If ``draws`` is less than 1, the program does not conform, the data lie outside
+            its likelihood's support, the guide is a point mass, or a weight is not finite.
+
+    Example:
+        >>> from ppl_vae.models import LinearGaussian
+        >>> ppca, x = LinearGaussian((5,)), torch.randn(7, 5, dtype=torch.float64)
+        >>> ppca.set_exact_guide()
+        >>> weights = log_weights(ppca, x, draws=3)
+        >>> torch.allclose(weights, ppca.evidence(x).expand(3, 7))  # whatever the draw
+        True
+    """
+    check_program(program, x)
+    require_density(program, x)
+    return reduce_terms(program, x, lambda terms: {"": terms.log_weight.T}, draws, seed, on_block)[
+        ""
+    ].T
+
+
 def log_terms(
     program: Program,
     x: Tensor,
     draws: int = 1,
     seed: int = 0,
     on_block: Callable[[int], None] | None = None,
+    analytic: bool = False,
 ) -> Terms:
-    """Draw from the guide and score the draws under model and guide.
+    """Draw from the guide and score the draws under model and guide, site by site.
 
     Work is split into blocks, so that memory beside the result does not grow with the number of
-    draws and data: some 0.5 GB with MLPs, and more with convolutions, whose activations are wider
+    draws and data: some 0.3 GB with MLPs, and more with convolutions, whose activations are wider
     than their weights show.
 
     Arguments:
@@ -67,6 +118,7 @@ def log_terms(
         draws: Number of draws S for each datum.
         seed: Seed of the draws.
         on_block: Called with the number of draws x data done, for progress bars.
+        analytic: Whether the KL of each latent site is computed in closed form too.
 
     Returns:
         The log densities, on the CPU.
@@ -80,25 +132,75 @@ def log_terms(
         >>> terms.log_weight.shape
         torch.Size([3, 7])
     """
-    if draws < 1:
-        raise InputError(f"draws must be at least 1, got {draws}")
-    device = device_of(program)
-    blocks = []
-    layers = [parameter.shape[0] for parameter in program.parameters() if parameter.dim()]
-    values = max([1, x[0].numel(), *layers])  # in the widest tensor, for each draw of a datum
-    data_step = max(1, min(len(x), BLOCK_ELEMENTS // values))
-    draw_step = max(1, min(draws, BLOCK_ELEMENTS // (values * data_step)))
     with reading(program, seed):
-        for start in range(0, len(x), data_step):
-            batch = x[start : start + data_step].to(device, dtype_of(program))
-            rows = []
-            for first in range(0, draws, draw_step):
-                count = min(draw_step, draws - first)
-                rows.append(_score(*trace_draws(program, batch, count), (count, len(batch))))
-                if on_block is not None:
-                    on_block(count * len(batch))
-            blocks.append(_concatenate(rows, dim=0))
+        blocks = [terms for _, terms in _blocks(program, x, draws, on_block, analytic)]
     return _concatenate(blocks, dim=1)
+
+
+def reduce_terms(
+    program: Program,
+    x: Tensor,
+    reduce: Callable[[Terms], dict[Key, Tensor]],
+    draws: int,
+    seed: int = 0,
+    on_block: Callable[[int], None] | None = None,
+    analytic: bool = False,
+) -> dict[Key, Tensor]:
+    """Reduce the terms of each datum as soon as they are known, so that they need not be held.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, *data_shape).
+        reduce: From the terms of S draws for n of the data to tensors whose first dimension is n.
+        draws: Number of draws S for each datum.
+        seed: Seed of the draws.
+        on_block: Called with the number of draws x data done, for progress bars.
+        analytic: Whether the terms hold the KL of each latent site in closed form.
+
+    Returns:
+        What ``reduce`` returned, put together for all N data.
+
+    Raises:
+        InputError: If ``draws`` is less than 1, or a log density is not finite.
+    """
+    parts = []
+    with reading(program, seed):
+        for first, terms in _blocks(program, x, draws, on_block, analytic):
+            refuse_infinite(terms, first)
+            parts.append(reduce(terms))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def refuse_infinite(terms: Terms, first: int = 0) -> None:
+    """Refuse weights that are infinite or NaN.
+
+    Arguments:
+        terms: Log densities of S draws for each of N data.
+        first: What messages call the first of the data.
+
+    Raises:
+        InputError: Naming the datum and the site.
+    """
+    for tables in (terms.guide, terms.model):
+        for site, table in tables.items():
+            if not (finite := table.isfinite().all(0)).all():
+                raise InputError(
+                    f"the log weight of datum {first + int((~finite).nonzero()[0])} is not finite, "
+                    f"because of site {site!r}: check that datum, or train longer at a lower rate"
+                )
+
+
+def require_density(program: Program, x: Tensor) -> None:
+    """Refuse a guide that is a point mass.
+
+    Raises:
+        InputError: Saying what can be had instead.
+    """
+    if is_point_mass(latent_distributions(program, x)[0]):
+        raise InputError(
+            f"the guide of {type(program).__name__} is a point mass: it has no density, so there "
+            "are no weights and no evidence; only its reconstructions can be scored"
+        )
 
 
 def trace_draws(program: Program, batch: Tensor, draws: int) -> tuple[Any, Any]:
@@ -111,6 +213,51 @@ def trace_draws(program: Program, batch: Tensor, draws: int) -> tuple[Any, Any]:
         guide = poutine.trace(program.guide).get_trace(batch)
         model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(batch)
     return poutine.util.prune_subsample_sites(guide), poutine.util.prune_subsample_sites(model)
+
+
+def draw_latents(
+    program: Program, batch: Tensor, draws: int, source: Literal["prior", "guide"]
+) -> dict[str, Tensor]:
+    """Draw every latent site from the model without its data, or from the guide.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        batch: Data of shape (N, *data_shape), on the program's device and of its type.
+        draws: Number of draws S for each datum.
+        source: Where draws come from.
+
+    Returns:
+        Values by site, each of shape (S, N, *event shape).
+    """
+    run = program.guide if source == "guide" else poutine.uncondition(program.model)
+    with pyro.plate("_draws", draws, dim=-2):
+        trace = poutine.trace(run).get_trace(batch)
+    nodes: dict[str, Any] = {s: n for s, n in trace.nodes.items() if is_random(n) and s != OBSERVED}
+    return {site: node["value"] for site, node in nodes.items()}
+
+
+def score_latents(
+    program: Program, batch: Tensor, latents: dict[str, Tensor], with_guide: bool
+) -> Terms:
+    r"""Score given latents, differentiable by them.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        batch: Data of shape (N, \*data_shape), on the program's device and of its type.
+        latents: A value for every latent site, each of shape (S, N, \*event shape).
+        with_guide: Whether the guide scores them too.
+
+    Returns:
+        The log densities, on the program's device; none for the guide where it is left out.
+    """
+    shape = (len(next(iter(latents.values()))), len(batch))
+    with pyro.plate("_draws", shape[0], dim=-2):
+        model = poutine.trace(poutine.condition(program.model, data=latents)).get_trace(batch)
+        guide = poutine.Trace()
+        if with_guide:
+            run = poutine.condition(program.guide, data=latents)
+            guide = poutine.trace(run).get_trace(batch)
+    return Terms(_densities(model, shape), _densities(guide, shape))
 
 
 def latent_distributions(program: Program, x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -132,6 +279,14 @@ def latent_distributions(program: Program, x: Tensor) -> tuple[dict[str, Any], d
     return guide, prior
 
 
+def is_discrete(program: Program, x: Tensor) -> bool:
+    """Whether the likelihood gives probabilities, not densities."""
+    batch = x[:1].to(device_of(program), dtype_of(program))
+    with reading(program, seed=0):
+        likelihood = trace_draws(program, batch, 1)[1].nodes[OBSERVED]["fn"]
+    return bool(likelihood.support.is_discrete)
+
+
 def is_point_mass(guide: dict[str, Any]) -> bool:
     """Whether a guide has no density: its ELBO is minus infinity, and no weight can be formed.
 
@@ -147,21 +302,71 @@ def _innermost(distribution: Any) -> Any:
     return distribution
 
 
-def _score(guide: Any, model: Any, shape: tuple[int, int]) -> Terms:
-    tables = []
-    for trace in (model, guide):
+def _blocks(
+    program: Program,
+    x: Tensor,
+    draws: int,
+    on_block: Callable[[int], None] | None,
+    analytic: bool,
+) -> Iterator[tuple[int, Terms]]:
+    """All draws of some data at a time, with the index of the first datum."""
+    if draws < 1:
+        raise InputError(f"draws must be at least 1, got {draws}")
+    layers = [parameter.shape[0] for parameter in program.parameters() if parameter.dim()]
+    rows = max(1, BLOCK_ELEMENTS // max([1, x[0].numel(), *layers]))  # draws x data at once
+    data_step = max(1, rows // draws)
+    for start in range(0, len(x), data_step):
+        batch = x[start : start + data_step].to(device_of(program), dtype_of(program))
+        parts = []
+        for first in range(0, draws, rows):
+            count = min(rows, draws - first)
+            traces = trace_draws(program, batch, count)
+            parts.append(_score(*traces, (count, len(batch)), analytic))
+            if on_block is not None:
+                on_block(count * len(batch))
+        yield start, _concatenate(parts, dim=0)
+
+
+def _score(guide: Any, model: Any, shape: tuple[int, int], analytic: bool) -> Terms:
+    p, q = (
+        {site: log_prob.cpu() for site, log_prob in _densities(trace, shape).items()}
+        for trace in (model, guide)
+    )
+    return Terms(p, q, _analytic_kl(guide, model, shape) if analytic else {})
+
+
+def _densities(trace: Any, shape: tuple[int, int]) -> dict[str, Tensor]:
+    """The log density of every random site, of shape (S, N)."""
+    trace.compute_log_prob()
+    return {
         # Masks are part of a density; what scales an objective is not.
-        trace.compute_log_prob()
-        tables.append(
-            {
-                site: scale_and_mask(node["unscaled_log_prob"], mask=node["mask"])
-                .expand(shape)
-                .cpu()
-                for site, node in trace.nodes.items()
-                if is_random(node)
-            }
-        )
-    return Terms(*tables)
+        site: scale_and_mask(node["unscaled_log_prob"], mask=node["mask"]).expand(shape)
+        for site, node in trace.nodes.items()
+        if is_random(node)
+    }
+
+
+def _analytic_kl(guide: Any, model: Any, shape: tuple[int, int]) -> dict[str, Tensor]:
+    order = [
+        [s for s, n in trace.nodes.items() if is_random(n) and s != OBSERVED]
+        for trace in (guide, model)
+    ]
+    if order[0] != order[1]:
+        return {}  # a site of the guide may depend on what the prior has below it
+    found = {}
+    for site in order[0]:
+        q, p = guide.nodes[site]["fn"], model.nodes[site]["fn"]
+        with suppress(NotImplementedError):
+            found[site] = kl_divergence(q, _as_family(p, q)).expand(shape).cpu()
+    return found
+
+
+def _as_family(p: Any, q: Any) -> Any:
+    """Independent normals as one multivariate normal, where they are compared with one."""
+    base = _innermost(p)
+    if not isinstance(q, dist.MultivariateNormal) or not isinstance(base, dist.Normal):
+        return p
+    return dist.MultivariateNormal(base.loc, scale_tril=base.scale.diag_embed())
 
 
 def _concatenate(parts: list[Terms], dim: int) -> Terms:
@@ -169,4 +374,4 @@ def _concatenate(parts: list[Terms], dim: int) -> Terms:
         first = getattr(parts[0], table)
         return {site: torch.cat([getattr(p, table)[site] for p in parts], dim) for site in first}
 
-    return Terms(joined("model"), joined("guide"))
+    return Terms(joined("model"), joined("guide"), joined("analytic_kl"))

@@ -66,7 +66,8 @@ def test_every_option_of_train_reaches_the_fit(shell, tmp_path):
         "clip_norm": 100.0, "patience": 7, "seed": 9, "device": "cpu",
     }  # fmt: skip
     arguments = {
-        "latent_dim": 3, "hidden": [16, 8], "channels": [2], "likelihood": "gaussian",
+        "latent_dim": 3, "hidden": [16, 8], "channels": [2], "activation": "tanh",
+        "likelihood": "gaussian",
         "likelihood_scale": 0.5,
     }  # fmt: skip
     words = ["--output", "run", "--binarize", "fixed", "--tensorboard"]
@@ -89,12 +90,16 @@ def test_the_defaults_are_those_of_settings(shell, tmp_path):
 
 
 def test_choices_are_those_of_the_engine():
+    from ppl_vae.annealing import Start
     from ppl_vae.data import Binarize, SplitName
-    from ppl_vae.objectives import OBJECTIVES
+    from ppl_vae.estimators import Estimator
+    from ppl_vae.objectives import Objective
 
     assert {choice.value for choice in cli.BinarizeChoice} == {*get_args(Binarize), "auto"}
     assert {choice.value for choice in cli.SplitChoice} == {*get_args(SplitName)}
-    assert {choice.value for choice in cli.ObjectiveChoice} == OBJECTIVES.keys()
+    assert {choice.value for choice in cli.ObjectiveChoice} == {*get_args(Objective)}
+    assert {choice.value for choice in cli.EstimatorChoice} == {*get_args(Estimator)}
+    assert {choice.value for choice in cli.StartChoice} == {*get_args(Start)}
 
 
 def test_a_run_made_in_python_is_known_to_the_shell(shell, digits):
@@ -151,7 +156,7 @@ def test_evaluate_options(fitted):
     _, out, _ = fitted("evaluate", "run", "--json", "--draws", 7, "--split", "validation")
     figures = json.loads(out)
     assert (figures["draws"], figures["split"], figures["elbo"]["n"]) == (7, "validation", 180)
-    assert fitted("evaluate", "run")[1].count("ELBO") == 1
+    assert fitted("evaluate", "run")[1].count("│ ELBO  ") == 1
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct"])
