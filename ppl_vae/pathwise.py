@@ -76,7 +76,7 @@ class PathwiseELBO(ELBO):
         model, guide = map(self._vectorized_num_particles, (model, guide))
         scored, paths = self._get_trace(model, guide, args, kwargs)
         log_weight = self._log_prob(scored) - self._stopped(guide, paths, args, kwargs)
-        if not self.importance_weighted:
+        if not self.importance_weighted or self.num_particles == 1:
             return -log_weight.sum() / self.num_particles
         log_weight = log_weight.reshape(self.num_particles, -1)
         share = log_weight.detach().softmax(0)

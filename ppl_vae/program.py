@@ -20,6 +20,7 @@ from .runtime import isolated
 
 DATA_PLATE = "data"
 OBSERVED = "x"
+DRAWS_CHECKED = 64  # of the guide, held against the prior's support
 SUPPORT_BLOCK = 4096  # data held against the support at once
 
 
@@ -229,7 +230,7 @@ def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
 
 
 def _check_draws(name: str, program: Program, batch: Tensor) -> None:
-    shape = (3, len(batch))
+    shape = (DRAWS_CHECKED, len(batch))
     try:
         with pyro.plate("_draws", shape[0], dim=-2):
             traces = _trace(program, batch)
@@ -245,6 +246,14 @@ def _check_draws(name: str, program: Program, batch: Tensor) -> None:
             f"{name} does not run under a plate of draws around it, where latents have batch shape "
             f"(draws, data): let networks act on the last dimensions ({reason})"
         )
+    for site, node in _samples(traces[1]).items():
+        inside = node["fn"].support.check(node["value"])
+        if site != OBSERVED and not inside.all():
+            outside = node["value"][~inside.expand(node["value"].shape[: inside.dim()])]
+            raise InputError(
+                f"{name}.guide draws {outside.flatten()[0]:.4g} at site {site!r}, outside the "
+                f"prior's support, {node['fn'].support}: give the guide the same support"
+            )
 
 
 def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> None:

@@ -256,3 +256,38 @@ class Explodes(Minimal):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(self.decoder(z) * poison, 1.0).to_event(1), obs=x)
+
+
+class Positive(Minimal):
+    """A rate with a gamma prior and exponential data: log p(x) is known, and z is constrained."""
+
+    shape, rate = 2.0, 1.5
+
+    def __init__(self, data_shape=(1,)):
+        super().__init__(data_shape)
+        self.raw = nn.Parameter(torch.zeros(2))
+
+    def model(self, x):
+        pyro.module(f"positive-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(x.new_tensor(self.shape), self.rate))
+            pyro.sample("x", dist.Exponential(z.unsqueeze(-1)).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"positive-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.LogNormal(self.raw[0] - x[:, 0].log1p(), self.raw[1].exp()))
+
+    def evidence(self, x):
+        """Lomax: a b^a / (b + x)^(a + 1)."""
+        a, b = torch.tensor(self.shape).double(), torch.tensor(self.rate).double()
+        return a.log() + a * b.log() - (a + 1) * (b + x[:, 0].double()).log()
+
+
+class WrongSupport(Positive):
+    """Its guide draws negative rates."""
+
+    def guide(self, x):
+        pyro.module(f"positive-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.raw[0].expand(len(x)), self.raw[1].exp()))

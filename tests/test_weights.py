@@ -6,9 +6,18 @@ import torch
 from pyro.infer import Trace_ELBO
 
 import ppl_vae.weights
-from ppl_vae import InputError, log_terms
+from ppl_vae import InputError, log_terms, log_weights
 from ppl_vae.models import VAE, Autoencoder
-from ppl_vae.weights import is_point_mass, latent_distributions
+from ppl_vae.program import reading
+from ppl_vae.weights import (
+    draw_latents,
+    is_discrete,
+    is_point_mass,
+    latent_distributions,
+    reduce_terms,
+    score_latents,
+    trace_draws,
+)
 
 from .programs import (
     Deterministic,
@@ -130,3 +139,84 @@ def test_what_scales_an_objective_is_no_density():
 def test_deterministic_sites_have_no_density():
     terms = log_terms(Deterministic(), X, draws=3)
     assert set(terms.model) == {"z", "x"}
+
+
+def test_log_weights_are_those_of_the_terms():
+    program = TwoLayers()
+    weights = log_weights(program, X, draws=6, seed=4)
+    assert weights.shape == (6, 9)
+    assert torch.equal(weights, log_terms(program, X, draws=6, seed=4).log_weight)
+
+
+def test_a_point_mass_has_no_weights():
+    with pytest.raises(InputError, match="Autoencoder is a point mass: it has no density"):
+        log_weights(Autoencoder((5,), likelihood="gaussian"), X)
+
+
+def test_a_weight_that_is_not_finite_names_datum_and_site(monkeypatch):
+    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 2 * 5 * 2)
+    program = Minimal()
+    x = X.clone()
+    x[7] = 1e30
+    with pytest.raises(InputError, match="log weight of datum 7 is not finite.* site 'z'"):
+        log_weights(program, x, draws=2)
+
+
+@pytest.mark.parametrize("kind", [Minimal, TwoLayers, Discrete])
+def test_reducing_by_the_block_is_reducing_the_whole(kind, monkeypatch):
+    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 4 * 5 * 2)
+    program, done = kind(), []
+    parts = reduce_terms(
+        program, X, lambda terms: {"mean": terms.log_weight.mean(0)}, 7, 3, done.append
+    )
+    whole = log_terms(program, X, draws=7, seed=3).log_weight.mean(0)
+    assert torch.equal(parts["mean"], whole)
+    assert sum(done) == 7 * 9
+
+
+def test_analytic_kl_is_what_the_draws_average_to():
+    for kind in (Minimal, Discrete):
+        program = kind()
+        terms = log_terms(program, X, draws=4000, seed=1, analytic=True)
+        (exact,) = terms.analytic_kl.values()
+        assert torch.allclose(exact, exact[0])  # no draw enters
+        stderr = terms.kl.std(0) / 4000**0.5
+        assert ((terms.kl.mean(0) - exact[0]).abs() < 5 * stderr).all()
+
+
+def test_there_is_no_analytic_kl_where_the_guide_has_another_order():
+    assert log_terms(TwoLayers(), X, analytic=True).analytic_kl == {}
+    assert log_terms(Minimal(), X).analytic_kl == {}
+
+
+@pytest.mark.parametrize("kind", [Minimal, TwoLayers, Scaled])
+def test_given_latents_are_scored_as_drawn_ones_are(kind):
+    program = kind()
+    with reading(program, 0):
+        guide, _ = trace_draws(program, X, 4)
+        sites = [site for site in ("z", "z1", "z2") if site in guide.nodes]
+        latents = {site: guide.nodes[site]["value"] for site in sites}
+        found = score_latents(program, X, latents, with_guide=True)
+    expected = log_terms(program, X, draws=4, seed=0)
+    for table in ("model", "guide"):
+        for site, values in getattr(expected, table).items():
+            torch.testing.assert_close(getattr(found, table)[site], values)
+    with reading(program, 0):
+        assert score_latents(program, X, latents, with_guide=False).guide == {}
+
+
+def test_latents_come_from_prior_or_guide():
+    program = Minimal()
+    with reading(program, 0):
+        prior = draw_latents(program, X, 5000, "prior")["z"]
+        guide = draw_latents(program, X, 5000, "guide")["z"]
+    loc, raw = program.encoder(X).detach().chunk(2, -1)
+    for drawn, mean, scale in ((prior, 0 * loc, torch.ones_like(loc)), (guide, loc, raw.exp())):
+        assert drawn.shape == (5000, 9, 2)
+        assert ((drawn.mean(0) - mean).abs() < 5 * scale / 5000**0.5).all()
+        assert ((drawn.std(0) / scale - 1).abs() < 5 / 10000**0.5).all()
+
+
+def test_likelihoods_that_are_discrete_are_known():
+    assert is_discrete(VAE((5,)), X > 0)
+    assert not is_discrete(Minimal(), X)

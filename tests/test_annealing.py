@@ -1,0 +1,190 @@
+"""Annealed and bidirectional bounds, held against evidence that is known exactly."""
+
+import pyro
+import pytest
+import torch
+
+from ppl_vae import Annealing, InputError, anneal, bidirectional, log_weights
+from ppl_vae.annealing import transitions
+from ppl_vae.models import VAE, Autoencoder, LinearGaussian
+
+from .programs import Discrete, Flow, Minimal, Positive, TwoLayers
+
+starts = pytest.mark.parametrize("start", ["prior", "guide"])
+
+
+def ppca(size=10, latent_dim=2):
+    program = LinearGaussian((5,), latent_dim)
+    return program, program.model(size=size).detach()
+
+
+@starts
+def test_the_bound_is_within_a_twentieth_of_a_nat_of_the_exact_evidence(start):
+    program, x = ppca(50)
+    found = anneal(program, x, Annealing(temperatures=60, start=start))
+    assert abs((found.bound - program.evidence(x)).mean().item()) < 0.05
+    assert found.log_weight.shape == (16, 50)
+
+
+def mean_weight_relative_to_evidence(repeats, start):
+    """Mean and standard error, over repeats of everything: pilot, chains, trajectories."""
+    program, x = ppca(4)
+    program.set_exact_guide()
+    with torch.no_grad():
+        program.encoder.bias += 0.3  # near the posterior, or weights would have no variance
+    annealing = Annealing(chains=2, temperatures=6, leapfrog_steps=2, start=start)
+    ratios = torch.stack(
+        [
+            (anneal(program, x, annealing, seed).bound - program.evidence(x)).exp().mean()
+            for seed in range(repeats)
+        ]
+    )
+    return ratios.mean().item(), ratios.std().item() / repeats**0.5
+
+
+@starts
+def test_weights_are_unbiased(start):
+    mean, stderr = mean_weight_relative_to_evidence(40, start)
+    assert stderr < 0.2
+    assert abs(mean - 1) < 3 * stderr
+
+
+@pytest.mark.slow
+@starts
+def test_weights_are_unbiased_over_200_repeats(start):
+    mean, stderr = mean_weight_relative_to_evidence(200, start)
+    assert abs(mean - 1) < 3 * stderr
+
+
+def test_from_the_exact_posterior_every_weight_is_the_evidence():
+    program, x = ppca()
+    program.set_exact_guide()
+    found = anneal(program, x, Annealing(chains=3, temperatures=5, start="guide"))
+    torch.testing.assert_close(
+        found.log_weight, program.evidence(x).detach().expand(3, -1), rtol=0, atol=1e-9
+    )
+
+
+@starts
+def test_constrained_latents_bring_their_volume(start):
+    program = Positive().double()
+    x = torch.rand(30, 1, dtype=torch.float64) * 4
+    found = anneal(program, x, Annealing(chains=64, temperatures=20, start=start))
+    difference = (found.bound - program.evidence(x)).detach()
+    assert abs(difference.mean().item()) < 0.05
+    assert (difference.abs() < 5 * found.error + 0.02).all()
+
+
+def test_several_sites_agree_with_importance_sampling():
+    program, x = TwoLayers().double(), torch.randn(6, 5).double()
+    found = anneal(program, x, Annealing(chains=64, temperatures=40))
+    weights = log_weights(program, x, draws=100_000)
+    bound = weights.logsumexp(0) - torch.tensor(1e5).log()
+    stderr = ((weights - bound).exp().var(0) / 1e5 + found.error.square()).sqrt()
+    assert ((found.bound - bound).abs() < 5 * stderr).all()
+
+
+def test_a_flow_starts_from_the_prior_only():
+    program, x = Flow().double(), torch.randn(6, 5).double()
+    plain = Flow.without(program).double()
+    bounds = [anneal(p, x, Annealing(temperatures=30)) for p in (program, plain)]
+    stderr = (bounds[0].error.square() + bounds[1].error.square()).sqrt()
+    assert ((bounds[0].bound - bounds[1].bound).abs() < 5 * stderr).all()
+    with pytest.raises(InputError, match="auxiliary site 'u': start from the prior"):
+        anneal(program, x, Annealing(start="guide"))
+
+
+@starts
+def test_the_evidence_lies_between_the_two_bounds(start):
+    program, _ = ppca()
+    annealing = Annealing(temperatures=40, start=start)
+    x, lower, upper = bidirectional(program, (5,), 60, annealing)
+    exact = program.evidence(x).detach()
+    below, above = exact - lower.bound, -upper.bound - exact
+    for side in (below, above):
+        assert side.mean() > -3 * side.std() / 60**0.5
+    gap = -upper.bound - lower.bound
+    assert gap.mean() < 0.2
+
+
+def test_bad_chains_leave_a_gap_that_says_so():
+    program, _ = ppca()
+    _, lower, upper = bidirectional(
+        program, (5,), 60, Annealing(chains=1, temperatures=2, leapfrog_steps=1)
+    )
+    assert (-upper.bound - lower.bound).mean() > 1
+
+
+def test_reverse_chains_start_where_the_data_came_from():
+    # One temperature: no transition, so that the reverse weight is that of the exact draw itself.
+    program, _ = ppca()
+    program.set_exact_guide()
+    x, lower, upper = bidirectional(program, (5,), 5, Annealing(1, 1, start="guide"))
+    exact = program.evidence(x).detach()
+    torch.testing.assert_close(lower.bound, exact)
+    torch.testing.assert_close(-upper.bound, exact)
+
+
+def test_step_sizes_reach_the_acceptance_they_aim_at():
+    program, x = ppca(20)
+    found = anneal(program, x, Annealing(temperatures=150))
+    # Aimed at 0.65; too long or too short a step would give 0 or 1.
+    assert ((found.acceptance > 0.45) & (found.acceptance < 0.85)).all()
+
+
+def test_blocks_of_data_are_put_together_in_order(monkeypatch):
+    program, _ = ppca()
+    monkeypatch.setattr("ppl_vae.annealing.BLOCK_ROWS", 16 * 12)
+    drawn, lower, upper = bidirectional(program, (5,), 20, Annealing(temperatures=40))
+    exact = program.evidence(drawn)
+    # Were data and bounds mixed up, they would differ by the spread of log p(x).
+    assert exact.std() > 1
+    assert (lower.bound - exact).abs().max() < 0.6
+    assert (-upper.bound - exact).abs().max() < 0.6
+
+
+def test_same_seed_same_bits_and_nothing_else_moves():
+    program, x = ppca()
+    pyro.clear_param_store()
+    state = torch.get_rng_state()
+    annealing = Annealing(chains=2, temperatures=5)
+    first, same, other = (anneal(program, x, annealing, seed).log_weight for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(pyro.get_param_store()) == 0
+    assert all(p.grad is None for p in program.parameters())
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_the_work_is_told_beforehand(both_ways):
+    program, x = ppca()
+    annealing, done = Annealing(chains=3, temperatures=7), []
+    if both_ways:
+        bidirectional(program, (5,), len(x), annealing, on_block=done.append)
+    else:
+        anneal(program, x, annealing, on_block=done.append)
+    assert sum(done) == transitions(len(x), annealing, both_ways)
+
+
+def test_single_precision_is_enough_for_images():
+    vae = VAE((1, 8, 8), latent_dim=3, hidden=(16,))
+    x, lower, upper = bidirectional(vae, (1, 8, 8), 8, Annealing(temperatures=60))
+    assert x.dtype == torch.float32
+    assert abs((-upper.bound - lower.bound).mean()) < 0.5
+
+
+def test_what_cannot_be_annealed_is_refused():
+    x = torch.randn(4, 5)
+    with pytest.raises(InputError, match="latent site 'k' is discrete"):
+        anneal(Discrete(), x)
+    with pytest.raises(InputError, match="point mass"):
+        anneal(Autoencoder((5,), likelihood="gaussian"), x, Annealing(start="guide"))
+    with pytest.raises(InputError, match="does not run on data of shape"):
+        anneal(Minimal(), torch.randn(4, 6))
+    for name in ("chains", "temperatures", "leapfrog_steps"):
+        for bad in (0, 2.5, True):
+            with pytest.raises(InputError, match=f"{name} must be a whole number"):
+                Annealing(**{name: bad})
+    with pytest.raises(InputError, match="start must be one of"):
+        Annealing(start="posterior")
