@@ -56,18 +56,20 @@ def estimate_with_progress(
 
 @contextmanager
 def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, gone when it is done.
+    """A progress bar on standard error, gone when it is done, and absent where nobody looks.
 
     Yields:
         What to call with the work done.
     """
+    console = Console(stderr=True)
     with Progress(
         TextColumn(text),
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.advance(task, done)

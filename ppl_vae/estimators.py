@@ -8,7 +8,8 @@ from torch import Tensor
 from .annealing import Annealing, anneal, bidirectional, transitions
 from .errors import InputError
 from .evidence import Scores, add_bits, score
-from .program import Program
+from .program import Program, check_program
+from .weights import require_density
 
 Estimator = Literal["iw", "ais", "bdmc"]
 
@@ -60,22 +61,22 @@ def estimate(
     on_work = on_work or (lambda done: None)
     if estimator == "iw":
         return x, score(program, x, draws, seed, on_work)
+    if draws < 1:
+        raise InputError(f"draws must be at least 1, got {draws}")
+    if estimator == "ais":
+        check_program(program, x)
     cost = _transition_cost(annealing)
 
     def on_block(done: int) -> None:
         on_work(done * cost)
 
+    require_density(program, x)
     if estimator == "ais":
         forward, reverse = anneal(program, x, annealing, seed, on_block), None
     else:
         shape = tuple(x.shape[1:])
         x, forward, reverse = bidirectional(program, shape, len(x), annealing, seed, on_block)
     scores = score(program, x, draws, seed, on_work)
-    if "elbo" not in scores.chain:
-        raise InputError(
-            f"the guide of {type(program).__name__} is a point mass: it has no ELBO to compare "
-            "with; use the iw estimator, which scores its reconstructions"
-        )
     chain = scores.chain
     chain["ais_bound"], chain["ais_error"] = forward.bound, forward.error
     # One choice for all data: the larger of two noisy bounds, datum by datum, would be none.

@@ -20,7 +20,7 @@ from .runtime import isolated
 
 DATA_PLATE = "data"
 OBSERVED = "x"
-DRAWS_CHECKED = 64  # of the guide, held against the prior's support
+SUPPORT_DRAWS = 64  # of the guide, held against the prior's support
 SUPPORT_BLOCK = 4096  # data held against the support at once
 
 
@@ -119,6 +119,7 @@ def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> No
         raise InputError("the data set is empty")
     batch = x[:2].to(device_of(program), dtype_of(program))
     with reading(program, seed=0), pyro.validation_enabled(True):
+        _check_guide_support(name, program, x[:SUPPORT_DRAWS].to(batch))
         guide, model = _trace(program, batch)
         _check_sites(name, guide, model, len(batch))
         _check_parameters(name, program, guide, model)
@@ -198,6 +199,25 @@ def _samples(trace: Any) -> dict[str, Any]:
     return {name: node for name, node in trace.nodes.items() if is_random(node)}
 
 
+def _check_guide_support(name: str, program: Program, batch: Tensor) -> None:
+    # Before the model runs on the guide's draws: what fails there blames its own parameters.
+    try:
+        guide = _samples(poutine.trace(program.guide).get_trace(batch))
+        prior = _samples(poutine.trace(program.model).get_trace(batch))
+        checked = []
+        for site in guide.keys() & prior.keys():
+            support, value = prior[site]["fn"].support, guide[site]["value"]
+            checked.append((site, support, value, support.check(value)))
+    except Exception:  # whatever is wrong is found, and named, by the checks that follow
+        return
+    for site, support, value, inside in checked:
+        if not inside.all():
+            raise InputError(
+                f"{name}.guide draws {value[~inside][0].tolist()} at site {site!r}, outside the "
+                f"prior's support, {support}: give the guide the same support"
+            )
+
+
 def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
     observed = [site for site, node in _samples(model).items() if node["is_observed"]]
     if observed != [OBSERVED]:
@@ -230,7 +250,7 @@ def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
 
 
 def _check_draws(name: str, program: Program, batch: Tensor) -> None:
-    shape = (DRAWS_CHECKED, len(batch))
+    shape = (3, len(batch))
     try:
         with pyro.plate("_draws", shape[0], dim=-2):
             traces = _trace(program, batch)
@@ -246,14 +266,6 @@ def _check_draws(name: str, program: Program, batch: Tensor) -> None:
             f"{name} does not run under a plate of draws around it, where latents have batch shape "
             f"(draws, data): let networks act on the last dimensions ({reason})"
         )
-    for site, node in _samples(traces[1]).items():
-        inside = node["fn"].support.check(node["value"])
-        if site != OBSERVED and not inside.all():
-            outside = node["value"][~inside.expand(node["value"].shape[: inside.dim()])]
-            raise InputError(
-                f"{name}.guide draws {outside.flatten()[0]:.4g} at site {site!r}, outside the "
-                f"prior's support, {node['fn'].support}: give the guide the same support"
-            )
 
 
 def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> None:

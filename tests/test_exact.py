@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from pyro.optim import ClippedAdam
 from scipy.stats import multivariate_normal
 
 import ppl_vae
 from ppl_vae.models import LinearGaussian
+from ppl_vae.models.networks import inverse_positive
 from ppl_vae.weights import log_terms
 
-sizes = pytest.mark.parametrize(("latent_dim", "dim"), [(1, 5), (2, 50), (10, 5), (10, 784)])
+sizes = pytest.mark.parametrize(
+    ("latent_dim", "dim"), [(latent, dim) for latent in (1, 2, 10) for dim in (5, 50, 784)]
+)
 
 
 def random_program(latent_dim: int, dim: int) -> tuple[LinearGaussian, torch.Tensor]:
@@ -54,18 +58,71 @@ def test_with_the_exact_guide_every_log_weight_is_the_evidence(latent_dim, dim):
     np.testing.assert_allclose(weights, program.evidence(x).detach().expand(7, -1), atol=1e-9)
 
 
-def test_elbo_of_a_wrong_guide_is_within_four_standard_errors_of_the_closed_form():
-    program, x = random_program(2, 5)
-    weights = log_terms(program, x, draws=20_000, seed=1).log_weight
-    kl = torch.distributions.kl_divergence(
-        torch.distributions.MultivariateNormal(program.encoder(x), scale_tril=program.guide_tril),
-        program.posterior(x),
-    )
-    exact = (program.evidence(x) - kl).mean().item()
-    # Draws are independent across data: the error of the mean over data, at fixed data.
-    stderr = (weights.var(0) / len(weights)).sum().sqrt().item() / len(x)
-    assert stderr < 0.05
-    assert abs(weights.mean().item() - exact) < 4 * stderr
+def exact_kls(program, x):
+    """KL of the guide to prior and posterior, by the textbook formula in NumPy."""
+    q_loc, tril = program.encoder(x).detach().numpy(), program.guide_tril.detach().numpy()
+    q = tril @ tril.T
+    posterior = program.posterior(x)
+    p_loc, p = posterior.mean.detach().numpy(), posterior.covariance_matrix.detach().numpy()[0]
+
+    def kl(p_loc, p):
+        shift = p_loc - q_loc
+        inverse = np.linalg.inv(p)
+        return 0.5 * (
+            np.trace(inverse @ q)
+            + np.einsum("ni,ij,nj->n", shift, inverse, shift)
+            - len(q)
+            + np.linalg.slogdet(p)[1]
+            - np.linalg.slogdet(q)[1]
+        )
+
+    return kl(np.zeros_like(q_loc), np.eye(len(q))), kl(p_loc, p)
+
+
+@sizes
+def test_the_whole_chain_of_the_exact_guide_has_no_error(latent_dim, dim):
+    program, x = random_program(latent_dim, dim)
+    program.set_exact_guide()
+    scores = ppl_vae.score(program, x, draws=3)
+    evidence = program.evidence(x).detach()
+    scale = evidence.abs().max().item()
+    for name in ("elbo", "iw_bound", "iw_jackknife"):
+        np.testing.assert_allclose(scores.chain[name], evidence, rtol=0, atol=1e-10 * max(1, scale))
+    assert scores.chain["kl_to_posterior"].abs().max() < 1e-10 * max(1, scale)
+    to_prior, to_posterior = exact_kls(program, x)
+    np.testing.assert_allclose(scores.analytic_kl["z"], to_prior, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(to_posterior, 0, atol=1e-8)
+
+
+@sizes
+def test_the_whole_chain_of_a_wrong_guide_is_within_four_standard_errors(latent_dim, dim):
+    program, x = random_program(latent_dim, dim)
+    program.set_exact_guide()
+    with torch.no_grad():
+        # Half a standard deviation off, and too wide, so that weights have a variance.
+        tril = 1.3 * program.guide_tril
+        program.encoder.bias += 0.5 * tril.diagonal()
+        diagonal = inverse_positive(tril.diagonal())
+        program.raw_guide_tril.copy_(tril.tril(-1) + torch.diag(diagonal))
+    draws = 2000
+    terms = log_terms(program, x, draws, seed=1)
+    scores = ppl_vae.score(program, x, draws, seed=1)
+    to_prior, to_posterior = exact_kls(program, x)
+    np.testing.assert_allclose(scores.analytic_kl["z"], to_prior, rtol=1e-10)
+    elbo = program.evidence(x).detach().numpy() - to_posterior
+    exact = {"elbo": elbo, "kl": to_prior, "reconstruction": elbo + to_prior}
+    drawn = {"elbo": terms.log_weight, "kl": terms.kl, "reconstruction": terms.reconstruction}
+    for name, values in exact.items():
+        # Draws are independent across data: the error of the mean over data, at fixed data.
+        stderr = (drawn[name].var(0) / draws).sum().sqrt().item() / len(x)
+        assert abs((scores.chain[name].numpy() - values).mean()) < 4 * stderr, name
+    # KL to the posterior is F taken from the exact evidence, or from a bound on it.
+    found = program.evidence(x).detach() - scores.chain["elbo"]
+    stderr = (terms.log_weight.var(0) / draws).sum().sqrt().item() / len(x)
+    assert abs(found.mean().item() - to_posterior.mean()) < 4 * stderr
+    error = scores.chain["iw_error"].square().sum().sqrt().item() / len(x)
+    bound = scores.chain["iw_jackknife"] - program.evidence(x).detach()
+    assert abs(bound.mean().item()) < 4 * error
 
 
 def test_maximum_likelihood_has_the_published_likelihood_and_no_slope():
@@ -132,3 +189,28 @@ def test_fit_reaches_the_maximum_likelihood():
     elbo = log_terms(program, data.train.x, draws=50).log_weight.mean().item()
     assert reached <= best
     assert best - elbo < 0.05
+
+
+def reaches_maximum_likelihood(latent_dim, steps):
+    """Nats per datum that stock SVI from a random start stays below the best log-likelihood."""
+    data = ppl_vae.load_data("digits")
+    x = data.train.x.double() / data.levels
+    program, best = (LinearGaussian(data.shape, latent_dim) for _ in range(2))
+    best.set_maximum_likelihood(x)
+    adam = ClippedAdam({"lr": 0.03, "lrd": 0.01 ** (1 / steps)})
+    svi = SVI(program.model, program.guide, adam, ppl_vae.PathwiseELBO())
+    for _ in range(steps):
+        svi.step(x)
+    optimum = best.evidence(x).mean().item()
+    elbo = log_terms(program, x, draws=20).log_weight.mean().item()
+    assert elbo > optimum - 0.05
+    return optimum - program.evidence(x).mean().item()
+
+
+def test_svi_reaches_the_maximum_likelihood_on_real_digits():
+    assert 0 <= reaches_maximum_likelihood(latent_dim=2, steps=700) < 0.05
+
+
+@pytest.mark.slow
+def test_svi_reaches_the_maximum_likelihood_of_ten_latents():
+    assert 0 <= reaches_maximum_likelihood(latent_dim=10, steps=3000) < 0.05

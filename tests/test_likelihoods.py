@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 from scipy.special import expit
 
-from ppl_vae.models import LIKELIHOODS, VAE, ContinuousBernoulli, Gaussian, Laplace
+from ppl_vae.models import LIKELIHOODS, VAE, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
 from ppl_vae.models.networks import SCALE_FLOOR, inverse_positive, positive
 
 
@@ -126,3 +126,47 @@ def test_positive_is_positive_finite_and_invertible():
     assert positive(raw).isfinite().all()
     scale = torch.tensor([2e-4, 0.1, 1.0, 100.0], dtype=torch.float64)
     np.testing.assert_allclose(positive(inverse_positive(scale)), scale, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 99, 100, 101, 784, 12_288])
+@pytest.mark.parametrize("scale", [0.01, 3.0, 1000.0])
+def test_a_bernoulli_image_is_the_sum_of_its_pixels(dim, scale):
+    logits = scale * torch.randn(4, 6, dim, dtype=torch.float64)
+    x = torch.rand(6, dim, dtype=torch.float64)
+    x[:3] = x[:3].round()
+    plain = x * logits - torch.nn.functional.softplus(logits)
+    whole = Bernoulli((dim,))(logits).to_event(1)
+    whole._validate_args = False  # grey values have a formula too, if no density
+    np.testing.assert_allclose(whole.log_prob(x), plain.sum(-1), rtol=1e-12, atol=1e-12)
+    single = Bernoulli((dim,))(logits.float()).to_event(1)
+    single._validate_args = False
+    # Rounding of dim terms of the size of the largest logit.
+    slack = 1e-6 * (1 + logits.abs().max().item()) * dim**0.5
+    np.testing.assert_allclose(single.log_prob(x.float()), plain.sum(-1), rtol=1e-5, atol=slack)
+
+
+def test_gradients_of_a_bernoulli_image_are_right():
+    logits = torch.randn(3, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(2, 4, 5, dtype=torch.float64, requires_grad=True)
+
+    def log_prob(logits, x):
+        image = Bernoulli((4, 5))(logits).to_event(2)
+        image._validate_args = False
+        return image.log_prob(x)
+
+    assert torch.autograd.gradcheck(log_prob, (logits, x))
+    assert torch.autograd.gradgradcheck(log_prob, (logits, x))
+
+
+def test_a_bernoulli_image_is_a_distribution_like_others():
+    image = Bernoulli((4, 5))(torch.randn(2, 4, 5)).to_event(2)
+    x = image.sample()
+    assert image.expand([3, 2]).log_prob(x).shape == (3, 2)
+    torch.testing.assert_close(image.expand([3, 2]).log_prob(x)[1], image.log_prob(x))
+    assert (image.mask(torch.tensor([True, False])).log_prob(x)[1] == 0).all()
+    assert image.log_prob(x[0]).shape == (2,)
+    flat = Bernoulli((4, 5))(torch.randn(2, 4, 5))
+    assert flat.to_event(0) is flat
+    torch.testing.assert_close(flat.to_event().log_prob(x), flat.log_prob(x).sum())
+    with pytest.raises(ValueError, match="0.5 lies outside the support of the Bernoulli"):
+        image.log_prob(torch.full((2, 4, 5), 0.5))

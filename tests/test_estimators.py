@@ -1,0 +1,62 @@
+"""The whole chain by each estimator: what follows from what, and how much work it is."""
+
+import pytest
+import torch
+
+from ppl_vae import Annealing, InputError
+from ppl_vae.estimators import estimate, work
+from ppl_vae.models import VAE, Autoencoder, LinearGaussian
+
+FAST = Annealing(chains=4, temperatures=20, leapfrog_steps=3)
+X = torch.randn(12, 5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("estimator", ["iw", "ais", "bdmc"])
+def test_the_identity_holds_for_every_datum(estimator):
+    program = LinearGaussian((5,))
+    x, scores = estimate(estimator, program, X, 50, FAST)
+    chain = scores.chain
+    assert x.shape == X.shape
+    torch.testing.assert_close(chain["elbo"], chain["reconstruction"] - chain["kl"])
+    bounds = [chain[name] for name in ("iw_bound", "ais_bound") if name in chain]
+    tighter = max(bounds, key=lambda bound: bound.mean())
+    torch.testing.assert_close(chain["elbo"] + chain["kl_to_posterior"], tighter)
+    if estimator == "bdmc":
+        torch.testing.assert_close(chain["ais_bound"] + chain["gap"], chain["upper_bound"])
+        torch.testing.assert_close(
+            chain["elbo"] + chain["kl_to_posterior_upper"], chain["upper_bound"]
+        )
+
+
+def test_kl_to_the_posterior_is_within_its_bounds():
+    program = LinearGaussian((5,))
+    x, scores = estimate("bdmc", program, X.repeat(10, 1), 200, Annealing(temperatures=60))
+    exact = torch.distributions.kl_divergence(
+        torch.distributions.MultivariateNormal(program.encoder(x), scale_tril=program.guide_tril),
+        program.posterior(x),
+    ).detach()
+    for name, sign in (("kl_to_posterior", 1), ("kl_to_posterior_upper", -1)):
+        beyond = sign * (scores.chain[name] - exact)
+        assert beyond.mean() < 4 * beyond.std() / len(x) ** 0.5
+
+
+def test_bits_are_nats_of_the_tighter_bound():
+    vae = VAE((5,), latent_dim=2, hidden=(4,))
+    _, scores = estimate("ais", vae, (X > 0).float(), 50, FAST)
+    tighter = max(scores.chain["ais_bound"].mean(), scores.chain["iw_bound"].mean())
+    assert scores.chain["bits_per_dim"].mean() * 5 * 0.6931471805599453 == pytest.approx(-tighter)
+
+
+@pytest.mark.parametrize("estimator", ["iw", "ais", "bdmc"])
+def test_the_work_is_told_beforehand(estimator):
+    done = []
+    estimate(estimator, LinearGaussian((5,)), X, 7, FAST, on_work=done.append)
+    assert sum(done) == work(estimator, len(X), 7, FAST)
+
+
+def test_annealing_has_nothing_to_compare_with_for_a_point_mass():
+    autoencoder = Autoencoder((5,), likelihood="gaussian")
+    _, scores = estimate("iw", autoencoder, X)
+    assert scores.chain.keys() == {"reconstruction"}
+    with pytest.raises(InputError, match="point mass"):
+        estimate("ais", autoencoder, X, annealing=FAST)
