@@ -32,7 +32,8 @@ class PathwiseELBO(ELBO):
     .. math::
         \nabla_\phi = E \sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k.
 
-    The model's gradient is the usual one. Guides must be reparameterized at every site.
+    The model's gradient is the usual one. Guides must be reparameterized at every site, and one of
+    several sites must have no randomness but its sites': it runs again at its own draws.
 
     Arguments:
         num_particles: Draws K for each datum, in parallel.

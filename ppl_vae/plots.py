@@ -129,11 +129,15 @@ def gradient_variances(variances: dict[str, dict[str, float]]) -> Figure:
     figure = Figure(figsize=(8, 1.2 + 0.5 * sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
     for axes, (target, group) in zip(panels[:, 0], variances.items(), strict=True):
-        bars = axes.barh(list(group), list(group.values()))
-        axes.bar_label(bars, fmt="{:.3g}", padding=3)
+        axes.plot(list(group.values()), list(group), "o")
+        for name, variance in group.items():
+            axes.annotate(
+                f"{variance:.3g}", (variance, name), (8, 0), textcoords="offset points", va="center"
+            )
         axes.invert_yaxis()
+        axes.grid(axis="y", alpha=0.3)
         axes.set(xscale="log", title=f"gradient of the {target}")
-        axes.margins(x=0.15)
+        axes.margins(x=0.2, y=0.3)
     panels[-1, 0].set_xlabel("total variance over the guide's parameters, (nats per datum)²")
     return figure
 

@@ -49,7 +49,10 @@ def test_any_conforming_program_improves(kind):
     "options",
     [
         {"objective": "analytic-kl"},
+        {"objective": "stl"},
+        {"objective": "stl", "particles": 2, "kl_warmup_epochs": 2, "free_bits": 0.1},
         {"objective": "iw", "particles": 3},
+        {"objective": "dreg", "particles": 3},
         {"particles": 3},
         {"kl_warmup_epochs": 2},
         {"free_bits": 0.5},
@@ -278,6 +281,8 @@ def test_refusals_come_before_anything_is_written(tmp_path):
         ({"seed": -1}, "seed must be in 0"),
         ({"objective": "magic"}, "objective must be in"),
         ({"objective": "iw"}, "particles must be 2 or more for the objective iw"),
+        ({"objective": "dreg"}, "particles must be 2 or more for the objective dreg"),
+        ({"objective": "dreg", "particles": 5, "free_bits": 1.0}, "free_bits .* no KL term"),
         ({"objective": "iw", "particles": 5, "free_bits": 1.0}, "free_bits .* no KL term"),
         ({"objective": "iw", "particles": 5, "kl_warmup_epochs": 1}, "kl_warmup.* no KL term"),
     ],
@@ -306,7 +311,7 @@ def test_numpys_numbers_are_numbers():
     assert Settings(epochs=np.int64(3), learning_rate=np.float32(1e-3)).epochs == 3
 
 
-@pytest.mark.parametrize("objective", ["iw", "analytic-kl"])
+@pytest.mark.parametrize("objective", ["iw", "dreg", "stl", "analytic-kl"])
 def test_objectives_that_would_not_train_a_guide_are_refused(objective):
     settings = Settings(objective=objective, particles=3)
     with pytest.raises(InputError, match=f"'k' cannot be reparameterized, and .* {objective}"):
