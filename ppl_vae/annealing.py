@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,9 +13,18 @@ from torch.distributions import biject_to
 
 from .errors import InputError
 from .predict import prior_predictive
-from .program import OBSERVED, Program, check_program, device_of, dtype_of, reading
+from .program import (
+    OBSERVED,
+    Program,
+    check_program,
+    check_structure,
+    device_of,
+    dtype_of,
+    reading,
+)
 from .runtime import derived_seed
-from .weights import draw_latents, latent_distributions, require_density, score_latents
+from .sites import draw_latents, require_density, require_density_anywhere, supports
+from .weights import log_mean, score_latents
 
 Start = Literal["prior", "guide"]
 State = dict[str, Tensor]  # unconstrained latents by site, each of shape (C chains, N data, ...)
@@ -48,8 +58,10 @@ class Annealing:
     def __post_init__(self) -> None:
         for name in ("chains", "temperatures", "leapfrog_steps"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.chains > BLOCK_ROWS:
+            raise InputError(f"chains must be at most {BLOCK_ROWS}, got {self.chains}")
         if self.start not in get_args(Start):
             raise InputError(f"start must be one of {get_args(Start)}, got {self.start!r}")
 
@@ -66,7 +78,8 @@ class Annealed:
     Attributes:
         log_weight: Of every chain and datum, of shape (C, N), in nats. The mean of its
             exponential is p(x) for a forward run, 1 / p(x) for a reverse one.
-        acceptance: Share of trajectories that were accepted, of shape (N,).
+        acceptance: Mean probability of acceptance of the trajectories, of shape (N,); NaN where
+            a single temperature leaves none.
     """
 
     log_weight: Tensor
@@ -75,13 +88,12 @@ class Annealed:
     @property
     def bound(self) -> Tensor:
         """Log of the mean weight of each datum, of shape (N,), in nats."""
-        return self.log_weight.logsumexp(0) - math.log(len(self.log_weight))
+        return log_mean(self.log_weight)[0]
 
     @property
     def error(self) -> Tensor:
         """Standard error of :attr:`bound`, by the delta method; NaN for a single chain."""
-        relative = (self.log_weight - self.bound).exp()
-        return (relative.var(0) / len(relative)).sqrt()
+        return log_mean(self.log_weight)[1]
 
 
 def anneal(
@@ -113,7 +125,8 @@ def anneal(
             :func:`transitions`.
 
     Raises:
-        InputError: If the program does not conform, or a latent site is discrete.
+        InputError: If the program does not conform, its guide is a point mass, or a latent site
+            cannot be moved.
 
     Example:
         >>> from ppl_vae.models import LinearGaussian
@@ -126,7 +139,7 @@ def anneal(
     check_program(program, x)
     _check_latents(program, x, annealing.start)
     parts = []
-    with reading(program, seed):
+    with reading(program, derived_seed(seed, "annealing")):
         for path in _paths(program, x, annealing, on_block):
             steps = _pilot(path)
             start = path.draw(annealing.chains)
@@ -145,8 +158,9 @@ def bidirectional(
     r"""Bound log p(x) from below and above, on data drawn from the model (Grosse et al. 2015).
 
     For :math:`z, x \sim p(z, x)`, z is an exact draw from p(z | x). Chains that start at it and go
-    back to the start of :func:`anneal` have weights of mean 1 / p(x), whose logarithm is an upper
-    bound in expectation. The two bounds certify each other: both are off by less than their gap.
+    back to the start of :func:`anneal` have weights of mean 1 / p(x), whose logarithm is, with its
+    sign changed, an upper bound in expectation. The two bounds certify each other: in expectation
+    both are off by less than their gap. The model must use x at its observed site only.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -162,7 +176,7 @@ def bidirectional(
         ``bound``.
 
     Raises:
-        InputError: If the program does not conform, or a latent site is discrete.
+        InputError: As :func:`anneal` does.
 
     Example:
         >>> from ppl_vae.models import LinearGaussian
@@ -172,11 +186,14 @@ def bidirectional(
         True
     """
     annealing = annealing or Annealing()
+    if size < 1:
+        raise InputError(f"the number of data must be at least 1, got {size}")
+    check_structure(program, torch.zeros(1, *data_shape))
     drawn = prior_predictive(program, data_shape, size, derived_seed(seed, "simulated data"))
     check_program(program, drawn.x)
     _check_latents(program, drawn.x, annealing.start)
     forward, reverse, first = [], [], 0
-    with reading(program, seed):
+    with reading(program, derived_seed(seed, "annealing")):
         for path in _paths(program, drawn.x, annealing, on_block):
             rows = slice(first, first + len(path.x))
             first += len(path.x)
@@ -212,8 +229,7 @@ class _Path:
         self.program, self.annealing = program, annealing
         self.x = x.to(device_of(program), dtype_of(program))
         self.on_block = on_block or (lambda done: None)
-        prior = latent_distributions(program, self.x)[1]
-        self.transforms = {site: biject_to(p.support) for site, p in prior.items()}
+        self.transforms = {site: biject_to(s) for site, s in supports(program, self.x).items()}
 
     def draw(self, chains: int) -> State:
         """Draws from the start, of shape (C, N, ...)."""
@@ -311,33 +327,39 @@ def _run(path: _Path, state: State, steps: Tensor, reverse: bool = False) -> Ann
         if there not in (0, len(betas) - 1):
             state, probability = path.move(state, betas[there], steps[there])
             acceptance.append(probability.mean(0))
-    mean = torch.stack(acceptance).mean(0) if acceptance else torch.ones(len(path.x))
+    mean = torch.stack(acceptance).mean(0) if acceptance else torch.full((len(path.x),), math.nan)
     return Annealed(log_weight.cpu(), mean.cpu())
 
 
 def _joined(parts: list[Annealed]) -> Annealed:
     """The same run, of the data of all parts."""
-    return Annealed(
-        torch.cat([part.log_weight for part in parts], dim=1),
-        torch.cat([part.acceptance for part in parts]),
-    )
+    log_weight = torch.cat([part.log_weight for part in parts], dim=1)
+    # Minus infinity is a weight of zero; NaN and infinity are no weights.
+    if not (finite := (log_weight < math.inf).all(0)).all():
+        raise InputError(
+            f"the annealed weight of datum {int((~finite).nonzero()[0])} is not finite: check that "
+            "datum, and whether log p(x, z) is finite wherever the prior has draws"
+        )
+    return Annealed(log_weight, torch.cat([part.acceptance for part in parts]))
 
 
 def _check_latents(program: Program, x: Tensor, start: Start) -> None:
-    guide, prior = latent_distributions(program, x)
-    for site, p in prior.items():
-        if p.support.is_discrete:
+    require_density(program, x)
+    if start == "guide":
+        require_density_anywhere(program, x)
+    for site, support in supports(program, x).items():
+        if support.is_discrete:
             raise InputError(
                 f"the latent site {site!r} is discrete, and Hamiltonian transitions need a "
                 "gradient: use the importance-weighted estimator"
             )
-    if start == "guide":
-        require_density(program, x)
-        if auxiliary := guide.keys() - prior.keys():
+        try:
+            biject_to(support)
+        except NotImplementedError:
             raise InputError(
-                f"the guide's density of a given z is not known, because of its auxiliary site "
-                f"{min(auxiliary)!r}: start from the prior"
-            )
+                f"the latent site {site!r} has the support {support}, which cannot be mapped to "
+                "real numbers: use the importance-weighted estimator"
+            ) from None
 
 
 def _kinetic(momentum: State) -> Tensor:

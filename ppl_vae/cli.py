@@ -265,6 +265,7 @@ def evaluate(
     x, rows = choose_data(opened, estimator.value, data_points, split.value, data_dir, seed)
     name = f"{'simulated' if rows is None else split.value}-{estimator.value}.nc"
     file = output_file(output, opened.results, name, ".nc")
+    results.refuse_taken(file)
     x, scores = estimate_with_progress(estimator.value, program, x, draws, annealing, seed)
     about: dict[str, Any] = {
         "split": "simulated" if rows is None else split.value,
@@ -286,7 +287,7 @@ def gradients(
     particles: Annotated[int, typer.Option(help="Draws K for each datum.")] = 5,
     repeats: Annotated[int, typer.Option(help="Estimates of each gradient.")] = 200,
     data_points: Annotated[
-        int, typer.Option(min=1, help="Take the gradient for the first so many data.")
+        int, typer.Option(help="Take the gradient for the first so many data.")
     ] = 100,
     split: Annotated[SplitChoice, typer.Option(help="Data to take.")] = SplitChoice.train,
     output: Annotated[Path | None, typer.Option(help="A .png file (default: in RUN).")] = None,
@@ -297,14 +298,14 @@ def gradients(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare estimators of the guide's gradient: do they agree, and how noisy is each?"""
-    from .composition import open_data, open_program
+    from .composition import choose_data, open_program
     from .console import output_file, progress, show_gradients, write_output
     from .gradients import ESTIMATORS, compare_gradients
     from .plots import gradient_variances
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.pictures, "gradients.png", ".png")
-    x = open_data(opened, data_dir).fixed(split.value, seed)[:data_points]
+    x, _ = choose_data(opened, "iw", data_points, split.value, data_dir, seed)
     with progress("estimating gradients", len(ESTIMATORS) * repeats) as advance:
         found = compare_gradients(program, x, particles, repeats, seed, advance)
     variances: dict[str, dict[str, float]] = {}

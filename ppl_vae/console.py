@@ -35,6 +35,7 @@ TITLES = {
     "kl_to_posterior": "KL(q(z|x) || p(z|x)), at least",
     "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)), at most",
     "bits_per_dim": "bits per dimension, at most",
+    "acceptance": "(share of trajectories accepted)",
     "squared_error": "squared error",
 }
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
@@ -196,7 +197,10 @@ def output_file(output: Path | None, folder: Path, name: str, *endings: str) -> 
         InputError: If it ends in something else, or lies in no folder.
     """
     if output is None:
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made ({error.strerror}): give --output") from None
     file = output or folder / name
     if file.suffix not in endings:
         raise InputError(f"{file}: output must end in {' or '.join(endings)}")

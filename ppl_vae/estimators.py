@@ -1,15 +1,14 @@
 """The whole chain for some data: draws from the guide, and annealing where that is asked for."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from .annealing import Annealing, anneal, bidirectional, transitions
 from .errors import InputError
 from .evidence import Scores, add_bits, score
-from .program import Program, check_program
-from .weights import require_density
+from .program import Program
 
 Estimator = Literal["iw", "ais", "bdmc"]
 
@@ -29,9 +28,10 @@ def estimate(
     """Score data by draws from the guide, and bound their log p(x) by annealing.
 
     To what :func:`ppl_vae.score` finds, ``"ais"`` adds ``ais_bound``, a lower bound that the guide
-    has no part in; ``kl_to_posterior`` and ``bits_per_dim`` then come from the lower bound that is
-    the tighter one on average. ``"bdmc"`` does so for as many data drawn from the model as ``x``
-    has, and adds ``upper_bound``, their ``gap``, and ``kl_to_posterior_upper``.
+    has no part in, and ``acceptance``, which tells whether chains moved; ``kl_to_posterior`` and
+    ``bits_per_dim`` then come from the lower bound that is the tighter one on average. ``"bdmc"``
+    does so for as many data drawn from the model as ``x`` has, and adds ``upper_bound``, their
+    ``gap``, and ``kl_to_posterior_upper``.
 
     Arguments:
         estimator: ``"iw"``, ``"ais"`` or ``"bdmc"``.
@@ -57,20 +57,19 @@ def estimate(
         >>> "gap" in scores.estimates()
         True
     """
+    if estimator not in get_args(Estimator):
+        raise InputError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
     annealing = annealing or Annealing()
     on_work = on_work or (lambda done: None)
     if estimator == "iw":
         return x, score(program, x, draws, seed, on_work)
     if draws < 1:
         raise InputError(f"draws must be at least 1, got {draws}")
-    if estimator == "ais":
-        check_program(program, x)
     cost = _transition_cost(annealing)
 
     def on_block(done: int) -> None:
         on_work(done * cost)
 
-    require_density(program, x)
     if estimator == "ais":
         forward, reverse = anneal(program, x, annealing, seed, on_block), None
     else:
@@ -79,6 +78,7 @@ def estimate(
     scores = score(program, x, draws, seed, on_work)
     chain = scores.chain
     chain["ais_bound"], chain["ais_error"] = forward.bound, forward.error
+    chain["acceptance"] = forward.acceptance
     # One choice for all data: the larger of two noisy bounds, datum by datum, would be none.
     tighter = max("ais_bound", "iw_bound", key=lambda name: chain[name].mean().item())
     chain["kl_to_posterior"] = chain[tighter] - chain["elbo"]

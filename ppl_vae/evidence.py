@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .program import OBSERVED, Program, check_program
-from .weights import Terms, is_discrete, is_point_mass, latent_distributions, reduce_terms
+from .sites import is_discrete, is_point_mass, latent_distributions
+from .weights import Terms, log_mean, reduce_terms
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Scores:
             term = f"E_q[log p({site})]" if single else f"E_q[log p({site}|...)]"
             entries.append((site, term, self.model[site]))
         for site, values in self.guide.items():
-            term = f"-E_q[log q({site}|{OBSERVED})]" if single else f"-E_q[log q({site}|...)]"
+            alone = len(self.guide) == 1
+            term = f"-E_q[log q({site}|{OBSERVED})]" if alone else f"-E_q[log q({site}|...)]"
             entries.append((site, term, -values))
         kl = {
             site: (Estimate.of(self.guide[site] - self.model[site]), Estimate.of(exact))
@@ -138,7 +140,8 @@ def score(
 
     - ``iw_jackknife``: the bound with its bias of order 1/S taken away (Nowozin 2018, eq. 13);
       closer to log p(x), but no bound;
-    - ``kl_to_posterior``: ``iw_bound`` - ``elbo``, which KL(q(z|x) || p(z|x)) is at least;
+    - ``kl_to_posterior``: ``iw_bound`` - ``elbo``, which KL(q(z|x) || p(z|x)) is at least (for more
+      than one draw, as the one before);
     - ``bits_per_dim``: - ``iw_bound`` / (D log 2), for data that are discrete.
 
     A guide that is a point mass has no density: only ``reconstruction`` is known for it.
@@ -169,7 +172,7 @@ def score(
         ['E_q[log p(x|z)]', 'E_q[log p(z)]', '-E_q[log q(z|x)]']
     """
     check_program(program, x)
-    if is_point_mass(latent_distributions(program, x)[0]):
+    if is_point_mass(*latent_distributions(program, x)):
         found = reduce_terms(program, x, _score_point_mass, draws, seed, on_block)
     else:
         found = reduce_terms(program, x, _score_terms, draws, seed, on_block, analytic=True)
@@ -230,15 +233,11 @@ def bounds(log_weight: Tensor) -> dict[str, Tensor]:
         >>> bounds(torch.tensor([[0.0], [0.0]]))["iw_jackknife"]
         tensor([0.], dtype=torch.float64)
     """
-    log_weight = log_weight.double()
     count = len(log_weight)
-    bound = log_weight.logsumexp(0) - math.log(count)
-    # Delta method: the variance of the mean weight, relative to its square.
-    relative = (log_weight - bound).exp()
-    error = (relative.var(0) / count).sqrt() if count > 1 else torch.full_like(bound, math.nan)
+    bound, error = log_mean(log_weight)
     found = {"iw_bound": bound, "iw_error": error}
     if count > 1:
-        others = _log_mean_of_others(log_weight).mean(0)
+        others = _log_mean_of_others(log_weight.double()).mean(0)
         found["iw_jackknife"] = count * bound - (count - 1) * others
     return found
 
@@ -292,7 +291,8 @@ def _score_terms(terms: Terms) -> dict[tuple[str, str], Tensor]:
         "kl": terms.kl.double().mean(0),
         **bounds(log_weight),
     }
-    chain["kl_to_posterior"] = chain["iw_bound"] - elbo
+    if len(log_weight) > 1:  # with one draw the bound is the ELBO
+        chain["kl_to_posterior"] = chain["iw_bound"] - elbo
     found = {("chain", name): values for name, values in chain.items()}
     for table in ("model", "guide", "analytic_kl"):
         for site, values in getattr(terms, table).items():

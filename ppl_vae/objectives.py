@@ -12,6 +12,7 @@ from .pathwise import PathwiseELBO
 Objective = Literal["elbo", "analytic-kl", "stl", "iw", "dreg"]
 
 IMPORTANCE_WEIGHTED = ("iw", "dreg")
+PATHWISE = ("stl", "dreg")
 
 
 def make_objective(name: Objective, particles: int = 1) -> Any:
@@ -26,7 +27,7 @@ def make_objective(name: Objective, particles: int = 1) -> Any:
         name: One of ``Objective``.
         particles: Draws for each datum; 2 or more for ``iw`` and ``dreg``.
     """
-    if name in ("stl", "dreg"):
+    if name in PATHWISE:
         return PathwiseELBO(particles, importance_weighted=name == "dreg")
     options: dict[str, Any] = {
         "num_particles": particles,

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.infer import ELBO
 from pyro.infer.util import torch_item
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from .program import is_random
+from .program import innermost, is_random
 
 
 class PathwiseELBO(ELBO):
@@ -32,13 +33,16 @@ class PathwiseELBO(ELBO):
     .. math::
         \nabla_\phi = E \sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k.
 
-    The model's gradient is the usual one. Guides must be reparameterized at every site, and one of
-    several sites must have no randomness but its sites': it runs again at its own draws.
+    The model's gradient is the usual one. Guides must be reparameterized at every site, without
+    auxiliary sites; one of several sites must have no randomness but theirs (dropout), for it runs
+    again at its own draws. Every site must be in the one plate over the data.
 
     Arguments:
         num_particles: Draws K for each datum, in parallel.
         importance_weighted: Whether the bound of K draws is meant, not the mean of K ELBOs.
-        max_plate_nesting: Number of nested plates in the program.
+
+    Raises:
+        ValueError: At the first step, if a site is not as said above.
 
     Example:
         >>> from ppl_vae.models import LinearGaussian
@@ -49,13 +53,8 @@ class PathwiseELBO(ELBO):
         True
     """
 
-    def __init__(
-        self,
-        num_particles: int = 1,
-        importance_weighted: bool = False,
-        max_plate_nesting: int = 1,
-    ) -> None:
-        super().__init__(num_particles, max_plate_nesting, vectorize_particles=True)
+    def __init__(self, num_particles: int = 1, importance_weighted: bool = False) -> None:
+        super().__init__(num_particles, max_plate_nesting=1, vectorize_particles=True)
         self.importance_weighted = importance_weighted
 
     def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
@@ -95,6 +94,7 @@ class PathwiseELBO(ELBO):
         nodes: dict[str, Any] = {**paths.nodes}
         for site, node in nodes.items():
             if is_random(node):
+                _check_path(site, node)
                 # A copy beside the guide's own, so that what it draws of a draw is not meant.
                 paths.nodes[site] = {**node, "value": node["value"].view_as(node["value"])}
         return poutine.trace(poutine.replay(model, trace=paths)).get_trace(*args, **kwargs), paths
@@ -118,8 +118,23 @@ class PathwiseELBO(ELBO):
     def _log_prob(trace: Any) -> Tensor:
         """Sum over sites of the log densities, of shape (K, N)."""
         trace.compute_log_prob()
-        tables = [node["log_prob"] for node in trace.nodes.values() if is_random(node)]
-        return torch.stack(torch.broadcast_tensors(*tables)).sum(0)
+        tables = {s: node["log_prob"] for s, node in trace.nodes.items() if is_random(node)}
+        shape = next(iter(tables.values())).shape
+        for site, table in tables.items():
+            if table.shape != shape:
+                raise ValueError(f"site {site!r} is not in the one plate over the data")
+        return torch.stack(list(tables.values())).sum(0)
+
+
+def _check_path(site: str, node: Any) -> None:
+    """Refuse a site whose density at a given value is not the guide's density there."""
+    if node["infer"].get("is_auxiliary") or isinstance(innermost(node["fn"]), Delta):
+        raise ValueError(
+            f"the guide's site {site!r} belongs to a flow of an auxiliary site: what its score is "
+            "at a given z is not known; use Trace_ELBO, or a TransformedDistribution"
+        )
+    if not node["fn"].has_rsample:
+        raise ValueError(f"the guide's site {site!r} cannot be reparameterized: use Trace_ELBO")
 
 
 def _align(share: Tensor, grad: Tensor) -> Tensor:
@@ -132,7 +147,8 @@ def _rescored(guide: Callable, trace: Any, args: tuple, kwargs: dict) -> Any:
     latent = [site for site, node in trace.nodes.items() if is_random(node)]
     if len(latent) == 1:
         return trace.copy()  # the distribution of a single site does not depend on the value
-    again = poutine.trace(poutine.replay(guide, trace=trace)).get_trace(*args, **kwargs)
+    with poutine.block():  # handlers around the objective have seen these sites
+        again = poutine.trace(poutine.replay(guide, trace=trace)).get_trace(*args, **kwargs)
     for site in latent:
         again.nodes[site]["scale"] = trace.nodes[site]["scale"]  # set by handlers in the first run
     return again

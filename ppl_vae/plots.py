@@ -137,7 +137,7 @@ def gradient_variances(variances: dict[str, dict[str, float]]) -> Figure:
         axes.invert_yaxis()
         axes.grid(axis="y", alpha=0.3)
         axes.set(xscale="log", title=f"gradient of the {target}")
-        axes.margins(x=0.2, y=0.3)
+        axes.margins(x=0.25, y=0.3)
     panels[-1, 0].set_xlabel("total variance over the guide's parameters, (nats per datum)²")
     return figure
 

@@ -12,6 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Independent
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
@@ -71,6 +74,13 @@ def is_random(node: Any) -> bool:
     )
 
 
+def innermost(distribution: Any) -> Any:
+    """A distribution without ``to_event``, ``mask`` and ``expand``."""
+    while isinstance(distribution, Independent | MaskedDistribution | ExpandedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
 @contextmanager
 def reading(program: Program, seed: int) -> Iterator[None]:
     """Run model and guide without a trace: :func:`isolated`, no gradients, evaluation mode.
@@ -108,6 +118,30 @@ def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> No
         Traceback (most recent call last):
         ppl_vae.errors.InputError: datum 0: 0.5 lies outside the support of the Bernoulli ...
     """
+    check_structure(program, x)
+    batch = x[:2].to(device_of(program), dtype_of(program))
+    with reading(program, seed=0), pyro.validation_enabled(True):
+        # The support may depend on parameters of each datum: those of one broadcast over all.
+        model = _trace(program, batch)[1]
+        likelihood = _trace(program, batch[:1])[1].nodes[OBSERVED]["fn"]
+    _check_support(likelihood, x.to(batch.dtype), batch.device, rows)
+    model.compute_log_prob()
+    for site, node in _samples(model).items():
+        if not node["log_prob"].isfinite().all():
+            name = type(program).__name__
+            raise InputError(f"{name}: log p at site {site!r} is not finite on the first data")
+
+
+def check_structure(program: Program, x: Tensor) -> None:
+    """Refuse a program that does not conform, whatever the values of the data.
+
+    Arguments:
+        program: The program; see :class:`Program`.
+        x: Data of shape (N, *data_shape).
+
+    Raises:
+        InputError: In one line that names the site, plate or parameter.
+    """
     name = type(program).__name__
     if not isinstance(program, nn.Module) or not isinstance(program, Program):
         raise InputError(f"{name} is no program: it must be an nn.Module with model and guide")
@@ -124,13 +158,6 @@ def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> No
         _check_sites(name, guide, model, len(batch))
         _check_parameters(name, program, guide, model)
         _check_draws(name, program, batch)
-        # The support may depend on parameters of each datum: those of one broadcast over all.
-        likelihood = _trace(program, batch[:1])[1].nodes[OBSERVED]["fn"]
-    _check_support(likelihood, x.to(batch.dtype), batch.device, rows)
-    model.compute_log_prob()
-    for site, node in _samples(model).items():
-        if not node["log_prob"].isfinite().all():
-            raise InputError(f"{name}: log p at site {site!r} is not finite on the first data")
 
 
 def find_program(reference: str) -> type[Any]:
@@ -199,23 +226,36 @@ def _samples(trace: Any) -> dict[str, Any]:
     return {name: node for name, node in trace.nodes.items() if is_random(node)}
 
 
+class _PriorsSupport(Messenger):
+    """Hold the guide's draws against the prior's support, as the model meets them.
+
+    Before the model goes on with them, for what fails then blames its own parameters.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        support, value = msg["fn"].support, msg["value"]
+        if not (inside := support.check(value)).all():
+            raise InputError(
+                f"{self.name}.guide draws {value[~inside][0].tolist()} at site {msg['name']!r}, "
+                f"outside the prior's support, {support}: give the guide the same support"
+            )
+
+
 def _check_guide_support(name: str, program: Program, batch: Tensor) -> None:
-    # Before the model runs on the guide's draws: what fails there blames its own parameters.
     try:
-        guide = _samples(poutine.trace(program.guide).get_trace(batch))
-        prior = _samples(poutine.trace(program.model).get_trace(batch))
-        checked = []
-        for site in guide.keys() & prior.keys():
-            support, value = prior[site]["fn"].support, guide[site]["value"]
-            checked.append((site, support, value, support.check(value)))
+        guide = poutine.trace(program.guide).get_trace(batch)
+        with _PriorsSupport(name):
+            poutine.replay(program.model, trace=guide)(batch)
+    except InputError:
+        raise
     except Exception:  # whatever is wrong is found, and named, by the checks that follow
         return
-    for site, support, value, inside in checked:
-        if not inside.all():
-            raise InputError(
-                f"{name}.guide draws {value[~inside][0].tolist()} at site {site!r}, outside the "
-                f"prior's support, {support}: give the guide the same support"
-            )
 
 
 def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:

@@ -27,8 +27,10 @@ MEANINGS = {
     "gap": "upper_bound - ais_bound",
     "kl_to_posterior": "KL(q(z|x) || p(z|x)) = log p(x) - F, at least",
     "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)) = log p(x) - F, at most",
+    "acceptance": "mean probability with which Hamiltonian trajectories were accepted",
     "bits_per_dim": "-log p(x) / (D log 2), at most",
 }
+UNITS = {"acceptance": "1", "bits_per_dim": "bits"}  # all others are in nats
 
 
 def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xarray.Dataset:
@@ -45,7 +47,7 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xa
         ``log_p_SITE``, ``log_q_SITE`` and ``analytic_kl_SITE``.
     """
     variables = {
-        name: _variable(values, MEANINGS[name], "bits" if name == "bits_per_dim" else "nats")
+        name: _variable(values, MEANINGS[name], UNITS.get(name, "nats"))
         for name, values in scores.chain.items()
     }
     for table, prefix, meaning in (
@@ -79,6 +81,20 @@ def as_json(
     return found
 
 
+def refuse_taken(file: Path) -> None:
+    """Refuse to replace what is no result.
+
+    Raises:
+        InputError: If a folder, or a JSON file that belongs to nothing, is in the way.
+    """
+    beside = file.with_suffix(".json")
+    for path in (file, beside):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: choose another output")
+    if beside.exists() and not file.exists():
+        raise InputError(f"{beside} exists, and would be replaced: choose another output")
+
+
 def write_results(file: Path, dataset: xarray.Dataset, summary: dict[str, Any]) -> list[Path]:
     """Write a data set to ``file`` and its summary beside it, each whole or not at all.
 
@@ -93,6 +109,7 @@ def write_results(file: Path, dataset: xarray.Dataset, summary: dict[str, Any]) 
     Raises:
         InputError: If they cannot be written.
     """
+    refuse_taken(file)
     beside = file.with_suffix(".json")
     temporary = [path.with_name(f".{path.name}") for path in (file, beside)]
     try:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from .data import DataSet, SplitName
 from .errors import InputError
 from .evidence import summarize
-from .objectives import IMPORTANCE_WEIGHTED, KLWeight, Objective, make_objective
+from .objectives import IMPORTANCE_WEIGHTED, PATHWISE, KLWeight, Objective, make_objective
 from .program import Program, check_program, dtype_of
 from .runs import Run
 from .runtime import MAX_SEED, derived_seed, isolated, pick_device
-from .weights import is_point_mass, latent_distributions, log_terms
+from .sites import is_point_mass, latent_distributions, require_density_anywhere
+from .weights import log_terms
 
 VALIDATION_SEED = 0
 
@@ -214,9 +215,11 @@ class _Fit:
         self.generator = torch.Generator().manual_seed(derived_seed(settings.seed, "data"))
         self.validation = data.fixed("validation")
         guide, prior = latent_distributions(program, self.validation)
-        self.point_mass = is_point_mass(guide)
+        self.point_mass = is_point_mass(guide, prior)
         self.criterion = "iw_bound" if settings.objective in IMPORTANCE_WEIGHTED else "elbo"
         _check_objective(settings.objective, guide, list(prior))
+        if settings.objective in PATHWISE:
+            _check_paths(program, self.validation, guide)
         self.steps = 0
         self.on_step: Any = None
 
@@ -323,6 +326,17 @@ def _check_objective(objective: str, guide: dict[str, Any], prior: list[str]) ->
         raise InputError(
             f"the guide draws {', '.join(guide)} and the model {', '.join(prior)}: the objective "
             "analytic-kl needs the same sites in the same order; use the objective elbo"
+        )
+
+
+def _check_paths(program: Program, x: Tensor, guide: dict[str, Any]) -> None:
+    """Refuse a guide whose density at its own draws is not the one it drew them from."""
+    require_density_anywhere(program, x)
+    noisy = nn.modules.dropout._DropoutNd | nn.modules.batchnorm._NormBase
+    if len(guide) > 1 and any(isinstance(module, noisy) for module in program.modules()):
+        raise InputError(
+            "path gradients run a guide of several sites again at its own draws, and layers such "
+            "as dropout would change it: use the objective elbo or iw"
         )
 
 

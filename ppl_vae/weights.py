@@ -1,21 +1,32 @@
-"""Log densities per site, draw and datum: the one file that reads them off Pyro traces."""
+"""Log densities per site, draw and datum, read off Pyro traces; and means of weights."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from numbers import Integral
+from typing import Any, TypeVar
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from .errors import InputError
-from .program import OBSERVED, Program, check_program, device_of, dtype_of, is_random, reading
+from .program import (
+    OBSERVED,
+    Program,
+    check_program,
+    device_of,
+    dtype_of,
+    innermost,
+    is_random,
+    reading,
+)
+from .sites import require_density, trace_draws
 
 Key = TypeVar("Key")
 
@@ -110,7 +121,7 @@ def log_terms(
 
     Work is split into blocks, so that memory beside the result does not grow with the number of
     draws and data: some 0.3 GB with MLPs, and more with convolutions, whose activations are wider
-    than their weights show.
+    than their weights show. All draws of one datum are held at once.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -171,6 +182,24 @@ def reduce_terms(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def log_mean(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of the mean weight of each datum, and its standard error.
+
+    Arguments:
+        log_weight: Of shape (S, N).
+
+    Returns:
+        Two tensors of shape (N,), in double precision. The error is the delta method's, the
+        spread of the weights relative to their mean; NaN for a single draw.
+    """
+    log_weight = log_weight.double()
+    count = len(log_weight)
+    mean = log_weight.logsumexp(0) - math.log(count)
+    if count == 1:
+        return mean, torch.full_like(mean, math.nan)
+    return mean, ((log_weight - mean).exp().var(0) / count).sqrt()
+
+
 def refuse_infinite(terms: Terms, first: int = 0) -> None:
     """Refuse weights that are infinite or NaN.
 
@@ -188,52 +217,6 @@ def refuse_infinite(terms: Terms, first: int = 0) -> None:
                     f"the log weight of datum {first + int((~finite).nonzero()[0])} is not finite, "
                     f"because of site {site!r}: check that datum, or train longer at a lower rate"
                 )
-
-
-def require_density(program: Program, x: Tensor) -> None:
-    """Refuse a guide that is a point mass.
-
-    Raises:
-        InputError: Saying what can be had instead.
-    """
-    if is_point_mass(latent_distributions(program, x)[0]):
-        raise InputError(
-            f"the guide of {type(program).__name__} is a point mass: it has no density, so there "
-            "are no weights and no evidence; only its reconstructions can be scored"
-        )
-
-
-def trace_draws(program: Program, batch: Tensor, draws: int) -> tuple[Any, Any]:
-    """Run guide and model once, inside a plate of ``draws`` at dim -2.
-
-    Returns:
-        The traces of guide and model; the batch shape of each site broadcasts to (draws, N).
-    """
-    with pyro.plate("_draws", draws, dim=-2):
-        guide = poutine.trace(program.guide).get_trace(batch)
-        model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(batch)
-    return poutine.util.prune_subsample_sites(guide), poutine.util.prune_subsample_sites(model)
-
-
-def draw_latents(
-    program: Program, batch: Tensor, draws: int, source: Literal["prior", "guide"]
-) -> dict[str, Tensor]:
-    """Draw every latent site from the model without its data, or from the guide.
-
-    Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        batch: Data of shape (N, *data_shape), on the program's device and of its type.
-        draws: Number of draws S for each datum.
-        source: Where draws come from.
-
-    Returns:
-        Values by site, each of shape (S, N, *event shape).
-    """
-    run = program.guide if source == "guide" else poutine.uncondition(program.model)
-    with pyro.plate("_draws", draws, dim=-2):
-        trace = poutine.trace(run).get_trace(batch)
-    nodes: dict[str, Any] = {s: n for s, n in trace.nodes.items() if is_random(n) and s != OBSERVED}
-    return {site: node["value"] for site, node in nodes.items()}
 
 
 def score_latents(
@@ -260,48 +243,6 @@ def score_latents(
     return Terms(_densities(model, shape), _densities(guide, shape))
 
 
-def latent_distributions(program: Program, x: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The distributions of guide and prior at their latent sites, each in its own order.
-
-    They are stripped of ``to_event`` and ``mask``; auxiliary sites of the guide are among them.
-    """
-    batch = x[:1].to(device_of(program), dtype_of(program))
-    with reading(program, seed=0):
-        traces = trace_draws(program, batch, 1)
-    guide, prior = (
-        {
-            site: _innermost(node["fn"])
-            for site, node in trace.nodes.items()
-            if is_random(node) and site != OBSERVED
-        }
-        for trace in traces
-    )
-    return guide, prior
-
-
-def is_discrete(program: Program, x: Tensor) -> bool:
-    """Whether the likelihood gives probabilities, not densities."""
-    batch = x[:1].to(device_of(program), dtype_of(program))
-    with reading(program, seed=0):
-        likelihood = trace_draws(program, batch, 1)[1].nodes[OBSERVED]["fn"]
-    return bool(likelihood.support.is_discrete)
-
-
-def is_point_mass(guide: dict[str, Any]) -> bool:
-    """Whether a guide has no density: its ELBO is minus infinity, and no weight can be formed.
-
-    A Delta alone has none. One that carries a density is the last step of a flow.
-    """
-    deltas = [q for q in guide.values() if isinstance(q, dist.Delta)]
-    return any(not bool(delta.log_density.any()) for delta in deltas)
-
-
-def _innermost(distribution: Any) -> Any:
-    while isinstance(distribution, dist.Independent | MaskedDistribution | ExpandedDistribution):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def _blocks(
     program: Program,
     x: Tensor,
@@ -310,8 +251,8 @@ def _blocks(
     analytic: bool,
 ) -> Iterator[tuple[int, Terms]]:
     """All draws of some data at a time, with the index of the first datum."""
-    if draws < 1:
-        raise InputError(f"draws must be at least 1, got {draws}")
+    if not isinstance(draws, Integral) or draws < 1:
+        raise InputError(f"draws must be a whole number of at least 1, got {draws}")
     layers = [parameter.shape[0] for parameter in program.parameters() if parameter.dim()]
     rows = max(1, BLOCK_ELEMENTS // max([1, x[0].numel(), *layers]))  # draws x data at once
     data_step = max(1, rows // draws)
@@ -355,15 +296,24 @@ def _analytic_kl(guide: Any, model: Any, shape: tuple[int, int]) -> dict[str, Te
         return {}  # a site of the guide may depend on what the prior has below it
     found = {}
     for site in order[0]:
-        q, p = guide.nodes[site]["fn"], model.nodes[site]["fn"]
+        q, p = guide.nodes[site], model.nodes[site]
+        if not _same_mask(q["mask"], p["mask"]):
+            continue
         with suppress(NotImplementedError):
-            found[site] = kl_divergence(q, _as_family(p, q)).expand(shape).cpu()
+            kl = kl_divergence(q["fn"], _as_family(p["fn"], q["fn"]))
+            found[site] = scale_and_mask(kl, mask=q["mask"]).expand(shape).cpu()
     return found
+
+
+def _same_mask(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return one is other
 
 
 def _as_family(p: Any, q: Any) -> Any:
     """Independent normals as one multivariate normal, where they are compared with one."""
-    base = _innermost(p)
+    base = innermost(p)
     if not isinstance(q, dist.MultivariateNormal) or not isinstance(base, dist.Normal):
         return p
     return dist.MultivariateNormal(base.loc, scale_tril=base.scale.diag_embed())

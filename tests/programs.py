@@ -77,6 +77,14 @@ class WithDropout(Minimal):
         self.decoder = nn.Sequential(self.decoder, nn.Dropout(0.5))
 
 
+class NoisyLayers(TwoLayers):
+    """Two sites, and dropout in between."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.up = nn.Sequential(self.up, nn.Dropout(0.5))
+
+
 class _Variant(Minimal):
     @classmethod
     def without(cls, program):
@@ -98,6 +106,81 @@ class Flow(_Variant):
             z = u + 0.1 * u.tanh()
             log_det = (1 + 0.1 * (1 - u.tanh().square())).log().sum(-1)
             pyro.sample("z", dist.Delta(z, log_density=-log_det, event_dim=1))
+
+
+class LearnedFlow(Flow):
+    """Its Delta's density has a parameter of its own."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.stretch = nn.Parameter(torch.tensor(0.3))
+
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            base = dist.Normal(loc, scale.exp()).to_event(1)
+            u = pyro.sample("u", base, infer={"is_auxiliary": True})
+            log_det = (2 * self.stretch).expand(u.shape[:-1])
+            delta = dist.Delta(u * self.stretch.exp(), log_density=-log_det, event_dim=1)
+            pyro.sample("z", delta)
+
+
+class Planar(Minimal):
+    """A flow that cannot be inverted."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.flow = dist.transforms.planar(2)
+
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            base = dist.Normal(loc, scale.exp()).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [self.flow]))
+
+
+class VolumePreserving(Flow):
+    """A flow whose Delta has a density of one."""
+
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            base = dist.Normal(loc, scale.exp()).to_event(1)
+            u = pyro.sample("u", base, infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u.flip(-1), event_dim=1))
+
+
+class Masked(Minimal):
+    """Leaves half of the data out."""
+
+    def model(self, x):
+        with pyro.poutine.mask(mask=torch.arange(len(x)) % 2 == 0):
+            super().model(x)
+
+    def guide(self, x):
+        with pyro.poutine.mask(mask=torch.arange(len(x)) % 2 == 0):
+            super().guide(x)
+
+
+class Nested(Minimal):
+    """A latent whose support ends at another."""
+
+    def model(self, x):
+        pyro.module(f"nested-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            b = pyro.sample("b", dist.Gamma(x.new_tensor(5.0), 1.0))
+            z = pyro.sample("z", dist.Uniform(torch.zeros_like(b), b))
+            mean = z.unsqueeze(-1) + self.decoder.bias
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"nested-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            b = pyro.sample("b", dist.LogNormal(self.encoder(x)[..., 0], 1.0))
+            pyro.sample("z", dist.Uniform(torch.zeros_like(b), b))
 
 
 class Scaled(_Variant):

@@ -8,7 +8,17 @@ from ppl_vae import Annealing, InputError, anneal, bidirectional, log_weights
 from ppl_vae.annealing import transitions
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
-from .programs import Discrete, Flow, Minimal, Positive, TwoLayers
+from .programs import (
+    Discrete,
+    Explodes,
+    Flow,
+    Minimal,
+    Nested,
+    NoModel,
+    Planar,
+    Positive,
+    TwoLayers,
+)
 
 starts = pytest.mark.parametrize("start", ["prior", "guide"])
 
@@ -90,7 +100,7 @@ def test_a_flow_starts_from_the_prior_only():
     bounds = [anneal(p, x, Annealing(temperatures=30)) for p in (program, plain)]
     stderr = (bounds[0].error.square() + bounds[1].error.square()).sqrt()
     assert ((bounds[0].bound - bounds[1].bound).abs() < 5 * stderr).all()
-    with pytest.raises(InputError, match="auxiliary site 'u': start from the prior"):
+    with pytest.raises(InputError, match="auxiliary site 'u': use .* annealing from the prior"):
         anneal(program, x, Annealing(start="guide"))
 
 
@@ -178,13 +188,47 @@ def test_what_cannot_be_annealed_is_refused():
     x = torch.randn(4, 5)
     with pytest.raises(InputError, match="latent site 'k' is discrete"):
         anneal(Discrete(), x)
-    with pytest.raises(InputError, match="point mass"):
-        anneal(Autoencoder((5,), likelihood="gaussian"), x, Annealing(start="guide"))
+    for start in ("prior", "guide"):
+        # The autoencoder's prior is masked: without a density there is nothing to anneal from.
+        with pytest.raises(InputError, match="point mass"):
+            anneal(Autoencoder((5,), likelihood="gaussian"), x, Annealing(start=start))
     with pytest.raises(InputError, match="does not run on data of shape"):
         anneal(Minimal(), torch.randn(4, 6))
+    with pytest.raises(InputError, match="'z' has a flow that cannot be inverted"):
+        anneal(Planar(), x, Annealing(start="guide"))
+    with pytest.raises(InputError, match="support of the latent site 'z' depends on a draw"):
+        anneal(Nested(), x)
+    with pytest.raises(InputError, match="NoModel is no program"):
+        bidirectional(NoModel(), (5,), 3)
+    with pytest.raises(InputError, match="number of data must be at least 1"):
+        bidirectional(Minimal(), (5,), 0)
+    with pytest.raises(InputError, match="chains must be at most 4096"):
+        Annealing(chains=5000)
     for name in ("chains", "temperatures", "leapfrog_steps"):
         for bad in (0, 2.5, True):
             with pytest.raises(InputError, match=f"{name} must be a whole number"):
                 Annealing(**{name: bad})
     with pytest.raises(InputError, match="start must be one of"):
         Annealing(start="posterior")
+
+
+def test_weights_that_are_not_finite_name_the_datum():
+    with pytest.raises(InputError, match="annealed weight of datum 0 is not finite"):
+        anneal(Explodes(calls=8), torch.randn(4, 5), Annealing(chains=2, temperatures=2))
+
+
+def test_planar_flows_are_annealed_from_the_prior():
+    program, x = Planar().double(), torch.randn(6, 5).double()
+    found = anneal(program, x, Annealing(temperatures=30))
+    draws = log_weights(program, x, draws=50_000)
+    bound = draws.logsumexp(0) - torch.tensor(5e4).log()
+    stderr = ((draws - bound).exp().var(0) / 5e4 + found.error.square()).sqrt()
+    assert ((found.bound - bound).abs() < 5 * stderr).all()
+
+
+def test_a_single_chain_has_no_error_and_no_warning():
+    program, x = ppca()
+    found = anneal(program, x, Annealing(chains=1, temperatures=1))
+    assert found.error.isnan().all()
+    assert found.acceptance.isnan().all()
+    assert found.bound.isfinite().all()

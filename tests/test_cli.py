@@ -378,6 +378,13 @@ def test_results_go_where_they_are_told(fitted, tmp_path):
     assert not (tmp_path / "run" / "results").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_named(fitted, tmp_path):
+    (tmp_path / "run" / "results").write_text("")
+    code, _, err = fitted("evaluate", "run")
+    assert code == 2
+    assert "run/results cannot be made" in err or "run/results is no folder" in err
+
+
 def test_gradients_as_table_picture_and_json(fitted, tmp_path):
     words = ["gradients", "run", "--repeats", 3, "--data-points", 9, "--particles", 2]
     code, out, err = fitted(*words)
@@ -396,7 +403,10 @@ def test_gradients_as_table_picture_and_json(fitted, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluate", "run", "--draws", 0], "draws must be at least 1, got 0"),
+        (["evaluate", "run", "--draws", 0], "draws must be a whole number of at least 1, got 0"),
+        (["evaluate", "run", "--output", "run/config.nc"], "run/config.json exists, and would be"),
+        (["gradients", "run", "--data-points", 9999], "--data-points 9999 are more than the"),
+        (["gradients", "run", "--data-points", 0], "--data-points must be at least 1, got 0"),
         (["evaluate", "run", "--draws", 0, "--estimator", "bdmc"], "draws must be at least 1"),
         (["evaluate", "run", "--data-points", 0], "--data-points must be at least 1, got 0"),
         (["evaluate", "run", "--data-points", 999], "--data-points 999 are more than the 180 test"),

@@ -10,7 +10,7 @@ from pyro.infer import SVI, Predictive, Trace_ELBO
 
 from ppl_vae.models import PROGRAMS
 from ppl_vae.program import check_program, dtype_of
-from ppl_vae.weights import trace_draws
+from ppl_vae.sites import trace_draws
 
 from . import programs
 

@@ -60,3 +60,16 @@ def test_annealing_has_nothing_to_compare_with_for_a_point_mass():
     assert scores.chain.keys() == {"reconstruction"}
     with pytest.raises(InputError, match="point mass"):
         estimate("ais", autoencoder, X, annealing=FAST)
+
+
+def test_the_same_options_are_refused_before_any_work():
+    with pytest.raises(InputError, match="estimator must be one of"):
+        estimate("magic", LinearGaussian((5,)), X)
+    with pytest.raises(InputError, match="draws must be at least 1"):
+        estimate("bdmc", LinearGaussian((5,)), X, draws=0)
+
+
+def test_one_chain_is_enough():
+    _, scores = estimate("bdmc", LinearGaussian((5,)), X, 1, Annealing(1, 3, 1))
+    assert scores.chain["ais_error"].isnan().all()
+    assert scores.estimates()["gap"].mean > -50

@@ -7,8 +7,9 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO
 
 from ppl_vae import PathwiseELBO
 from ppl_vae.models import VAE, LinearGaussian
+from ppl_vae.objectives import KLWeight
 
-from .programs import Flow, Minimal, TwoLayers
+from .programs import Discrete, LearnedFlow, Minimal, TwoLayers
 
 X = torch.randn(9, 5)
 PYROS = {
@@ -25,7 +26,7 @@ def loss_and_grads(objective, program, x=X, seed=3):
     return loss, {name: grad.clone() for name, grad in grads.items()}
 
 
-@pytest.mark.parametrize("kind", [Minimal, TwoLayers, Flow])
+@pytest.mark.parametrize("kind", [Minimal, TwoLayers])
 @pytest.mark.parametrize(("particles", "weighted"), [(1, False), (4, False), (4, True)])
 def test_loss_and_the_models_gradient_are_pyros(kind, particles, weighted):
     program = kind()
@@ -122,3 +123,44 @@ def test_it_runs_under_stock_svi():
     losses = [svi.step(X) for _ in range(200)]
     assert sum(losses[-20:]) < sum(losses[:20])
     assert svi.evaluate_loss(X) == pytest.approx(losses[-1], rel=0.5)
+
+
+@pytest.mark.parametrize("kind", [Minimal, TwoLayers])
+@pytest.mark.parametrize("free_bits", [0.0, 1.5])
+def test_the_weight_of_the_kl_is_the_same_as_under_pyros_elbo(kind, free_bits):
+    program, found = kind(), []
+    for objective in (Trace_ELBO(3, 1, vectorize_particles=True), PathwiseELBO(3)):
+        kl_weight = KLWeight(free_bits)
+        kl_weight.weight = 0.5
+        with kl_weight:
+            loss, grads = loss_and_grads(objective, program)
+        found.append((loss, kl_weight.kl, grads["decoder.weight"]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+    torch.testing.assert_close(found[0][2], found[1][2])
+
+
+def test_guides_without_a_path_are_refused():
+    for kind, message in (
+        (LearnedFlow, "site 'u' belongs to a flow of an auxiliary site"),
+        (Discrete, "site 'k' cannot be reparameterized"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loss_and_grads(PathwiseELBO(), kind())
+
+
+def test_a_site_outside_the_plate_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(1), 1.0).to_event(1))
+            pyro.sample("x", pyro.distributions.Normal(z, 1.0).to_event(1), obs=x)
+        pyro.sample("all", pyro.distributions.Normal(0.0, 1.0))
+
+    def guide(x):
+        scale = pyro.param("scale", torch.ones(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(x[:, :1], scale).to_event(1))
+        pyro.sample("all", pyro.distributions.Normal(0.0, scale[0]))
+
+    with pytest.raises(ValueError, match="site 'all' is not in the one plate over the data"):
+        PathwiseELBO().loss(model, guide, X)

@@ -144,3 +144,7 @@ def test_refuses_references_that_lead_nowhere(reference, message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         find_program(reference.format(tmp=tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_support_that_depends_on_a_parent_is_held_against_that_parent():
+    check_program(programs.Nested(), torch.randn(40, 5))

@@ -14,7 +14,16 @@ from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 from ppl_vae.runs import Config
 from ppl_vae.training import _Fit
 
-from .programs import Discrete, Explodes, Minimal, TwoLayers, WithDropout
+from .programs import (
+    Discrete,
+    Explodes,
+    LearnedFlow,
+    Minimal,
+    NoisyLayers,
+    Planar,
+    TwoLayers,
+    WithDropout,
+)
 
 TABLE = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6.0)
 DATA = make_data(TABLE)
@@ -223,9 +232,9 @@ def test_clipping_bounds_the_gradient_per_datum():
 
 @pytest.mark.parametrize(("calls", "epochs_kept"), [(4, 0), (15, 1)])
 def test_a_loss_that_is_not_finite_restores_the_last_good_weights(calls, epochs_kept, tmp_path):
-    # Ten steps and one validation make an epoch; before it come three calls to check each split,
+    # Ten steps and one validation make an epoch; before it come five calls to check each split,
     # and one to look for point masses.
-    program = Explodes(calls=calls + 10)
+    program = Explodes(calls=calls + 16)
     start = copy.deepcopy(program.state_dict())
     config = Config("tests.programs:Explodes", {}, {"shape": [5]}, {})
     run = Run.create(tmp_path / "run", config)
@@ -322,6 +331,28 @@ def test_analytic_kl_is_refused_for_a_guide_of_another_order():
     # Pyro's estimator would score 12.6 nats there in the place of 12.2, with a warning at most.
     with pytest.raises(InputError, match="draws z1, z2 and the model z2, z1: the objective"):
         fit(TwoLayers(), DATA, Settings(objective="analytic-kl"), progress=False)
+
+
+@pytest.mark.parametrize("objective", ["stl", "dreg"])
+def test_guides_that_path_gradients_would_mistrain_are_refused(objective):
+    settings = Settings(objective=objective, particles=2, epochs=1)
+    for kind, message in (
+        (LearnedFlow, "auxiliary site 'u': use the objective elbo"),
+        (Planar, "'z' has a flow that cannot be inverted"),
+        (NoisyLayers, "layers such as dropout would change it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(kind(), DATA, settings, progress=False)
+    fit(WithDropout(), DATA, settings, progress=False)  # one site: nothing runs again
+    fit(Planar(), DATA, Settings(epochs=1), progress=False)
+
+
+def test_the_columns_of_a_fit_are_what_one_draw_can_tell(digits):
+    history = fit(small(digits), digits, Settings(epochs=1), progress=False)
+    assert list(history.epochs[0]) == [
+        "epoch", "elbo", "reconstruction", "kl", "elbo_stderr", "loss", "learning_rate",
+        "kl_weight", "seconds",
+    ]  # fmt: skip
 
 
 def test_the_objective_iw_keeps_the_weights_with_the_best_bound(digits):

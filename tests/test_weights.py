@@ -9,23 +9,26 @@ import ppl_vae.weights
 from ppl_vae import InputError, log_terms, log_weights
 from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.program import reading
-from ppl_vae.weights import (
+from ppl_vae.sites import (
     draw_latents,
     is_discrete,
     is_point_mass,
     latent_distributions,
-    reduce_terms,
-    score_latents,
+    supports,
     trace_draws,
 )
+from ppl_vae.weights import reduce_terms, score_latents
 
 from .programs import (
     Deterministic,
     Discrete,
     Flow,
+    Masked,
     Minimal,
+    Nested,
     Scaled,
     TwoLayers,
+    VolumePreserving,
     WithDropout,
 )
 
@@ -102,20 +105,20 @@ def test_dropout_is_off_while_densities_are_read_and_back_on_after():
 
 
 def test_draws_and_seeds_out_of_range_are_refused():
-    with pytest.raises(InputError, match="draws must be at least 1, got 0"):
+    with pytest.raises(InputError, match="draws must be a whole number of at least 1, got 0"):
         log_terms(Minimal(), X, draws=0)
     with pytest.raises(InputError, match="seed must be in 0"):
         log_terms(Minimal(), X, seed=-1)
 
 
 def test_point_masses_are_found():
-    assert is_point_mass(latent_distributions(Autoencoder((5,)), X)[0])
-    assert not is_point_mass(latent_distributions(VAE((5,)), X)[0])
+    assert is_point_mass(*latent_distributions(Autoencoder((5,)), X))
+    assert not is_point_mass(*latent_distributions(VAE((5,)), X))
 
 
 def test_a_delta_that_carries_a_density_is_none():
     program = Flow()
-    assert not is_point_mass(latent_distributions(program, X)[0])
+    assert not is_point_mass(*latent_distributions(program, X))
     terms = log_terms(program, X, draws=20_000)
     # E_q[p(x, z) / q(z)] = p(x) whatever the guide: two of them agree on log p(x).
     plain = log_terms(Flow.without(program), X, draws=20_000, seed=1)
@@ -182,6 +185,23 @@ def test_analytic_kl_is_what_the_draws_average_to():
         assert torch.allclose(exact, exact[0])  # no draw enters
         stderr = terms.kl.std(0) / 4000**0.5
         assert ((terms.kl.mean(0) - exact[0]).abs() < 5 * stderr).all()
+
+
+def test_analytic_kl_is_masked_where_draws_are():
+    terms = log_terms(Masked(), X, draws=4000, analytic=True)
+    stderr = terms.kl.std(0) / 4000**0.5
+    assert ((terms.kl.mean(0) - terms.analytic_kl["z"][0]).abs() <= 5 * stderr).all()
+    assert (terms.analytic_kl["z"][:, 1::2] == 0).all()
+
+
+def test_a_flow_of_constant_volume_is_no_point_mass():
+    assert log_weights(VolumePreserving(), X, draws=3).isfinite().all()
+
+
+def test_supports_that_move_are_refused():
+    assert set(supports(TwoLayers(), X)) == {"z1", "z2"}
+    with pytest.raises(InputError, match="support of the latent site 'z' depends"):
+        supports(Nested(), X)
 
 
 def test_there_is_no_analytic_kl_where_the_guide_has_another_order():
