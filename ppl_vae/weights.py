@@ -174,12 +174,17 @@ def reduce_terms(
     Raises:
         InputError: If ``draws`` is less than 1, or a log density is not finite.
     """
-    parts = []
+    found: dict[Key, Tensor] = {}
     with reading(program, seed):
         for first, terms in _blocks(program, x, draws, on_block, analytic):
             refuse_infinite(terms, first)
-            parts.append(reduce(terms))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            for name, values in reduce(terms).items():
+                # Written into one tensor: thousands of small ones that stay would lie between the
+                # large ones that come and go, and the heap would grow with the number of data.
+                if name not in found:
+                    found[name] = values.new_empty(len(x), *values.shape[1:])
+                found[name][first : first + len(values)] = values
+    return found
 
 
 def log_mean(log_weight: Tensor) -> tuple[Tensor, Tensor]:
