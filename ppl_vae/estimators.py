@@ -64,7 +64,7 @@ def estimate(
     if estimator == "iw":
         return x, score(program, x, draws, seed, on_work)
     if draws < 1:
-        raise InputError(f"draws must be at least 1, got {draws}")
+        raise InputError(f"draws must be a whole number of at least 1, got {draws}")
     cost = _transition_cost(annealing)
 
     def on_block(done: int) -> None:

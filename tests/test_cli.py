@@ -254,7 +254,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(shell, tmp_path, words, message
     ("words", "message"),
     [
         (["evaluate", "none"], "none is no run: it has no config.json"),
-        (["evaluate", "run", "--draws", "0"], "draws must be at least 1"),
+        (["evaluate", "run", "--draws", "0"], "draws must be a whole number of at least 1"),
         (["evaluate", "run", "--model", "autoencoder"], "is missing, broken or not this program's"),
         (["sample", "run", "--count", "0"], "Invalid value for '--count'"),
         (["sample", "run", "--output", "x.jpg"], "x.jpg: output must end in .png or .npy"),
@@ -407,7 +407,10 @@ def test_gradients_as_table_picture_and_json(fitted, tmp_path):
         (["evaluate", "run", "--output", "run/config.nc"], "run/config.json exists, and would be"),
         (["gradients", "run", "--data-points", 9999], "--data-points 9999 are more than the"),
         (["gradients", "run", "--data-points", 0], "--data-points must be at least 1, got 0"),
-        (["evaluate", "run", "--draws", 0, "--estimator", "bdmc"], "draws must be at least 1"),
+        (
+            ["evaluate", "run", "--draws", 0, "--estimator", "bdmc"],
+            "draws must be a whole number of at least 1",
+        ),
         (["evaluate", "run", "--data-points", 0], "--data-points must be at least 1, got 0"),
         (["evaluate", "run", "--data-points", 999], "--data-points 999 are more than the 180 test"),
         (["evaluate", "run", "--chains", 0], "chains must be a whole number of at least 1"),

@@ -65,7 +65,7 @@ def test_annealing_has_nothing_to_compare_with_for_a_point_mass():
 def test_the_same_options_are_refused_before_any_work():
     with pytest.raises(InputError, match="estimator must be one of"):
         estimate("magic", LinearGaussian((5,)), X)
-    with pytest.raises(InputError, match="draws must be at least 1"):
+    with pytest.raises(InputError, match="draws must be a whole number of at least 1"):
         estimate("bdmc", LinearGaussian((5,)), X, draws=0)
 
 
