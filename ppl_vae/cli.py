@@ -162,7 +162,6 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on data it has not seen."""
-    from .annealing import Annealing
     from .composition import build_program, check_arguments, choose_binarization, find_model
     from .console import estimate_with_progress, show
     from .pictures import draw_pictures
@@ -207,7 +206,7 @@ def train(
         _say(f"interrupted: {path} holds the best weights up to here")
         raise typer.Exit(130) from None
     x = dataset.fixed("test", seed)
-    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, Annealing(), seed)
+    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, seed)
     pictures = draw_pictures(program, dataset, history.epochs, run.pictures, seed)
     about = {
         "split": "test",
@@ -266,7 +265,7 @@ def evaluate(
     name = f"{'simulated' if rows is None else split.value}-{estimator.value}.nc"
     file = output_file(output, opened.results, name, ".nc")
     results.refuse_taken(file)
-    x, scores = estimate_with_progress(estimator.value, program, x, draws, annealing, seed)
+    x, scores = estimate_with_progress(estimator.value, program, x, draws, seed, annealing)
     about: dict[str, Any] = {
         "split": "simulated" if rows is None else split.value,
         "estimator": estimator.value,
@@ -311,7 +310,7 @@ def gradients(
     variances: dict[str, dict[str, float]] = {}
     for name, gradient in found.items():
         variances.setdefault(gradient.target, {})[name] = gradient.total_variance
-    write_output(file, x, lambda: gradient_variances(variances))
+    write_output(file, lambda: gradient_variances(variances))
     about = {"split": split.value, "data": len(x), "particles": particles, "repeats": repeats}
     show_gradients(found, {**about, "run": str(run), "output": str(file)}, as_json)
 
@@ -340,7 +339,7 @@ def sample(
     file = output_file(output, opened.pictures, picture_or_array("samples", shape), ".png", ".npy")
     drawn = prior_predictive(program, shape, count, seed)
     values = drawn.x if noise else drawn.mean
-    write_output(file, values, lambda: sample_overview(values, values))
+    write_output(file, lambda: sample_overview(values, values), values)
     show({}, {"run": str(run), "count": count, "output": str(file)}, as_json)
 
 
@@ -370,7 +369,7 @@ def reconstruct(
     )
     x = dataset.fixed(split.value, seed)[:count]
     mean = posterior_predictive(program, x, seed).mean
-    write_output(file, mean, lambda: reconstruction_pairs(x, mean))
+    write_output(file, lambda: reconstruction_pairs(x, mean), mean)
     error = Estimate.of((x - mean).square().flatten(1).sum(1))
     about = {"split": split.value, "run": str(run), "output": str(file)}
     show({"squared_error": error}, about, as_json)

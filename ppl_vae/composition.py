@@ -125,13 +125,13 @@ def choose_data(
     """
     if count is not None and count < 1:
         raise InputError(f"--data-points must be at least 1, got {count}")
-    chosen = count or DATA_POINTS[estimator]
     if estimator == "bdmc":
-        return torch.zeros(chosen or 1, *run.config.data["shape"]), None
+        return torch.zeros(count or DATA_POINTS["bdmc"], *run.config.data["shape"]), None
     data = open_data(run, data_dir)
     rows = getattr(data, split).rows
     if count is not None and count > len(rows):
         raise InputError(
             f"--data-points {count} are more than the {len(rows)} {split} data that there are"
         )
-    return data.fixed(split, seed)[:chosen], rows[:chosen]
+    chosen = slice(count or DATA_POINTS.get(estimator))
+    return data.fixed(split, seed)[chosen], rows[chosen]

@@ -46,10 +46,11 @@ def estimate_with_progress(
     program: Program,
     x: Tensor,
     draws: int,
-    annealing: Annealing,
     seed: int,
+    annealing: Annealing | None = None,
 ) -> tuple[Tensor, Scores]:
     """:func:`ppl_vae.estimators.estimate`, under a progress bar on standard error."""
+    annealing = annealing or Annealing()
     total = work(estimator, len(x), draws, annealing)
     with progress(f"scoring {len(x)} data", total) as advance:
         return estimate(estimator, program, x, draws, annealing, seed, advance)
@@ -125,7 +126,8 @@ def show_gradients(found: dict[str, Gradient], about: dict[str, Any], as_json: b
         name: {
             "target": gradient.target,
             "variance": gradient.total_variance,
-            "signal_to_noise": gradient.signal_to_noise,
+            # JSON has no infinity, which is that of a gradient without variance.
+            "signal_to_noise": gradient.signal_to_noise if gradient.total_variance else None,
             "p_value": None
             if gradient is first[gradient.target]
             else (gradient.agreement(first[gradient.target])),
@@ -143,7 +145,7 @@ def show_gradients(found: dict[str, Gradient], about: dict[str, Any], as_json: b
         table.add_row(
             name,
             f"{row['variance']:.3g}",
-            f"{row['signal_to_noise']:.3g}",
+            "" if row["signal_to_noise"] is None else f"{row['signal_to_noise']:.3g}",
             "" if row["p_value"] is None else f"{row['p_value']:.2g}",
         )
     Console().print(table)
@@ -214,8 +216,8 @@ def picture_or_array(name: str, data_shape: tuple[int, ...]) -> str:
     return f"{name}.png" if is_image(data_shape) else f"{name}.npy"
 
 
-def write_output(file: Path, values: Tensor, draw: Callable[[], Figure]) -> None:
-    """Write values as an array, or a figure of them, whole or not at all.
+def write_output(file: Path, draw: Callable[[], Figure], values: Tensor | None = None) -> None:
+    """Write a figure, or to an ``.npy`` file the values that it shows, whole or not at all.
 
     Raises:
         InputError: If the file cannot be written.
@@ -223,7 +225,7 @@ def write_output(file: Path, values: Tensor, draw: Callable[[], Figure]) -> None
     temporary = file.with_name(f".{file.name}")
     try:
         with temporary.open("wb") as stream:
-            if file.suffix == ".npy":
+            if values is not None and file.suffix == ".npy":
                 np.save(stream, values.numpy())
             else:
                 draw().savefig(stream, dpi=120, format="png")

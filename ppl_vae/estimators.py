@@ -12,8 +12,8 @@ from .program import Program
 
 Estimator = Literal["iw", "ais", "bdmc"]
 
-DATA_POINTS: dict[Estimator, int | None] = {"iw": None, "ais": 100, "bdmc": 50}
-"""How many data each takes if nothing is said; ``None`` for all."""
+DATA_POINTS: dict[Estimator, int] = {"ais": 100, "bdmc": 50}
+"""How many data the costly ones take if nothing is said; the others take all."""
 
 
 def estimate(

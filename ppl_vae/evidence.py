@@ -66,7 +66,7 @@ class Scores:
     analytic_kl: dict[str, Tensor] = field(default_factory=dict)
 
     def estimates(self) -> dict[str, Estimate]:
-        """Means over data of the chain, in nats per datum (``bits_per_dim`` apart)."""
+        """Means over data of the chain, in nats per datum where they are no bits or shares."""
         return {n: Estimate.of(v) for n, v in self.chain.items() if not n.endswith("_error")}
 
     def ledger(self) -> "Ledger":

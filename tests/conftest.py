@@ -1,6 +1,7 @@
 """What all tests share: seeds, an empty parameter store, small data."""
 
 import os
+import sys
 from pathlib import Path
 
 import pyro
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 import ppl_vae
+from ppl_vae import cli
 
+TRAIN = ["train", "--epochs", "2", "--hidden", "16", "--latent-dim", "2"]
 SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -37,3 +40,24 @@ def mnist_dir() -> Path:
     if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         pytest.skip(f"no MNIST in torchvision's layout in {folder}: set PPL_VAE_DATA")
     return folder
+
+
+@pytest.fixture
+def shell(monkeypatch, capsys, tmp_path):
+    """Run a command line in an empty folder; returns exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ppl-vae", *map(str, words)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return exit_.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def fitted(shell):
+    code, _, _ = shell(*TRAIN, "--output", "run")
+    assert code == 0
+    return shell

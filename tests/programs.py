@@ -103,9 +103,11 @@ class Flow(_Variant):
             loc, scale = self.encoder(x).chunk(2, -1)
             base = dist.Normal(loc, scale.exp()).to_event(1)
             u = pyro.sample("u", base, infer={"is_auxiliary": True})
-            z = u + 0.1 * u.tanh()
-            log_det = (1 + 0.1 * (1 - u.tanh().square())).log().sum(-1)
+            z, log_det = self.step(u)
             pyro.sample("z", dist.Delta(z, log_density=-log_det, event_dim=1))
+
+    def step(self, u):
+        return u + 0.1 * u.tanh(), (1 + 0.1 * (1 - u.tanh().square())).log().sum(-1)
 
 
 class LearnedFlow(Flow):
@@ -115,15 +117,15 @@ class LearnedFlow(Flow):
         super().__init__(data_shape)
         self.stretch = nn.Parameter(torch.tensor(0.3))
 
-    def guide(self, x):
-        pyro.module(f"minimal-{id(self)}", self)
-        with pyro.plate("data", len(x)):
-            loc, scale = self.encoder(x).chunk(2, -1)
-            base = dist.Normal(loc, scale.exp()).to_event(1)
-            u = pyro.sample("u", base, infer={"is_auxiliary": True})
-            log_det = (2 * self.stretch).expand(u.shape[:-1])
-            delta = dist.Delta(u * self.stretch.exp(), log_density=-log_det, event_dim=1)
-            pyro.sample("z", delta)
+    def step(self, u):
+        return u * self.stretch.exp(), (2 * self.stretch).expand(u.shape[:-1])
+
+
+class VolumePreserving(Flow):
+    """A flow whose Delta has a density of one."""
+
+    def step(self, u):
+        return u.flip(-1), u.new_zeros(u.shape[:-1])
 
 
 class Planar(Minimal):
@@ -139,18 +141,6 @@ class Planar(Minimal):
             loc, scale = self.encoder(x).chunk(2, -1)
             base = dist.Normal(loc, scale.exp()).to_event(1)
             pyro.sample("z", dist.TransformedDistribution(base, [self.flow]))
-
-
-class VolumePreserving(Flow):
-    """A flow whose Delta has a density of one."""
-
-    def guide(self, x):
-        pyro.module(f"minimal-{id(self)}", self)
-        with pyro.plate("data", len(x)):
-            loc, scale = self.encoder(x).chunk(2, -1)
-            base = dist.Normal(loc, scale.exp()).to_event(1)
-            u = pyro.sample("u", base, infer={"is_auxiliary": True})
-            pyro.sample("z", dist.Delta(u.flip(-1), event_dim=1))
 
 
 class Masked(Minimal):

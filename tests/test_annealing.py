@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ppl_vae import Annealing, InputError, anneal, bidirectional, log_weights
-from ppl_vae.annealing import transitions
+from ppl_vae.annealing import _Path, transitions
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
+from ppl_vae.program import reading
 
 from .programs import (
     Discrete,
@@ -232,3 +233,21 @@ def test_a_single_chain_has_no_error_and_no_warning():
     assert found.error.isnan().all()
     assert found.acceptance.isnan().all()
     assert found.bound.isfinite().all()
+
+
+def test_transitions_leave_the_posterior_as_it_is():
+    program, x = ppca(1)
+    posterior = program.posterior(x)
+    chains = 40_000
+    state = {"z": posterior.sample((chains,))}
+    with reading(program, 0):
+        path = _Path(program, x, Annealing(leapfrog_steps=3), None)
+        # So long a step that many proposals must be refused: those accepted all would spread.
+        step = 1.3 * posterior.covariance_matrix.detach()[0].diagonal().min().sqrt().expand(1)
+        for _ in range(10):
+            state, probability = path.move(state, torch.tensor(1.0), step)
+    assert 0.3 < probability.mean() < 0.9
+    z = state["z"][:, 0]
+    variance = posterior.variance.detach()[0]
+    assert ((z.mean(0) - posterior.mean.detach()[0]).abs() < 4 * (variance / chains).sqrt()).all()
+    assert ((z.var(0) / variance - 1).abs() < 4 * (2 / chains) ** 0.5).all()

@@ -1,0 +1,121 @@
+"""The shell on a fitted run: its evidence and its gradients."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import xarray
+
+import ppl_vae
+
+from .conftest import TRAIN
+
+
+@pytest.mark.parametrize(
+    ("estimator", "words", "n"),
+    [("iw", [], 180), ("ais", ["--data-points", 7], 7), ("bdmc", ["--data-points", 200], 200)],
+)
+def test_evaluate_shows_and_writes_the_whole_chain(fitted, tmp_path, estimator, words, n):
+    words = [*words, "--estimator", estimator, "--draws", 20, "--chains", 2, "--temperatures", 3]
+    code, out, err = fitted("evaluate", "run", *words)
+    assert code == 0, err
+    for word in ("ELBO", "E_q[log p(x|z)]", "closed form", "KL(q(z|x) || p(z|x)), at least"):
+        assert word in out
+    assert ("gap between the two" in out) == (estimator == "bdmc")
+    code, out, _ = fitted("evaluate", "run", *words, "--json")
+    figures = json.loads(out)
+    split = "simulated" if estimator == "bdmc" else "test"
+    assert figures["results"] == [f"run/results/{split}-{estimator}.{s}" for s in ("nc", "json")]
+    written = json.loads((tmp_path / figures["results"][1]).read_text())
+    assert written == {k: v for k, v in figures.items() if k != "results"}
+    assert written["elbo"]["n"] == n
+    with xarray.open_dataset(tmp_path / figures["results"][0]) as dataset:
+        assert dataset.sizes["datum"] == n
+        assert float(dataset["elbo"].mean()) == pytest.approx(figures["elbo"]["mean"])
+        assert dataset.attrs["estimator"] == estimator
+        assert ("row" in dataset) == (estimator != "bdmc")
+
+
+def test_every_option_of_evaluate_reaches_the_estimate(fitted, monkeypatch):
+    seen = {}
+
+    def estimate(estimator, program, x, draws, annealing, seed, on_work):
+        seen.update(estimator=estimator, draws=draws, seed=seed, n=len(x), **asdict(annealing))
+        raise ppl_vae.InputError("seen")
+
+    monkeypatch.setattr("ppl_vae.console.estimate", estimate)
+    given = {
+        "estimator": "ais", "draws": 3, "seed": 5, "chains": 7, "temperatures": 9, "start": "guide",
+    }  # fmt: skip
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    assert fitted("evaluate", "run", *words, "--data-points", 11)[0] == 2
+    assert seen == {**given, "n": 11, "leapfrog_steps": 10}
+
+
+def test_results_go_where_they_are_told(fitted, tmp_path):
+    assert fitted("evaluate", "run", "--output", "found.nc")[0] == 0
+    assert {"found.nc", "found.json"} <= {file.name for file in tmp_path.iterdir()}
+    assert not (tmp_path / "run" / "results").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(fitted, tmp_path):
+    (tmp_path / "run" / "results").write_text("")
+    code, _, err = fitted("evaluate", "run")
+    assert code == 2
+    assert "run/results cannot be made" in err or "run/results is no folder" in err
+
+
+def test_gradients_as_table_picture_and_json(fitted, tmp_path):
+    words = ["gradients", "run", "--repeats", 3, "--data-points", 9, "--particles", 2]
+    code, out, err = fitted(*words)
+    assert code == 0, err
+    for word in ("score function", "sticking the landing", "variance", "p (same mean)"):
+        assert word in out
+    assert (tmp_path / "run" / "pictures" / "gradients.png").stat().st_size > 1000
+    figures = json.loads(fitted(*words, "--json")[1])
+    assert (figures["data"], figures["particles"], figures["repeats"]) == (9, 2, 3)
+    rows = figures["gradients"]
+    assert rows["reparameterized"]["p_value"] is None
+    assert 0 <= rows["doubly reparameterized, K draws"]["p_value"] <= 1
+    assert rows["score function"]["variance"] > rows["reparameterized"]["variance"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "run", "--draws", 0], "draws must be a whole number of at least 1, got 0"),
+        (["evaluate", "run", "--output", "run/config.nc"], "run/config.json exists, and would be"),
+        (["gradients", "run", "--data-points", 9999], "--data-points 9999 are more than the"),
+        (["gradients", "run", "--data-points", 0], "--data-points must be at least 1, got 0"),
+        (
+            ["evaluate", "run", "--draws", 0, "--estimator", "bdmc"],
+            "draws must be a whole number of at least 1",
+        ),
+        (["evaluate", "run", "--data-points", 0], "--data-points must be at least 1, got 0"),
+        (["evaluate", "run", "--data-points", 999], "--data-points 999 are more than the 180 test"),
+        (["evaluate", "run", "--chains", 0], "chains must be a whole number of at least 1"),
+        (["evaluate", "run", "--temperatures", -1], "temperatures must be a whole number"),
+        (["evaluate", "run", "--output", "a.csv"], "a.csv: output must end in .nc"),
+        (["evaluate", "run", "--output", "no/a.nc"], "no is no folder: make it"),
+        (["evaluate", "run", "--seed", -1], "seed must be in 0"),
+        (["gradients", "run", "--particles", 1], "particles must be at least 2, got 1"),
+        (["gradients", "run", "--repeats", 0], "repeats must be at least 2, got 0"),
+        (["gradients", "run", "--output", "a.npy"], "a.npy: output must end in .png"),
+    ],
+)
+def test_bad_input_to_evaluate_and_gradients_gets_one_line(fitted, words, message):
+    code, out, err = fitted(*words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_an_autoencoder_has_no_evidence_but_reconstructions(shell):
+    assert shell(*TRAIN, "--model", "autoencoder", "--output", "run")[0] == 0
+    code, out, _ = shell("evaluate", "run")
+    assert code == 0
+    assert "point mass" in out
+    for words in (["evaluate", "run", "--estimator", "ais"], ["gradients", "run"]):
+        code, _, err = shell(*words)
+        assert code == 2
+        assert "Autoencoder is a point mass" in err
