@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .annealing import Annealing, anneal, bidirectional
     from .data import DataSet, make_data
+    from .diagnosis import Diagnosis, Effort, diagnose
     from .errors import InputError
     from .evidence import Estimate, Ledger, Scores, evaluate, score
     from .gradients import compare_gradients
@@ -31,6 +32,8 @@ __all__ = [
     "Annealing",
     "Config",
     "DataSet",
+    "Diagnosis",
+    "Effort",
     "Estimate",
     "InputError",
     "Ledger",
@@ -44,6 +47,7 @@ __all__ = [
     "check_program",
     "compare_gradients",
     "decode",
+    "diagnose",
     "evaluate",
     "fit",
     "load",
@@ -59,6 +63,7 @@ __all__ = [
 _HOMES = {
     "annealing": ("Annealing", "anneal", "bidirectional"),
     "data": ("DataSet", "make_data"),
+    "diagnosis": ("Diagnosis", "Effort", "diagnose"),
     "errors": ("InputError",),
     "evidence": ("Estimate", "Ledger", "Scores", "evaluate", "score"),
     "gradients": ("compare_gradients",),

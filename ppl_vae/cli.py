@@ -1,11 +1,9 @@
-"""The shell: ``ppl-vae train | evaluate | gradients | sample | reconstruct``.
+"""The shell: ``ppl-vae train | evaluate | diagnose | report | gradients | sample | reconstruct``.
 
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
 import sys
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,79 +12,36 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import InputError
+from .options import (
+    BinarizeChoice,
+    DataDir,
+    Device,
+    EstimatorChoice,
+    JsonFlag,
+    ObjectiveChoice,
+    Output,
+    RunPath,
+    Seed,
+    SplitChoice,
+    StartChoice,
+    Trusted,
+    in_annealing,
+    in_data,
+    in_diagnosis,
+    in_fit,
+    in_model,
+)
 
 TRAIN_DRAWS = 100
 
 app = typer.Typer(
-    help="Variational autoencoders as Pyro programs: fit by SVI, evaluate, generate.",
+    help="Variational autoencoders as Pyro programs: fit by SVI, evaluate, diagnose, generate.",
     epilog="Example: ppl-vae train --data digits --latent-dim 2 --epochs 150 --output runs/digits",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class BinarizeChoice(StrEnum):
-    """How grey values become zeros and ones."""
-
-    auto = "auto"
-    dynamic = "dynamic"
-    fixed = "fixed"
-    none = "none"
-
-
-class SplitChoice(StrEnum):
-    """Part of the data."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
-
-
-class ObjectiveChoice(StrEnum):
-    """What SVI maximizes."""
-
-    elbo = "elbo"
-    analytic_kl = "analytic-kl"
-    stl = "stl"
-    iw = "iw"
-    dreg = "dreg"
-
-
-class EstimatorChoice(StrEnum):
-    """How log p(x) is bounded."""
-
-    iw = "iw"
-    ais = "ais"
-    bdmc = "bdmc"
-
-
-class StartChoice(StrEnum):
-    """Where annealing starts."""
-
-    prior = "prior"
-    guide = "guide"
-
-
-_data = partial(typer.Option, rich_help_panel="Data")
-_model = partial(typer.Option, rich_help_panel="Model")
-_fit = partial(typer.Option, rich_help_panel="Fit")
-_annealing = partial(typer.Option, rich_help_panel="Annealing")
-
-RunPath = Annotated[Path, typer.Argument(help="A run directory, written by `ppl-vae train`.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print figures as JSON, for machines.")]
-Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same bits here.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-DataDir = Annotated[
-    Path | None,
-    _data(help="Where mnist and its kin lie; else $PPL_VAE_DATA, else a cache folder."),
-]
-Output = Annotated[Path | None, typer.Option(help="A .png or .npy file (default: in RUN)")]
-Trusted = Annotated[
-    str | None,
-    typer.Option("--model", help="The run's own model class, if it is not one of ppl_vae's."),
-]
 
 
 def main() -> None:
@@ -105,48 +60,50 @@ def main() -> None:
 def train(
     data: Annotated[
         str,
-        _data(
+        in_data(
             help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv or .parquet file; "
             "or a folder of images."
         ),
     ] = "digits",
     data_dir: DataDir = None,
     binarize: Annotated[
-        BinarizeChoice, _data(help="auto: dynamic where a named set meets a Bernoulli likelihood.")
+        BinarizeChoice,
+        in_data(help="auto: dynamic where a named set meets a Bernoulli likelihood."),
     ] = BinarizeChoice.auto,
     model: Annotated[
-        str, _model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class.")
+        str,
+        in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
     ] = "vae",
-    latent_dim: Annotated[int | None, _model(help="Latent variables (vae: 50).")] = None,
-    hidden: Annotated[str | None, _model(help="Widths of layers (vae: 500,500).")] = None,
+    latent_dim: Annotated[int | None, in_model(help="Latent variables (vae: 50).")] = None,
+    hidden: Annotated[str | None, in_model(help="Widths of layers (vae: 500,500).")] = None,
     channels: Annotated[
-        str | None, _model(help="Channels of convolutions, like 32,64 (vae: none).")
+        str | None, in_model(help="Channels of convolutions, like 32,64 (vae: none).")
     ] = None,
     activation: Annotated[
-        str | None, _model(help="silu (vae), tanh or relu, between layers.")
+        str | None, in_model(help="silu (vae), tanh or relu, between layers.")
     ] = None,
     likelihood: Annotated[
-        str | None, _model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
+        str | None, in_model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
     ] = None,
     likelihood_scale: Annotated[
-        float | None, _model(help="Scale of gaussian or laplace, fixed (vae: learned).")
+        float | None, in_model(help="Scale of gaussian or laplace, fixed (vae: learned).")
     ] = None,
-    epochs: Annotated[int, _fit(help="Passes over the data, at most.")] = 20,
-    batch_size: Annotated[int, _fit(help="Data in a step.")] = 128,
-    learning_rate: Annotated[float, _fit(help="Adam's highest rate.")] = 2e-3,
-    warmup_epochs: Annotated[float, _fit(help="Epochs for the rate to rise.")] = 1.0,
+    epochs: Annotated[int, in_fit(help="Passes over the data, at most.")] = 20,
+    batch_size: Annotated[int, in_fit(help="Data in a step.")] = 128,
+    learning_rate: Annotated[float, in_fit(help="Adam's highest rate.")] = 2e-3,
+    warmup_epochs: Annotated[float, in_fit(help="Epochs for the rate to rise.")] = 1.0,
     objective: Annotated[
         ObjectiveChoice,
-        _fit(help="ELBO; with analytic KL; sticking the landing; importance-weighted; its DReG."),
+        in_fit(help="ELBO; with analytic KL; sticking the landing; importance-weighted; its DReG."),
     ] = ObjectiveChoice.elbo,
-    particles: Annotated[int, _fit(help="Draws for each datum and step.")] = 1,
-    kl_warmup_epochs: Annotated[float, _fit(help="Epochs for the KL's weight to rise.")] = 0.0,
-    free_bits: Annotated[float, _fit(help="Unpunished KL, nats per latent site.")] = 0.0,
+    particles: Annotated[int, in_fit(help="Draws for each datum and step.")] = 1,
+    kl_warmup_epochs: Annotated[float, in_fit(help="Epochs for the KL's weight to rise.")] = 0.0,
+    free_bits: Annotated[float, in_fit(help="Unpunished KL, nats per latent site.")] = 0.0,
     clip_norm: Annotated[
-        float | None, _fit(help="Bound on the gradient's norm, nats per datum.")
+        float | None, in_fit(help="Bound on the gradient's norm, nats per datum.")
     ] = None,
     patience: Annotated[
-        int | None, _fit(help="Stop after this many epochs without a better validation ELBO.")
+        int | None, in_fit(help="Stop after this many epochs without a better validation ELBO.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -237,11 +194,11 @@ def evaluate(
         int | None,
         typer.Option(help="Score so many data, the first (iw: all, ais: 100, bdmc: 50)."),
     ] = None,
-    chains: Annotated[int, _annealing(help="Chains for each datum.")] = 16,
-    temperatures: Annotated[int, _annealing(help="Steps from start to posterior.")] = 500,
+    chains: Annotated[int, in_annealing(help="Chains for each datum.")] = 16,
+    temperatures: Annotated[int, in_annealing(help="Steps from start to posterior.")] = 500,
     start: Annotated[
         StartChoice,
-        _annealing(help="Anneal from the prior, or from q(z|x), which takes fewer temperatures."),
+        in_annealing(help="Anneal from the prior, or from q(z|x), which takes fewer temperatures."),
     ] = StartChoice.prior,
     split: Annotated[SplitChoice, typer.Option(help="Data to score.")] = SplitChoice.test,
     output: Annotated[
@@ -278,6 +235,56 @@ def evaluate(
     summary = results.as_json(figures, about, ledger)
     files = results.write_results(file, results.as_dataset(scores, rows, about), summary)
     show(figures, {**about, "results": [str(file) for file in files]}, as_json, ledger)
+
+
+@app.command(
+    epilog="Example: ppl-vae diagnose runs/mnist"
+    "\n\nExample: ppl-vae diagnose runs/mnist --data-points 10000 --json"
+)
+def diagnose(
+    run: RunPath,
+    data_points: Annotated[int, in_diagnosis(help="Held-out data, the first.")] = 1000,
+    draws: Annotated[int, in_diagnosis(help="Draws from q(z|x) for each datum.")] = 1000,
+    simulations: Annotated[int, in_diagnosis(help="Data to simulate for calibration.")] = 1000,
+    gap_points: Annotated[int, in_diagnosis(help="Data whose gap is decomposed.")] = 200,
+    nuts_points: Annotated[int, in_diagnosis(help="Data given to NUTS.")] = 8,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    model: Trusted = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask whether q(z|x) deserves belief: a verdict for each of six questions, and a report."""
+    from .composition import open_data, open_program
+    from .console import diagnose_with_progress, show_verdicts
+    from .diagnosis import Effort, write_diagnosis
+    from .report import REPORT, write_report
+
+    effort = Effort(data_points, draws, simulations, gap_points, nuts_points)
+    opened, program = open_program(run, model, device)
+    found = diagnose_with_progress(program, open_data(opened, data_dir), effort, seed)
+    files = write_diagnosis(opened.results, found)
+    write_report(run / REPORT, found, opened)
+    show_verdicts(found, {"results": [str(f) for f in files], "report": str(run / REPORT)}, as_json)
+
+
+@app.command(epilog="Example: ppl-vae report runs/mnist --output mnist.html")
+def report(
+    run: RunPath,
+    output: Annotated[
+        Path | None, typer.Option(help="An .html file (default: report.html in RUN).")
+    ] = None,
+) -> None:
+    """Write what ppl-vae diagnose found as one self-contained page."""
+    from .console import output_file, show
+    from .diagnosis import read_diagnosis
+    from .report import REPORT, write_report
+    from .runs import Run
+
+    opened = Run.open(run)
+    file = output_file(output, run, REPORT, ".html")
+    write_report(file, read_diagnosis(opened.results), opened)
+    show({}, {"report": str(file)}, as_json=False)
 
 
 @app.command(epilog="Example: ppl-vae gradients runs/mnist --particles 5 --repeats 500")

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from . import results
 from .annealing import Annealing
+from .data import DataSet
+from .diagnosis import Diagnosis, Effort, diagnose
 from .errors import InputError
 from .estimators import Estimator, estimate, work
 from .evidence import Estimate, Ledger, Scores
@@ -38,6 +40,7 @@ TITLES = {
     "acceptance": "(share of trajectories accepted)",
     "squared_error": "squared error",
 }
+STYLES = {"pass": "green", "caution": "yellow", "fail": "bold red", "cannot say": "dim"}
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 
 
@@ -57,15 +60,15 @@ def estimate_with_progress(
 
 
 @contextmanager
-def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(text: str, total: float) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error, gone when it is done, and absent where nobody looks.
 
     Yields:
-        What to call with the work done.
+        What to call with the work done, and perhaps with another text.
     """
     console = Console(stderr=True)
     with Progress(
-        TextColumn(text),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
@@ -73,8 +76,12 @@ def progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.advance(task, done)
+        task = bar.add_task(text, total=total)
+
+        def advance(done: float, text: str | None = None) -> None:
+            bar.update(task, advance=done, description=text)
+
+        yield advance
 
 
 def show(
@@ -149,6 +156,49 @@ def show_gradients(found: dict[str, Gradient], about: dict[str, Any], as_json: b
             "" if row["p_value"] is None else f"{row['p_value']:.2g}",
         )
     Console().print(table)
+    show({}, about, as_json=False)
+
+
+def diagnose_with_progress(program: Program, data: DataSet, effort: Effort, seed: int) -> Diagnosis:
+    """:func:`ppl_vae.diagnose`, under a progress bar on standard error."""
+    with progress("diagnosing", 1.0) as advance:
+        return diagnose(
+            program,
+            data,
+            effort,
+            seed,
+            lambda question, done: advance(done, f"diagnosing: {question}"),
+        )
+
+
+def show_verdicts(diagnosis: Diagnosis, about: dict[str, Any], as_json: bool) -> None:
+    """Print the verdicts of a diagnosis, on standard output.
+
+    Arguments:
+        diagnosis: What :func:`ppl_vae.diagnose` found.
+        about: Files and the like.
+        as_json: Whether to print one JSON object instead of a table.
+    """
+    console = Console()
+    if as_json:
+        console.print_json(data={**diagnosis.as_dict(), **about})
+        return
+    table = Table(show_lines=True)
+    table.add_column("question", ratio=2)
+    table.add_column("verdict")
+    table.add_column("figure", justify="right")
+    table.add_column("what it means, and what to try next", ratio=5)
+    for verdict in diagnosis.verdicts.values():
+        words = escape(verdict.meaning)
+        if verdict.remedy:
+            words += f"\n[italic]Try:[/] {escape(verdict.remedy)}"
+        table.add_row(
+            verdict.question,
+            f"[{STYLES[verdict.grade]}]{verdict.grade}[/]",
+            verdict.figure_text,
+            words,
+        )
+    console.print(table)
     show({}, about, as_json=False)
 
 

@@ -205,6 +205,12 @@ def log_mean(log_weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, ((log_weight - mean).exp().var(0) / count).sqrt()
 
 
+def rows_at_once(program: Program, x: Tensor) -> int:
+    """How many draws x data may be in flight, by the width of the widest layer."""
+    layers = [parameter.shape[0] for parameter in program.parameters() if parameter.dim()]
+    return max(1, BLOCK_ELEMENTS // max([1, x[0].numel(), *layers]))
+
+
 def refuse_infinite(terms: Terms, first: int = 0) -> None:
     """Refuse weights that are infinite or NaN.
 
@@ -224,8 +230,28 @@ def refuse_infinite(terms: Terms, first: int = 0) -> None:
                 )
 
 
+def score_traces(guide: Any, model: Any, shape: tuple[int, int], analytic: bool = False) -> Terms:
+    """The log densities that traces of guide and model hold, on the CPU.
+
+    Arguments:
+        guide: The guide's trace, as :func:`ppl_vae.sites.trace_draws` gives it.
+        model: The model's, at the same draws.
+        shape: Draws and data, (S, N).
+        analytic: Whether the KL of each latent site is computed in closed form too.
+    """
+    p, q = (
+        {site: log_prob.cpu() for site, log_prob in _densities(trace, shape).items()}
+        for trace in (model, guide)
+    )
+    return Terms(p, q, _analytic_kl(guide, model, shape) if analytic else {})
+
+
 def score_latents(
-    program: Program, batch: Tensor, latents: dict[str, Tensor], with_guide: bool
+    program: Program,
+    batch: Tensor,
+    latents: dict[str, Tensor],
+    with_guide: bool,
+    with_model: bool = True,
 ) -> Terms:
     r"""Score given latents, differentiable by them.
 
@@ -233,19 +259,19 @@ def score_latents(
         program: The program; see :class:`ppl_vae.Program`.
         batch: Data of shape (N, \*data_shape), on the program's device and of its type.
         latents: A value for every latent site, each of shape (S, N, \*event shape).
-        with_guide: Whether the guide scores them too.
+        with_guide: Whether the guide scores them.
+        with_model: Whether the model does.
 
     Returns:
-        The log densities, on the program's device; none for the guide where it is left out.
+        The log densities, on the program's device; none of what is left out.
     """
     shape = (len(next(iter(latents.values()))), len(batch))
+    densities = []
     with pyro.plate("_draws", shape[0], dim=-2):
-        model = poutine.trace(poutine.condition(program.model, data=latents)).get_trace(batch)
-        guide = poutine.Trace()
-        if with_guide:
-            run = poutine.condition(program.guide, data=latents)
-            guide = poutine.trace(run).get_trace(batch)
-    return Terms(_densities(model, shape), _densities(guide, shape))
+        for run, wanted in ((program.model, with_model), (program.guide, with_guide)):
+            scored = poutine.trace(poutine.condition(run, data=latents)) if wanted else None
+            densities.append(_densities(scored.get_trace(batch), shape) if scored else {})
+    return Terms(*densities)
 
 
 def _blocks(
@@ -258,8 +284,7 @@ def _blocks(
     """All draws of some data at a time, with the index of the first datum."""
     if not isinstance(draws, Integral) or draws < 1:
         raise InputError(f"draws must be a whole number of at least 1, got {draws}")
-    layers = [parameter.shape[0] for parameter in program.parameters() if parameter.dim()]
-    rows = max(1, BLOCK_ELEMENTS // max([1, x[0].numel(), *layers]))  # draws x data at once
+    rows = rows_at_once(program, x)
     data_step = max(1, rows // draws)
     for start in range(0, len(x), data_step):
         batch = x[start : start + data_step].to(device_of(program), dtype_of(program))
@@ -267,18 +292,10 @@ def _blocks(
         for first in range(0, draws, rows):
             count = min(rows, draws - first)
             traces = trace_draws(program, batch, count)
-            parts.append(_score(*traces, (count, len(batch)), analytic))
+            parts.append(score_traces(*traces, (count, len(batch)), analytic))
             if on_block is not None:
                 on_block(count * len(batch))
         yield start, _concatenate(parts, dim=0)
-
-
-def _score(guide: Any, model: Any, shape: tuple[int, int], analytic: bool) -> Terms:
-    p, q = (
-        {site: log_prob.cpu() for site, log_prob in _densities(trace, shape).items()}
-        for trace in (model, guide)
-    )
-    return Terms(p, q, _analytic_kl(guide, model, shape) if analytic else {})
 
 
 def _densities(trace: Any, shape: tuple[int, int]) -> dict[str, Tensor]:

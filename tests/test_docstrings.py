@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = [
     module.name
     for package in (ppl_vae, ppl_vae.models)
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if not module.name.endswith(("__main__", ".models"))
 ] + ["ppl_vae", "ppl_vae.models"]
 

@@ -11,43 +11,65 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("ppl_vae/**/*.py"), *ROOT.glob("models/*.py")])
 # Each file may import from the lines above its own.
 LAYERS = [
-    {"errors"},
-    {"runtime"},
+    {"errors", "options"},
+    {"runtime", "arviz_io"},
     {"program", "data"},
     {"sites", "sources", "pathwise"},
     {"weights"},
     {"evidence", "objectives", "predict", "runs"},
     {"training", "annealing", "gradients", "results", "plots"},
     {"pictures", "estimators"},
+    {"diagnostics.answers", "diagnostics.uniformity", "diagnostics.latents", "diagnostics.refined"},
+    {
+        *("diagnostics.coverage", "diagnostics.calibration", "diagnostics.gaps"),
+        *("diagnostics.reference", "diagnostics.collapse", "diagnostics.generation"),
+        "diagnostics.groups",
+    },
+    {"diagnosis", "diagnostic_plots"},
+    {"report"},
     {"composition", "console"},
     {"cli"},
     {"__main__"},
 ]
 
 
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT / "ppl_vae").with_suffix("").parts)
+
+
 def imports(file: Path) -> set[str]:
+    """What a file imports; of this package, the names of files with a dot in front."""
     found = set()
+    above = name_of(file).split(".")[:-1] if file.is_relative_to(ROOT / "ppl_vae") else []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            prefix = "." * node.level + (node.module or "")
-            names = [alias.name for alias in node.names]
-            found |= {f".{n}" for n in names} if prefix == "." else {prefix}
+            package = above[: len(above) + 1 - node.level] if node.level else []
+            if node.level and not node.module:
+                found |= {"." + ".".join([*package, alias.name]) for alias in node.names}
+            else:
+                found.add("." * bool(node.level) + ".".join([*package, node.module]))
     return found
 
 
 def test_every_file_has_a_layer():
-    assert {f.stem for f in ROOT.glob("ppl_vae/*.py")} == set().union(*LAYERS, {"__init__"})
+    files = {name_of(file) for file in ROOT.glob("ppl_vae/**/*.py")}
+    assert {name for name in files if not name.endswith("__init__")} == set().union(*LAYERS)
 
 
 @pytest.mark.parametrize("layer", range(len(LAYERS)))
 def test_imports_run_one_way(layer):
     below = set().union(*LAYERS[:layer])
     for name in LAYERS[layer]:
-        inside = {i[1:] for i in imports(ROOT / "ppl_vae" / f"{name}.py") if i.startswith(".")}
+        file = ROOT / "ppl_vae" / f"{name.replace('.', '/')}.py"
+        inside = {i[1:] for i in imports(file) if i.startswith(".")}
         allowed = below | ({"models"} if name == "composition" else set())
         assert inside <= allowed, f"{name} imports {inside - allowed}"
+
+
+def test_one_file_faces_arviz():
+    assert [name_of(file) for file in FILES if "arviz" in imports(file)] == ["arviz_io"]
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("models/*.py")), ids=lambda f: f.stem)
@@ -81,7 +103,7 @@ before = state()
 import ppl_vae, ppl_vae.models
 for name in ppl_vae.__all__:
     getattr(ppl_vae, name)
-import ppl_vae.composition, ppl_vae.console, ppl_vae.pictures
+import ppl_vae.composition, ppl_vae.console, ppl_vae.pictures, ppl_vae.report
 assert state() == before
 assert os.listdir() == []
 """

@@ -1,0 +1,125 @@
+"""Everything that ArviZ does here: its statistics, and its InferenceData in memory and on disk."""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import xarray
+
+from .errors import InputError, first_line
+
+CONSTANT = 1e-3  # nats; weights within 0.1 % of each other have no tail, only rounding
+
+
+def load_arviz() -> ModuleType:
+    """ArviZ, without the notice of its next major version that it shows at import."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "\nArviZ is undergoing", FutureWarning)
+        import arviz
+    return arviz
+
+
+def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Pareto k-hat and effective sample size of importance weights, datum by datum.
+
+    The generalized Pareto distribution is fitted to the :math:`3 \sqrt S` largest weights (Vehtari
+    et al. 2024, section 3); the effective sample size is :math:`1 / \sum_s \tilde w_s^2` of the
+    smoothed and normalized weights.
+
+    Arguments:
+        log_weight: Of shape (N data, S draws), in nats.
+
+    Returns:
+        Two arrays of shape (N,). Weights that agree within rounding have no tail to fit: their k is
+        0, as that of an exponential tail, and their effective sample size is S.
+
+    Example:
+        >>> k, ess = pareto_k(np.random.default_rng(0).normal(size=(3, 1000)))
+        >>> k.shape, bool((k < 0.7).all()), pareto_k(np.zeros((1, 500)))[1]
+        ((3,), True, array([500.]))
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):  # where a tail is all but constant
+        smoothed, k = load_arviz().psislw(log_weight)
+    constant = np.ptp(log_weight, axis=1) < CONSTANT
+    ess = 1 / np.exp(2 * smoothed).sum(1)
+    return np.where(constant, 0.0, np.nan_to_num(k, nan=np.inf)), np.where(
+        constant, float(log_weight.shape[1]), ess
+    )
+
+
+def pareto_k_threshold(draws: int) -> float:
+    """The k-hat below which S draws are enough: min(1 - 1 / log10 S, 0.7) (Vehtari et al. 2024).
+
+    Example:
+        >>> [round(pareto_k_threshold(draws), 2) for draws in (100, 1000, 10000)]
+        [0.5, 0.67, 0.7]
+    """
+    return min(1 - 1 / math.log10(draws), 0.7)
+
+
+def chain_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
+    """R-hat and effective sample sizes of Markov chains (Vehtari et al. 2021).
+
+    Arguments:
+        values: Of shape (chains, draws, N, L).
+
+    Returns:
+        ``r_hat``, rank-normalized and split, and the effective sample sizes of mean and standard
+        deviation, ``ess_mean`` and ``ess_sd``; each of shape (N, L).
+    """
+    arviz = load_arviz()
+    dataset = xarray.Dataset({"z": (("chain", "draw", "datum", "latent"), values)})
+    return {
+        "r_hat": arviz.rhat(dataset)["z"].values,
+        "ess_mean": arviz.ess(dataset, method="mean")["z"].values,
+        "ess_sd": arviz.ess(dataset, method="sd")["z"].values,
+    }
+
+
+def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any]) -> Any:
+    """An ``arviz.InferenceData`` of named groups, ArviZ's own and others.
+
+    Arguments:
+        groups: Data sets by the name of their group.
+        about: What the whole is about, as attributes.
+    """
+    plain = {name: "" if value is None else value for name, value in about.items()}
+    return load_arviz().InferenceData(attrs=plain, **groups)
+
+
+def write_inference_data(file: Path, inference_data: Any) -> None:
+    """Write netCDF, whole or not at all.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    temporary = file.with_name(f".{file.name}")
+    try:
+        inference_data.to_netcdf(str(temporary), engine="h5netcdf", compress=True)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_inference_data(file: Path) -> Any:
+    """Read netCDF that :func:`write_inference_data` wrote, into memory.
+
+    Raises:
+        InputError: If it is not there, or is no such file.
+    """
+    if not file.is_file():
+        raise InputError(f"{file} is not there: make it with ppl-vae diagnose")
+    try:
+        read = load_arviz().from_netcdf(str(file), engine="h5netcdf")
+        return read.map(lambda group: group.load(), inplace=False)
+    except Exception as error:  # whatever a broken file makes the reader raise
+        raise InputError(
+            f"{file} is no InferenceData ({first_line(error)}): run ppl-vae diagnose again"
+        ) from None

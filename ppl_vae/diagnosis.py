@@ -1,0 +1,286 @@
+"""Diagnose a program: every question asked, answered by a verdict, and kept as InferenceData."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+from torch import Tensor, nn
+
+from . import arviz_io
+from .data import DataSet
+from .diagnostics.answers import Answer, Verdict, Work, variable
+from .diagnostics.calibration import QUESTION as CALIBRATION
+from .diagnostics.calibration import ask_calibration
+from .diagnostics.collapse import QUESTION as COLLAPSE
+from .diagnostics.collapse import ask_collapse
+from .diagnostics.coverage import QUESTION as COVERAGE
+from .diagnostics.coverage import ask_coverage
+from .diagnostics.gaps import QUESTION as GAPS
+from .diagnostics.gaps import ask_gaps
+from .diagnostics.generation import QUESTION as GENERATION
+from .diagnostics.generation import ask_generation
+from .diagnostics.groups import shown_groups
+from .diagnostics.reference import QUESTION as REFERENCE
+from .diagnostics.reference import ask_reference
+from .errors import InputError, first_line
+from .program import Program
+from .runtime import check_seed, derived_seed
+
+RESULT = "diagnosis.nc"
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a diagnosis may take.
+
+    Attributes:
+        data_points: Held-out data, the first, for coverage, collapse and generation.
+        draws: Draws from the guide for each datum.
+        simulations: Data to simulate for calibration.
+        gap_points: Data whose gap is decomposed, the first.
+        nuts_points: Data given to NUTS, the first.
+
+    Raises:
+        InputError: If one is less than 1.
+    """
+
+    data_points: int = 1000
+    draws: int = 1000
+    simulations: int = 1000
+    gap_points: int = 200
+    nuts_points: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answers.
+
+    Attributes:
+        verdicts: One for each question: ``coverage``, ``calibration``, ``gaps``, ``reference``,
+            ``collapse``, ``generation``.
+        inference_data: ``arviz.InferenceData`` with what they rest on: ArviZ's own groups for some
+            of the data, ``diagnostics`` per datum, and a group for each question.
+        about: Seed, effort and the like.
+    """
+
+    verdicts: Mapping[str, Verdict]
+    inference_data: Any
+    about: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Verdicts and what they are about, as plain data for JSON."""
+        return {**self.about, "verdicts": {k: v.as_dict() for k, v in self.verdicts.items()}}
+
+    def __str__(self) -> str:
+        lines = [f"{v.grade.upper():10}  {v.question} {v.meaning}" for v in self.verdicts.values()]
+        return "\n".join(lines)
+
+
+def diagnose(
+    program: Program,
+    data: DataSet,
+    effort: Effort | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Diagnosis:
+    """Ask whether q(z|x) deserves belief, on data that the fit has not seen.
+
+    Six questions, each answered by itself: where one has no answer, its verdict is ``"cannot say"``
+    with the reason, and the others go on.
+
+    Arguments:
+        program: The fitted program; see :class:`ppl_vae.Program`.
+        data: What it was fitted to; its test split is held out, its training split is used to
+            recognize copies.
+        effort: How much work it may take.
+        seed: Seed of everything random.
+        on_progress: Called with the question at work and the share of all work just done.
+
+    Raises:
+        InputError: If ``program`` is no program, or ``data`` no :class:`ppl_vae.DataSet`.
+
+    Example:
+        >>> import torch
+        >>> from ppl_vae import make_data
+        >>> from ppl_vae.models import LinearGaussian
+        >>> torch.manual_seed(0)
+        <...>
+        >>> ppca = LinearGaussian((5,))
+        >>> ppca.set_exact_guide()
+        >>> data = make_data(ppca.model(size=1000).detach())
+        >>> diagnosis = diagnose(ppca, data, Effort(draws=200, simulations=200, nuts_points=2))
+        >>> diagnosis.verdicts["coverage"].grade, diagnosis.verdicts["calibration"].grade
+        ('pass', 'pass')
+    """
+    if not isinstance(program, nn.Module) or not isinstance(program, Program):
+        raise InputError(f"{type(program).__name__} is no program: see ppl_vae.Program")
+    if not isinstance(data, DataSet):
+        raise InputError("data must be a DataSet: make one of arrays with ppl_vae.make_data")
+    effort, seed = effort or Effort(), check_seed(seed)
+    x = data.fixed("test", seed)[: effort.data_points]
+    questions = _questions(program, data, x, effort, seed)
+    total = sum(cost for _, _, cost in questions.values())
+    answers = {}
+    for key, (question, ask, cost) in questions.items():
+
+        def on_work(done: float, key: str = key, cost: float = cost) -> None:
+            if on_progress is not None:
+                on_progress(key, done * cost / total)
+
+        on_work(0.0)
+        answers[key] = _answer(question, ask, on_work)
+    groups = _groups(answers, data, len(x))
+    groups |= shown_groups(program, x, derived_seed(seed, "shown"), groups.get("diagnostics"))
+    about = {
+        "program": type(program).__name__,
+        "data": data.source,
+        "seed": seed,
+        "held_out": len(x),
+        **asdict(effort),
+    }
+    verdicts = {key: answer.verdict for key, answer in answers.items()}
+    return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
+
+
+def _questions(
+    program: Program, data: DataSet, x: Tensor, effort: Effort, seed: int
+) -> dict[str, tuple[str, Callable[..., Answer], float]]:
+    """Question, how it is asked, and its cost in runs of the model for one draw of one datum."""
+    seeds = partial(derived_seed, seed)
+    gaps, nuts = x[: effort.gap_points], x[: effort.nuts_points]
+    n, draws = len(x), effort.draws
+    return {
+        "coverage": (
+            COVERAGE,
+            lambda on_work: ask_coverage(
+                program, x, draws, seeds("coverage"), on_work, data.test.rows
+            ),
+            n * draws,
+        ),
+        "calibration": (
+            CALIBRATION,
+            lambda on_work: ask_calibration(
+                program, tuple(x.shape[1:]), effort.simulations, seeds("calibration"), on_work
+            ),
+            effort.simulations * 100,
+        ),
+        "gaps": (
+            GAPS,
+            lambda on_work: ask_gaps(program, gaps, draws, seeds("gaps"), on_work),
+            len(gaps) * (6000 + 2 * draws),
+        ),
+        "reference": (
+            REFERENCE,
+            lambda on_work: ask_reference(program, nuts, seeds("reference"), on_work),
+            1e6 + 1e5 * len(nuts),
+        ),
+        "collapse": (
+            COLLAPSE,
+            lambda on_work: ask_collapse(program, x, seeds("collapse"), on_work),
+            300 * n,
+        ),
+        "generation": (
+            GENERATION,
+            lambda on_work: ask_generation(
+                program, data.fixed("train", seed), x, seeds("generation"), on_work
+            ),
+            5 * len(data.train) + 20 * n,
+        ),
+    }
+
+
+def _answer(question: str, ask: Callable[[Work], Answer], on_work: Work) -> Answer:
+    """Ask, and turn what stands in the way into a verdict."""
+    done = 0.0
+
+    def count(part: float) -> None:
+        nonlocal done
+        done += part
+        on_work(part)
+
+    try:
+        return ask(count)
+    except InputError as error:
+        return Answer(Verdict(question, "cannot say", str(error)))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        # What users' own code, or a library below, says of a program that nobody thought of.
+        reason = f"it met {type(error).__name__}: {first_line(error)}"
+        return Answer(Verdict(question, "cannot say", reason))
+    finally:
+        on_work(max(0.0, 1.0 - done))
+
+
+def _groups(answers: Mapping[str, Answer], data: DataSet, count: int) -> dict[str, xarray.Dataset]:
+    """The groups of all answers; what there is for each datum comes together in one."""
+    groups = {name: group for answer in answers.values() for name, group in answer.groups.items()}
+    per_datum = groups.pop("diagnostics", xarray.Dataset())
+    per_datum = per_datum.assign_coords(datum=np.arange(count))
+    if "gaps" in groups:
+        groups["gaps"] = groups["gaps"].assign_coords(
+            datum=np.arange(groups["gaps"].sizes["datum"])
+        )
+        of_all = groups["gaps"][["refined_elbo", "approximation_gap", "amortization_gap"]]
+        per_datum = per_datum.merge(of_all.reindex(datum=per_datum["datum"]))
+    per_datum["row"] = variable(
+        "datum", data.test.rows[:count], "where the datum stood in its array"
+    )
+    if data.test.labels is not None:
+        per_datum["label"] = variable("datum", data.test.labels[:count], "class index")
+        per_datum.attrs["label_names"] = list(data.label_names)
+    return {**groups, "diagnostics": per_datum}
+
+
+def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> list[Path]:
+    """Write ``diagnosis.nc`` (InferenceData) and ``diagnosis.json`` (verdicts) into a folder.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: If they cannot be written.
+    """
+    file = folder / RESULT
+    beside = file.with_suffix(".json")
+    temporary = beside.with_name(f".{beside.name}")
+    try:
+        folder.mkdir(exist_ok=True)
+        temporary.write_text(json.dumps(diagnosis.as_dict(), indent=2) + "\n", encoding="utf-8")
+        arviz_io.write_inference_data(file, diagnosis.inference_data)
+        os.replace(temporary, beside)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return [file, beside]
+
+
+def read_diagnosis(folder: Path) -> Diagnosis:
+    """Read what :func:`write_diagnosis` wrote.
+
+    Raises:
+        InputError: If it is not there, or is broken.
+    """
+    file = folder / RESULT
+    inference_data = arviz_io.read_inference_data(file)
+    beside = file.with_suffix(".json")
+    try:
+        about = json.loads(beside.read_text(encoding="utf-8"))
+        verdicts = {key: Verdict(**fields) for key, fields in about.pop("verdicts").items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{beside} is missing or broken ({first_line(error)}): run ppl-vae diagnose again"
+        ) from None
+    return Diagnosis(verdicts, inference_data, about)

@@ -1,0 +1,140 @@
+"""What a question is answered with: a verdict, and labelled arrays."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray
+from torch import Tensor
+
+Grade = Literal["pass", "caution", "fail", "cannot say"]
+GRADES: tuple[Grade, ...] = get_args(Grade)
+
+Z = 3.0  # standard errors above a threshold before a figure counts as above it: p = 0.0013
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a figure says about one question.
+
+    Attributes:
+        question: What was asked.
+        grade: ``"pass"``, ``"caution"``, ``"fail"`` or ``"cannot say"``.
+        meaning: What the answer means, or why there is none, in one plain sentence.
+        figure: What was measured.
+        value: The figure; ``None`` where there is none.
+        error: Its standard error.
+        unit: Its unit.
+        threshold: Where caution and failure begin.
+        source: Where figure and threshold come from.
+        remedy: What to try next; empty for a pass.
+    """
+
+    question: str
+    grade: Grade
+    meaning: str
+    figure: str = ""
+    value: float | None = None
+    error: float | None = None
+    unit: str = ""
+    threshold: str = ""
+    source: str = ""
+    remedy: str = ""
+
+    @property
+    def figure_text(self) -> str:
+        """The figure with its error, in digits that the error leaves; empty where there is none.
+
+        Example:
+            >>> Verdict("?", "pass", "...", value=0.12345, error=0.0123).figure_text
+            '0.123 ± 0.012'
+        """
+        if self.value is None:
+            return ""
+        if not self.error:
+            return f"{self.value:g} {self.unit}"
+        digits = max(0, min(4, 1 - math.floor(math.log10(self.error))))
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, for JSON."""
+        found = asdict(self)
+        for name in ("value", "error"):  # JSON has no NaN
+            if found[name] is not None and not math.isfinite(found[name]):
+                found[name] = None
+        return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verdict, and what it rests on.
+
+    Attributes:
+        verdict: The verdict.
+        groups: Labelled arrays by the name of their group; every array has the attributes
+            ``long_name`` and ``units``.
+    """
+
+    verdict: Verdict
+    groups: Mapping[str, xarray.Dataset] = field(default_factory=dict)
+
+
+def grade(value: float, error: float, caution: float, fail: float) -> Grade:
+    """Grade a figure that is the better the smaller it is.
+
+    It is above a threshold if it is so by three standard errors, so that chance alone moves it
+    across with a probability of 0.0013 at the most.
+
+    Arguments:
+        value: The figure.
+        error: Its standard error.
+        caution: Where caution begins.
+        fail: Where failure begins.
+
+    Example:
+        >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.3, 0.1, 0.1, 0.5)
+        ('caution', 'pass')
+    """
+    least = value - Z * error
+    return "fail" if least > fail else "caution" if least > caution else "pass"
+
+
+def share(chosen: Any) -> tuple[float, float]:
+    """The share of what is true, and its standard error.
+
+    The error is that of the share with one success and one failure added, which is not zero where
+    all are alike (Agresti & Coull 1998).
+
+    Example:
+        >>> share(np.zeros(98, dtype=bool))
+        (0.0, 0.0099...)
+    """
+    count = len(chosen)
+    guarded = (float(np.sum(chosen)) + 1) / (count + 2)
+    return float(np.mean(chosen)), math.sqrt(guarded * (1 - guarded) / (count + 2))
+
+
+def mean(values: Any) -> tuple[float, float]:
+    """The mean of some values, and its standard error."""
+    array = np.asarray(values, dtype=float)
+    return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array)))
+
+
+def variable(
+    dims: str | Sequence[str], values: Tensor | np.ndarray, meaning: str, units: str = "1"
+) -> tuple[Sequence[str], np.ndarray, dict[str, str]]:
+    """An array with its dimensions, meaning, unit and, in the meaning, its reference."""
+    array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
+    names = (dims,) if isinstance(dims, str) else tuple(dims)
+    return names, array, {"long_name": meaning, "units": units}
+
+
+Work = Callable[[float], None]
+"""Called with the share of a question's work that has just been done; they sum to one."""
+
+
+def portion(on_work: Work, total: float) -> Callable[[int], None]:
+    """Turn counts of work, out of a total, into shares of it."""
+    return lambda done: on_work(done / total)

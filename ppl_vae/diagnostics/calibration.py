@@ -1,0 +1,214 @@
+"""Is the guide calibrated? Simulation-based calibration with the model's own data, no refit."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import xarray
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from ..errors import InputError
+from ..predict import prior_predictive
+from ..program import OBSERVED, Program, check_program, check_structure, reading
+from ..runtime import derived_seed
+from ..sites import require_density
+from ..weights import score_latents
+from .answers import Answer, Grade, Verdict, Work, portion, variable
+from .latents import as_units, guide_draws, in_blocks, knows_its_density, unit_names
+from .uniformity import ecdf, p_value
+
+QUESTION = "Is q(z|x) calibrated?"
+DRAWS = 100  # that each truth is ranked against
+MIN_SIMULATIONS = 100
+LEVEL, AVERAGE_LEVEL = 0.004, 0.001  # false alarms of ranks, and of the data-averaged posterior
+MATERIAL = 0.1
+LEVELS = np.arange(1, 20) / 20
+LIKELIHOOD, DENSITY = f"log p({OBSERVED}|z)", f"log q(z|{OBSERVED})"
+SOURCE = "Talts et al. 2018; Säilynoja et al. 2022; Modrák et al. 2023"
+
+
+def ask_calibration(
+    program: Program, shape: tuple[int, ...], simulations: int, seed: int, on_work: Work
+) -> Answer:
+    r"""Rank what is true among the guide's draws, on data that the model made.
+
+    For :math:`z^*, x^* \sim p(z, x)`, :math:`z^*` is a draw from p(z | x*). If the guide is that
+    posterior, then the rank of f(z*, x*) among f(z, x*), z ~ q(z | x*), is uniform for every f
+    (Talts et al. 2018). Ranked are the latent units; log p(x | z), which a guide that ignores x
+    fails although it passes all others (Modrák et al. 2023); and log q(z | x), whose ranks are the
+    coverage of the guide's regions of highest density. The ECDFs are held against simultaneous
+    bands (Säilynoja et al. 2022), and the data-averaged posterior against the prior.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        shape: Shape of one datum.
+        simulations: Data M to simulate.
+        seed: Seed of simulations and draws.
+        on_work: Called with shares of the work done.
+
+    Returns:
+        ``calibration``: ``rank`` (simulation, quantity), ``p_value``, ``deviation`` (quantity),
+        ``z_score``, ``contraction`` (simulation, unit), ``expected_coverage`` (quantity, level),
+        ``average_p_value`` (unit), and ``truth``.
+
+    Raises:
+        InputError: If there are too few simulations, or the guide is a point mass.
+    """
+    if simulations < MIN_SIMULATIONS:
+        raise InputError(
+            f"{simulations} simulations are too few to tell ranks from uniform ones: make at least "
+            f"{MIN_SIMULATIONS}"
+        )
+    check_structure(program, torch.zeros(2, *shape))
+    drawn = prior_predictive(program, shape, simulations, derived_seed(seed, "simulations"))
+    check_program(program, drawn.x)
+    require_density(program, drawn.x)
+    tick = portion(on_work, simulations * (DRAWS + 1))
+    names, values = _quantities(program, drawn.latents, drawn.x, derived_seed(seed, "ranks"), tick)
+    generator = np.random.default_rng(derived_seed(seed, "ties"))
+    ranks = _ranks(values, generator)
+    units = names[: len(unit_names(_as_draw(drawn.latents)))]
+    draws = values[1:, :, : len(units)]
+    truth = as_units(_as_draw(drawn.latents))[0].numpy()
+    fresh = prior_predictive(program, shape, simulations, derived_seed(seed, "prior")).latents
+    prior = as_units(_as_draw(fresh))[0].numpy()
+    average = [ks_2samp(draws[0, :, i], prior[:, i]).pvalue for i in range(len(units))]
+    columns = range(len(names))
+    dataset = _dataset(
+        {
+            "rank": (("simulation", "quantity"), ranks),
+            "p_value": ("quantity", [p_value(ranks[:, i], DRAWS) for i in columns]),
+            "deviation": ("quantity", [_deviation(ranks[:, i]) for i in columns]),
+            "expected_coverage": (("quantity", "level"), _coverage(ranks, names)),
+            "truth": (("simulation", "unit"), truth),
+            "z_score": (("simulation", "unit"), (draws.mean(0) - truth) / draws.std(0, ddof=1)),
+            "contraction": (("simulation", "unit"), 1 - draws.var(0, ddof=1) / prior.var(0)),
+            "average_p_value": ("unit", average),
+        },
+        {"quantity": names, "unit": units, "level": LEVELS},
+    )
+    return Answer(_verdict(dataset), {"calibration": dataset})
+
+
+def _as_draw(latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What has no dimension of draws, as the first one."""
+    return {site: value[None] for site, value in latents.items()}
+
+
+def _quantities(
+    program: Program,
+    latents: dict[str, Tensor],
+    x: Tensor,
+    seed: int,
+    tick: Callable[[int], None],
+) -> tuple[list[str], np.ndarray]:
+    """What is ranked, of shape (1 + S, M, quantities): first that of the truth, then of draws."""
+    with_guide = knows_its_density(program, x)
+    parts = []
+    with reading(program, seed):
+        for rows, batch in in_blocks(program, x, DRAWS + 1, tick):
+            drawn = guide_draws(program, batch, DRAWS, list(latents))
+            both = {s: torch.cat([latents[s][None, rows].to(drawn[s]), drawn[s]]) for s in latents}
+            terms = score_latents(program, batch, both, with_guide)
+            columns = [as_units(both), terms.reconstruction[..., None].double()]
+            if with_guide:
+                columns.append(torch.stack(list(terms.guide.values())).sum(0)[..., None].double())
+            parts.append(torch.cat(columns, dim=-1).cpu())
+    names = [*unit_names(_as_draw(latents)), LIKELIHOOD, *([DENSITY] if with_guide else [])]
+    return names, torch.cat(parts, dim=1).numpy()
+
+
+def _ranks(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Ranks of the first row among the others, ties broken at random."""
+    below = (values[1:] < values[0]).sum(0)
+    ties = (values[1:] == values[0]).sum(0)
+    return below + generator.integers(0, ties + 1)
+
+
+def _deviation(ranks: np.ndarray) -> float:
+    """The largest distance between the ECDF of ranks and that of uniform ones."""
+    uniform = np.arange(1, DRAWS + 1) / (DRAWS + 1)
+    return float(np.abs(ecdf(ranks, DRAWS) - uniform).max())
+
+
+def _coverage(ranks: np.ndarray, names: list[str]) -> np.ndarray:
+    """How often the truth is inside the guide's regions of given probability: central intervals
+    of each quantity, and regions of highest density for the last."""
+    place = (ranks + 0.5) / (DRAWS + 1)
+    outwards = np.abs(2 * place - 1)
+    if names[-1] == DENSITY:
+        outwards[:, -1] = 1 - place[:, -1]
+    return (outwards[:, :, None] <= LEVELS).mean(0)
+
+
+def _verdict(dataset: xarray.Dataset) -> Verdict:
+    p, deviation = dataset["p_value"].values, dataset["deviation"].values
+    average = dataset["average_p_value"].values
+    signed = p * len(p) < LEVEL
+    averaged = average * len(average) < AVERAGE_LEVEL
+    simulations = dataset.sizes["simulation"]
+    at = int(np.where(signed, deviation, -1).argmax() if signed.any() else p.argmin())
+    name = str(dataset["quantity"].values[at])
+    given: Grade = "pass"
+    if signed.any() or averaged.any():
+        given = "fail" if signed.any() and deviation[at] > MATERIAL else "caution"
+    if given == "pass":
+        meaning = "what is true ranks among the guide's draws as one of them, within chance"
+    elif not signed.any():
+        unit = dataset["unit"].values[int(average.argmin())]
+        meaning = f"the posterior of {unit}, averaged over simulated data, is not its prior"
+    else:
+        meaning = f"{int(signed.sum())} of {len(p)} ranked quantities leave their bands; {name} "
+        meaning += _shape(dataset["rank"].values[:, at], name)
+    return Verdict(
+        QUESTION,
+        given,
+        meaning,
+        figure=f"largest distance of the ranks' ECDF from uniform, {name}",
+        value=float(deviation[at]),
+        error=0.5 / simulations**0.5,
+        unit="probability",
+        threshold=f"caution outside simultaneous bands of level {LEVEL:g} over all quantities "
+        f"(p = {min(1.0, p.min() * len(p)):.2g}), fail if also above {MATERIAL:g}, which is a "
+        "scale off by a factor of 1.5 or a mean by a quarter of a standard deviation",
+        source=SOURCE,
+        remedy=""
+        if given == "pass"
+        else "a guide with correlations or a flow; more capacity or training of the encoder; iw or "
+        "dreg if it is too narrow",
+    )
+
+
+def _shape(ranks: np.ndarray, name: str) -> str:
+    """What the ranks of a quantity look like, in words."""
+    place = (ranks + 0.5) / (DRAWS + 1)
+    if name == DENSITY:
+        return "says the guide is too " + ("narrow" if place.mean() < 0.5 else "wide")
+    if name == LIKELIHOOD:
+        worse = place.mean() > 0.5
+        return f"says the guide's draws explain the data {'worse' if worse else 'better'} than z*"
+    if abs(place.mean() - 0.5) > 4 * (1 / 12 / len(place)) ** 0.5:
+        return "is biased " + ("low" if place.mean() > 0.5 else "high")
+    return "is too " + ("narrow" if place.var() > 1 / 12 else "wide")
+
+
+def _dataset(arrays: dict, coords: dict) -> xarray.Dataset:
+    meanings = {
+        "rank": ("rank of the truth among the guide's draws (Talts et al. 2018)", "1"),
+        "p_value": ("of the ranks' ECDF, uniform if exact (Säilynoja et al. 2022)", "probability"),
+        "deviation": ("largest distance between ECDF of ranks and uniform", "probability"),
+        "expected_coverage": (
+            "share of truths inside central intervals, or regions of highest q, of that level",
+            "probability",
+        ),
+        "truth": ("z* that the datum was simulated from", "units of z"),
+        "z_score": ("(E_q z - z*) / sd_q z (Betancourt 2018)", "1"),
+        "contraction": ("1 - Var_q z / Var z (Betancourt 2018)", "1"),
+        "average_p_value": (
+            "Kolmogorov-Smirnov, guide's draws over simulated data against the prior",
+            "probability",
+        ),
+    }
+    variables = {n: variable(dims, values, *meanings[n]) for n, (dims, values) in arrays.items()}
+    return xarray.Dataset(variables, coords, {"draws": DRAWS, "level": LEVEL})

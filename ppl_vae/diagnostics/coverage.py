@@ -1,0 +1,120 @@
+"""Do the guide's draws cover the posterior? Pareto k-hat of the weights, datum by datum."""
+
+import xarray
+from torch import Tensor
+
+from ..arviz_io import pareto_k, pareto_k_threshold
+from ..errors import InputError
+from ..evidence import bounds
+from ..program import Program, check_program
+from ..sites import require_density
+from ..weights import Terms, reduce_terms
+from .answers import Answer, Grade, Verdict, Work, grade, portion, share, variable
+
+QUESTION = "Do the guide's draws cover the posterior?"
+CAUTION, FAIL = 0.05, 0.5  # shares of the data
+MIN_DATA, MIN_DRAWS = 20, 100
+SHOWN = 3
+SOURCE = "Yao et al. 2018; Vehtari et al. 2024, threshold min(1 - 1/log10 S, 0.7)"
+
+
+def ask_coverage(
+    program: Program, x: Tensor, draws: int, seed: int, on_work: Work, names: Tensor
+) -> Answer:
+    r"""Weigh the guide's draws against the posterior.
+
+    .. math:: \log w_{ns} = \log p(x_n, z_{ns}) - \log q(z_{ns} \mid x_n), \quad z_{ns} \sim q
+
+    If the weights' tail is that of a generalized Pareto distribution of shape k, moments of order
+    1/k and above do not exist; from 0.7 on no affordable number of draws averages reliably. Weights
+    are those of one datum: k-hat of weights that are summed over a batch measures the batch.
+
+    It does not see a guide that is too wide, whose weights are bounded; calibration does.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        draws: Draws S from the guide for each datum.
+        seed: Seed of the draws.
+        on_work: Called with shares of the work done.
+        names: What messages call each datum, of shape (N,).
+
+    Returns:
+        ``diagnostics``, per datum: ``k_hat``, ``ess``, ``elbo``, ``log_evidence`` (the
+        importance-weighted bound) and ``log_evidence_error``.
+
+    Raises:
+        InputError: If there are too few data or draws, or there are no weights.
+    """
+    if len(x) < MIN_DATA or draws < MIN_DRAWS:
+        raise InputError(
+            f"k-hat of {len(x)} data with {draws} draws each says little: give at least {MIN_DATA} "
+            f"data and {MIN_DRAWS} draws"
+        )
+    check_program(program, x)
+    require_density(program, x)
+    tick = portion(on_work, len(x) * draws)
+    found = reduce_terms(program, x, _weigh, draws, seed, tick)
+    threshold = pareto_k_threshold(draws)
+    k_hat = found["k_hat"]
+    bad = k_hat > threshold
+    value, error = share(bad.numpy())
+    worst = k_hat.argsort(descending=True)[:SHOWN]
+    listed = ", ".join(f"{int(names[i])} ({k_hat[i]:.2f})" for i in worst)
+    given = grade(value, error, CAUTION, FAIL)
+    verdict = Verdict(
+        QUESTION,
+        given,
+        _meaning(given, value, listed),
+        figure=f"share of data with k-hat above {threshold:.2f}",
+        value=value,
+        error=error,
+        unit="share of data",
+        threshold=f"caution above {CAUTION:g}, fail above {FAIL:g}, by 3 standard errors",
+        source=SOURCE,
+        remedy=""
+        if given == "pass"
+        else "a guide with correlations or a flow; the objectives iw or dreg, which widen the "
+        "guide; and for evidence, annealing",
+    )
+    return Answer(verdict, {"diagnostics": _dataset(found, draws, threshold)})
+
+
+def _meaning(given: Grade, value: float, worst: str) -> str:
+    if given == "pass":
+        meaning = "no part of the posterior is drawn too rarely for weights to mend averages over q"
+    else:
+        meaning = (
+            f"for {value:.0%} of the data the guide draws some part of the posterior so rarely "
+        )
+        meaning += "that no weights can mend averages over it"
+    return f"{meaning}; the highest k-hat have data {worst}"
+
+
+def _weigh(terms: Terms) -> dict[str, Tensor]:
+    log_weight = terms.log_weight.double()
+    k_hat, ess = pareto_k(log_weight.T.numpy())
+    bound = bounds(log_weight)
+    return {
+        "k_hat": log_weight.new_tensor(k_hat),
+        "ess": log_weight.new_tensor(ess),
+        "elbo": log_weight.mean(0),
+        "elbo_error": log_weight.std(0) / len(log_weight) ** 0.5,
+        "log_evidence": bound["iw_bound"],
+        "log_evidence_error": bound["iw_error"],
+    }
+
+
+def _dataset(found: dict[str, Tensor], draws: int, threshold: float) -> xarray.Dataset:
+    meanings = {
+        "k_hat": ("Pareto k-hat of the importance weights (Vehtari et al. 2024)", "1"),
+        "ess": ("effective sample size of the smoothed weights", "draws"),
+        "elbo": ("ELBO (Kingma & Welling 2014, eq. 3)", "nats"),
+        "elbo_error": ("standard error of elbo, from its draws", "nats"),
+        "log_evidence": ("importance-weighted bound (Burda et al. 2015, eq. 8)", "nats"),
+        "log_evidence_error": ("standard error of log_evidence, from its draws", "nats"),
+    }
+    return xarray.Dataset(
+        {name: variable("datum", found[name], *about) for name, about in meanings.items()},
+        attrs={"draws": draws, "k_hat_threshold": threshold},
+    )

@@ -1,0 +1,169 @@
+"""Where does the gap come from? The family of the guide, or one network for all data."""
+
+import torch
+import xarray
+from torch import Tensor
+
+from ..arviz_io import pareto_k, pareto_k_threshold
+from ..errors import InputError
+from ..evidence import bounds
+from ..program import Program, check_program, reading
+from ..runtime import derived_seed
+from ..sites import require_density, trace_draws
+from ..weights import log_terms, rows_at_once
+from .answers import Answer, Grade, Verdict, Work, grade, mean, portion, variable
+from .latents import ACTIVE, activity, moments, on_device
+from .refined import Refined, frozen, refine
+
+QUESTION = "Where does the gap to log p(x) come from?"
+STEPS, RATE, STEP_DRAWS = 300, 0.05, 8
+MOMENT_DRAWS = 100
+MIN_DATA, MIN_DRAWS = 10, 100
+CAUTION, FAIL = 1 / 32, 1 / 8  # nats for each active unit
+SOURCE = "Cremer et al. 2018"
+
+
+def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) -> Answer:
+    r"""Split KL(q(z|x) || p(z|x)) into what the family costs and what the network costs.
+
+    .. math::
+        \log p(x) - F(q) = \underbrace{\log p(x) - F(q^*_x)}_{\text{approximation gap}}
+        + \underbrace{F(q^*_x) - F(q)}_{\text{amortization gap}}
+
+    where :math:`q^*_x` is the best guide of the same family for that datum alone (Cremer et al.
+    2018, eq. 7), found by optimizing the parameters of the guide's distributions for all data side
+    by side. log p(x) is the importance-weighted bound of draws from the better guide, and so is the
+    gap a bound from below where the k-hat of its weights is high.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        draws: Draws for each datum that the three terms are estimated from.
+        seed: Seed of the draws.
+        on_work: Called with shares of the work done.
+
+    Returns:
+        ``gaps``, per datum: ``log_evidence``, ``refined_elbo``, ``elbo``, their standard errors,
+        the two gaps, and ``k_hat`` of the evidence's weights.
+
+    Raises:
+        InputError: If there are too few data or draws, or the guide cannot be differentiated.
+    """
+    if len(x) < MIN_DATA or draws < MIN_DRAWS:
+        raise InputError(
+            f"the gaps of {len(x)} data by {draws} draws are too noisy: give at least {MIN_DATA} "
+            f"data and {MIN_DRAWS} draws"
+        )
+    check_program(program, x)
+    require_density(program, x)
+    _require_paths(program, x)
+    size = max(1, rows_at_once(program, x) // STEP_DRAWS)
+    tick = portion(on_work, len(x))
+    parts: list[dict[str, Tensor]] = []
+    for index, part in enumerate(x.split(size)):
+        parts.append(_decompose(program, part, draws, derived_seed(seed, f"gaps {index}")))
+        tick(len(part))
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    active = activity(*moments(program, x, MOMENT_DRAWS, seed), MOMENT_DRAWS) > ACTIVE
+    units = max(1, int(active.sum()))
+    threshold = pareto_k_threshold(draws)
+    return Answer(_verdict(found, units, threshold), {"gaps": _dataset(found, units, draws)})
+
+
+def _require_paths(program: Program, x: Tensor) -> None:
+    with reading(program, seed=0):
+        guide, _ = trace_draws(program, on_device(program, x[:1]), 1)
+    for site, node in guide.nodes.items():
+        if node["type"] == "sample" and not node["fn"].has_rsample:
+            raise InputError(
+                f"the guide's site {site!r} cannot be reparameterized, so its best guide for each "
+                "datum cannot be sought by gradients"
+            )
+        if node["type"] == "sample" and node["infer"].get("is_auxiliary"):
+            raise InputError(
+                f"the guide has an auxiliary site {site!r}, whose draws cannot be scored again"
+            )
+
+
+def _decompose(program: Program, x: Tensor, draws: int, seed: int) -> dict[str, Tensor]:
+    batch = on_device(program, x)
+    with reading(program, derived_seed(seed, "refine")), frozen(program):
+        refined = refine(program, batch, STEPS, RATE, STEP_DRAWS)
+    best = _log_weight(refined, x, draws, derived_seed(seed, "refined"))
+    ours = _log_weight(program, x, draws, derived_seed(seed, "amortized"))
+    evidence = bounds(best)
+    k_hat, _ = pareto_k(best.T.numpy())
+    return {
+        "log_evidence": evidence["iw_bound"],
+        "log_evidence_error": evidence["iw_error"],
+        "refined_elbo": best.mean(0),
+        "refined_elbo_error": best.std(0) / draws**0.5,
+        "elbo": ours.mean(0),
+        "elbo_error": ours.std(0) / draws**0.5,
+        "approximation_gap": evidence["iw_bound"] - best.mean(0),
+        "amortization_gap": best.mean(0) - ours.mean(0),
+        "k_hat": torch.as_tensor(k_hat),
+    }
+
+
+def _log_weight(program: Program | Refined, x: Tensor, draws: int, seed: int) -> Tensor:
+    """Of shape (S, N); all N data at once, since a refined guide knows only the whole batch."""
+    step = max(1, rows_at_once(program, x) // len(x))
+    return torch.cat(
+        [
+            log_terms(
+                program, x, min(step, draws - first), derived_seed(seed, f"from {first}")
+            ).log_weight.double()
+            for first in range(0, draws, step)
+        ]
+    )
+
+
+def _verdict(found: dict[str, Tensor], units: int, threshold: float) -> Verdict:
+    gap, error = mean(found["approximation_gap"] + found["amortization_gap"])
+    family, network = (mean(found[f"{name}_gap"])[0] for name in ("approximation", "amortization"))
+    given: Grade = grade(gap, error, CAUTION * units, FAIL * units)
+    loose = float((found["k_hat"] > threshold).double().mean())
+    meaning = (
+        f"log p(x) is {gap:.2f} nats above the ELBO: {family:.2f} since the guide's family is too "
+        f"narrow (approximation), {network:.2f} since one network serves all data (amortization)"
+    )
+    if loose > 0.05:
+        meaning += f"; for {loose:.0%} of the data log p(x) is itself bounded loosely, from below"
+    wider = "a guide with correlations or a flow, and more of iw's draws"
+    trained = "a wider encoder, or more training of it"
+    return Verdict(
+        QUESTION,
+        given,
+        meaning,
+        figure="log p(x) - ELBO",
+        value=gap,
+        error=error,
+        unit="nats per datum",
+        threshold=f"caution above {CAUTION * units:.2g}, fail above {FAIL * units:.2g}, by 3 "
+        f"standard errors: {CAUTION:g} and {FAIL:g} for each of {units} active units, what a mean "
+        "off by a quarter or half a standard deviation costs",
+        source=SOURCE,
+        remedy="" if given == "pass" else (wider if family > network else trained),
+    )
+
+
+def _dataset(found: dict[str, Tensor], units: int, draws: int) -> xarray.Dataset:
+    meanings = {
+        "log_evidence": "importance-weighted bound by draws of the refined guide",
+        "log_evidence_error": "standard error of log_evidence, from its draws",
+        "refined_elbo": "ELBO of the best guide of the family for that datum (Cremer et al. 2018)",
+        "refined_elbo_error": "standard error of refined_elbo, from its draws",
+        "elbo": "ELBO of the amortized guide",
+        "elbo_error": "standard error of elbo, from its draws",
+        "approximation_gap": "log_evidence - refined_elbo (Cremer et al. 2018, eq. 7)",
+        "amortization_gap": "refined_elbo - elbo (Cremer et al. 2018, eq. 7)",
+        "k_hat": "Pareto k-hat of log_evidence's weights (Vehtari et al. 2024)",
+    }
+    return xarray.Dataset(
+        {
+            name: variable("datum", found[name], meaning, "1" if name == "k_hat" else "nats")
+            for name, meaning in meanings.items()
+        },
+        attrs={"draws": draws, "active_units": units, "steps": STEPS},
+    )

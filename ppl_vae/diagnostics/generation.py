@@ -1,0 +1,216 @@
+"""Does the model generate data like the data? Predictive checks, memorization, PIT."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import xarray
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from ..errors import InputError
+from ..predict import posterior_predictive, prior_predictive
+from ..program import Program, check_program, check_structure
+from ..runtime import derived_seed
+from .answers import GRADES, Answer, Verdict, Work, grade, share, variable
+from .uniformity import p_value
+
+QUESTION = "Does the model generate data like the data?"
+SAMPLES, MIN_DATA, MIN_TRAIN = 1000, 50, 50
+PIT_DRAWS, PIT_BLOCK = 20, 100  # draws that each value is ranked against; data at once
+CAUTION, FAIL = 0.1, 0.3  # Kolmogorov-Smirnov distances
+COPIES_CAUTION, COPIES_FAIL = 0.55, 0.75
+LEVEL = 0.01
+SOURCE = "Gelman et al. 1996; Meehan et al. 2020; Gneiting et al. 2007"
+
+
+def ask_generation(
+    program: Program, train: Tensor, test: Tensor, seed: int, on_work: Work
+) -> Answer:
+    r"""Hold data drawn from the model against data that it was not fitted to.
+
+    - Prior predictive: the distributions, over data, of a datum's total (the ink of an image), its
+      spread, and its distance to the nearest training datum, for draws x ~ p(x | z), z ~ p(z), and
+      for held-out data. The figure is their largest Kolmogorov-Smirnov distance.
+    - Memorization: how often a draw is nearer to the training data than to as many held-out ones;
+      half the time if nothing is copied (after Meehan et al. 2020).
+    - Posterior predictive: total and spread of x' ~ p(x | z), z ~ q(z | x), beside those of x
+      (Gelman et al. 1996).
+    - PIT: where each held-out value falls among prior predictive draws of it, ties broken at random
+      (Gneiting et al. 2007), with the p-value of its uniformity over data for each pixel or column.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        train: Training data of shape (M, \*data_shape).
+        test: Held-out data of shape (N, \*data_shape).
+        seed: Seed of the draws.
+        on_work: Called with shares of the work done.
+
+    Returns:
+        ``generation``: each test quantity of held-out data, of prior and of posterior predictive
+        draws; ``nearest_train`` and ``nearest_test`` of draws; ``ks`` (quantity); ``pit_p_value``,
+        ``pixel_mean`` and ``sample_mean``, of the shape of a datum.
+
+    Raises:
+        InputError: If there are too few data.
+    """
+    if len(test) < MIN_DATA or len(train) < MIN_TRAIN:
+        raise InputError(
+            f"{len(test)} held-out and {len(train)} training data are too few: predictive checks "
+            f"take at least {MIN_DATA} and {MIN_TRAIN}"
+        )
+    check_structure(program, test)
+    check_program(program, test)
+    drawn = prior_predictive(program, test.shape[1:], SAMPLES, derived_seed(seed, "generated")).x
+    on_work(0.1)
+    again = posterior_predictive(program, test, derived_seed(seed, "replicated")).x
+    on_work(0.1)
+    found = {
+        f"{source}_{name}": quantity(x)
+        for source, x in (("test", test), ("prior", drawn), ("posterior", again))
+        for name, quantity in QUANTITIES.items()
+    }
+    found["test_distance"], found["prior_distance"] = nearest(test, train), nearest(drawn, train)
+    on_work(0.5)
+    nearer = _copies(drawn, train, test, np.random.default_rng(derived_seed(seed, "copies")))
+    on_work(0.2)
+    names = [*QUANTITIES, "distance"]
+    ks = np.array(
+        [ks_2samp(found[f"test_{name}"], found[f"prior_{name}"]).statistic for name in names]
+    )
+    pit = _pit_p_values(program, test, seed)
+    on_work(0.1)
+    dataset = _dataset(found, names, ks, nearer, pit, test, drawn)
+    return Answer(_verdict(dataset), {"generation": dataset})
+
+
+def _total(x: Tensor) -> np.ndarray:
+    return x.flatten(1).double().sum(1).numpy()
+
+
+def _spread(x: Tensor) -> np.ndarray:
+    return x.flatten(1).double().std(1, correction=0).numpy()
+
+
+QUANTITIES: dict[str, Callable[[Tensor], np.ndarray]] = {"total": _total, "spread": _spread}
+"""What is compared between data and draws: of each datum one number."""
+
+
+def nearest(x: Tensor, others: Tensor) -> np.ndarray:
+    """The Euclidean distance from each datum to the nearest of others.
+
+    Arguments:
+        x: Of shape (N, *data_shape).
+        others: Of shape (M, *data_shape).
+
+    Example:
+        >>> nearest(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [6.0, 8.0]]))
+        array([5.], dtype=float32)
+    """
+    to = others.flatten(1).float()
+    parts = [torch.cdist(part, to).amin(1) for part in x.flatten(1).float().split(256)]
+    return torch.cat(parts).numpy()
+
+
+def _copies(
+    drawn: Tensor, train: Tensor, test: Tensor, generator: np.random.Generator
+) -> np.ndarray:
+    """Whether each draw is nearer to the training data than to as many held-out data.
+
+    Ties count as a toss of a coin.
+    """
+    size = min(len(train), len(test))
+    chosen = torch.as_tensor(generator.permutation(len(train))[:size])
+    difference = nearest(drawn, test[:size]) - nearest(drawn, train[chosen])
+    return np.where(difference == 0, generator.random(len(drawn)) < 0.5, difference > 0)
+
+
+def _pit_p_values(program: Program, test: Tensor, seed: int) -> np.ndarray:
+    """The p-value of the uniformity of the PIT over data, for each value of a datum."""
+    generator = np.random.default_rng(derived_seed(seed, "PIT"))
+    ranks = []
+    for first, part in enumerate(test.split(PIT_BLOCK)):
+        # Draws of its own for each datum: shared ones would make data depend on each other.
+        size = len(part) * PIT_DRAWS
+        drawn = prior_predictive(program, test.shape[1:], size, derived_seed(seed, f"PIT {first}"))
+        beside, x = drawn.x.unflatten(0, (PIT_DRAWS, len(part))), part.to(drawn.x)
+        below, ties = (beside < x).sum(0).numpy(), (beside == x).sum(0).numpy()
+        ranks.append((below + generator.integers(0, ties + 1)).reshape(len(part), -1))
+    columns = np.concatenate(ranks).T
+    return np.array([p_value(column, PIT_DRAWS) for column in columns]).reshape(test.shape[1:])
+
+
+def _verdict(dataset: xarray.Dataset) -> Verdict:
+    ks = dataset["ks"].values
+    at = int(ks.argmax())
+    name = str(dataset["quantity"].values[at])
+    sizes = dataset.sizes
+    error = 0.5 * (1 / sizes["held_out"] + 1 / sizes["sample"]) ** 0.5
+    copied, copied_error = share(dataset["nearer_train"].values)
+    grades = (
+        grade(float(ks[at]), error, CAUTION, FAIL),
+        grade(copied, copied_error, COPIES_CAUTION, COPIES_FAIL),
+    )
+    given = max(grades, key=GRADES.index)
+    misfit = float((dataset["pit_p_value"].values * dataset["pit_p_value"].size < LEVEL).mean())
+    meaning = (
+        f"draws from the model differ most from held-out data in their {WORDS[name]}; {copied:.0%} "
+        f"of them are nearer to training than to held-out data, 50% if nothing is copied; the "
+        f"distribution of {misfit:.0%} of a datum's values is off"
+    )
+    return Verdict(
+        QUESTION,
+        given,
+        meaning,
+        figure=f"Kolmogorov-Smirnov distance of the {WORDS[name]}, prior predictive to held-out",
+        value=float(ks[at]),
+        error=error,
+        unit="probability",
+        threshold=f"caution above {CAUTION:g}, fail above {FAIL:g}, by 3 standard errors; copies: "
+        f"caution above {COPIES_CAUTION:g}, fail above {COPIES_FAIL:g}",
+        source=SOURCE,
+        remedy=""
+        if given == "pass"
+        else "more training; a prior that fits the aggregate posterior; a likelihood made for the "
+        "data; if copies are many, more data or a smaller decoder",
+    )
+
+
+WORDS = {
+    "total": "total over a datum",
+    "spread": "spread within a datum",
+    "distance": "distance to the nearest training datum",
+}
+
+
+def _dataset(
+    found: dict[str, np.ndarray],
+    names: list[str],
+    ks: np.ndarray,
+    nearer: np.ndarray,
+    pit: np.ndarray,
+    test: Tensor,
+    drawn: Tensor,
+) -> xarray.Dataset:
+    sources = {
+        "test": ("held-out data", "held_out"),
+        "prior": ("prior predictive draws", "sample"),
+        "posterior": ("posterior predictive draws", "held_out"),
+    }
+    variables = {}
+    for key, values in found.items():
+        source, name = key.split("_", 1)
+        meaning, dim = sources[source]
+        units = "units of the data"
+        variables[key] = variable(dim, values, f"{WORDS[name]}, of {meaning}", units)
+    cells = [f"x_dim_{i}" for i in range(test.dim() - 1)]
+    variables |= {
+        "ks": variable("quantity", ks, "Kolmogorov-Smirnov distance, prior predictive to held-out"),
+        "nearer_train": variable(
+            "sample", nearer, "whether a draw is nearer to training than to held-out data"
+        ),
+        "pit_p_value": variable(cells, pit, "uniformity of the PIT (Gneiting et al. 2007)"),
+        "test_mean": variable(cells, test.double().mean(0), "mean of held-out data", "data's"),
+        "prior_mean": variable(cells, drawn.double().mean(0), "mean of draws", "data's"),
+    }
+    return xarray.Dataset(variables, {"quantity": names})

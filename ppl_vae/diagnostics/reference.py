@@ -1,0 +1,251 @@
+"""What would exact inference have said? Pyro's NUTS beside the guide, datum by datum."""
+
+import math
+
+import numpy as np
+import torch
+import xarray
+from pyro.infer import MCMC, NUTS
+from pyro.infer.autoguide import init_to_sample
+from torch import Tensor
+
+from ..arviz_io import CONSTANT, chain_statistics
+from ..errors import InputError
+from ..program import Program, check_program, reading
+from ..runtime import derived_seed
+from ..sites import require_density, supports
+from ..weights import score_latents
+from .answers import Answer, Grade, Verdict, Work, grade, portion, variable
+from .latents import as_units, guide_draws, knows_its_density, latent_sites, on_device, unit_names
+from .refined import frozen
+
+QUESTION = "What would exact inference have said?"
+CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 250, 6
+MAX_R_HAT, MIN_ESS = 1.05, 100.0
+FAIL = 0.75
+SOURCE = "Hoffman & Gelman 2014; Vehtari et al. 2021; Lopez-Paz & Oquab 2017"
+
+
+def ask_reference(program: Program, x: Tensor, seed: int, on_work: Work) -> Answer:
+    r"""Hold the guide against NUTS (Hoffman & Gelman 2014) on some data, the decoder as it is.
+
+    Reported per datum and unit are the error of the guide's mean in posterior standard deviations
+    and the ratio of scales, with their Monte Carlo errors; per datum the accuracy of a classifier
+    between the guide's draws and NUTS's (C2ST, Lopez-Paz & Oquab 2017), 0.5 where they cannot be
+    told apart. Since :math:`\log q(z|x) - \log p(z|x)` is known but for a constant, a logistic
+    regression on the log weight is the best classifier there is. Data whose chains have not mixed
+    are set aside.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape); few, for this is the costly question.
+        seed: Seed of chains and draws.
+        on_work: Called with shares of the work done.
+
+    Returns:
+        ``nuts``: ``z`` (chain, draw, datum, unit), ``guide`` (draw, datum, unit), ``r_hat``,
+        ``ess``, ``mean_error``, ``scale_ratio`` and their errors (datum, unit), ``c2st`` (datum),
+        ``mixed`` (datum).
+
+    Raises:
+        InputError: If a latent site is discrete, the guide is a point mass, or no chain mixed.
+    """
+    if not len(x):
+        raise InputError("no data were given to NUTS")
+    check_program(program, x)
+    require_density(program, x)
+    for site, support in supports(program, x).items():
+        if support.is_discrete:
+            raise InputError(f"the latent site {site!r} is discrete, and NUTS needs a gradient")
+    exact = sample_posterior(program, x, seed, on_work)
+    return compare_with(program, x, exact, seed)
+
+
+def sample_posterior(program: Program, x: Tensor, seed: int, on_work: Work) -> dict[str, Tensor]:
+    r"""Draw from p(z | x) by Pyro's NUTS, all data and chains side by side.
+
+    The posteriors of N data are one posterior of N independent blocks, each with step sizes by its
+    own adapted masses; so are the chains of one datum, which start at draws from the prior. One run
+    of NUTS moves all of them, for hardly more than the cost of one.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        seed: Seed of the chains.
+        on_work: Called with shares of the work done.
+
+    Returns:
+        Draws by site, each of shape (draws, chains, N, \*event shape).
+    """
+    batch = on_device(program, x)
+    rows = batch.repeat(CHAINS, *(1,) * (batch.dim() - 1))
+    tick = portion(on_work, WARMUP + DRAWS)
+
+    def hook(*_: object) -> None:
+        tick(1)
+
+    with reading(program, derived_seed(seed, "NUTS")), frozen(program), torch.enable_grad():
+        kernel = NUTS(program.model, max_tree_depth=TREE_DEPTH, init_strategy=init_to_sample)
+        chains = MCMC(
+            kernel, num_samples=DRAWS, warmup_steps=WARMUP, disable_progbar=True, hook_fn=hook
+        )
+        chains.run(rows)
+        samples = chains.get_samples()
+    return {s: v.detach().unflatten(1, (CHAINS, len(x))) for s, v in samples.items()}
+
+
+def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: int) -> Answer:
+    r"""Hold the guide against draws from the posterior; see :func:`ask_reference`.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        exact: Draws by site, of shape (draws, chains, N, \*event shape).
+        seed: Seed of the guide's draws.
+
+    Raises:
+        InputError: If no chain mixed.
+    """
+    sites = latent_sites(program, x)
+    flat = {site: exact[site].flatten(0, 1) for site in sites}  # (draws x chains, N, ...)
+    batch = on_device(program, x)
+    with reading(program, derived_seed(seed, "beside NUTS")):
+        drawn = guide_draws(program, batch, len(flat[sites[0]]), sites)
+        features = _features(program, x, flat, drawn)
+    z, q = as_units(flat).cpu().numpy(), as_units(drawn).cpu().numpy()
+    chains = z.reshape(-1, exact[sites[0]].shape[1], *z.shape[1:]).swapaxes(0, 1)
+    statistics = chain_statistics(chains)
+    by_chain = features[0].reshape(chains.shape[1], chains.shape[0], *features[0].shape[1:])
+    feature_ess = chain_statistics(by_chain.swapaxes(0, 1))["ess_mean"].min(1)
+    mixed = (statistics["r_hat"].max(1) < MAX_R_HAT) & (statistics["ess_mean"].min(1) > MIN_ESS)
+    if not mixed.any():
+        raise InputError(
+            f"NUTS did not mix within {WARMUP} + {DRAWS} steps (R-hat up to "
+            f"{statistics['r_hat'].max():.2f}): its draws are no reference"
+        )
+    scores = [
+        _c2st(features[0][:, n], features[1][:, n], feature_ess[n]) for n in range(len(mixed))
+    ]
+    accuracy, tested = np.array(scores).T
+    summary = _moments(z, q, statistics)
+    error = 0.5 / math.sqrt(float(tested[mixed].sum()))
+    value = float(np.average(accuracy[mixed], weights=tested[mixed]))
+    dataset = _dataset(
+        {
+            "z": (("chain", "draw", "datum", "unit"), chains.astype(np.float32)),
+            "guide": (("chain", "draw", "datum", "unit"), _as_chains(q, chains.shape)),
+            "r_hat": (("datum", "unit"), statistics["r_hat"]),
+            "ess": (("datum", "unit"), statistics["ess_mean"]),
+            **{name: (("datum", "unit"), values) for name, values in summary.items()},
+            "c2st": ("datum", accuracy),
+            "tested": ("datum", tested),
+            "mixed": ("datum", mixed),
+        },
+        unit_names(flat),
+    )
+    return Answer(_verdict(value, error, mixed, summary), {"nuts": dataset})
+
+
+def _as_chains(draws: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return draws.reshape(shape[1], shape[0], *shape[2:]).swapaxes(0, 1).astype(np.float32)
+
+
+def _features(
+    program: Program, x: Tensor, exact: dict[str, Tensor], drawn: dict[str, Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What draws are classified by, of shape (S, N, features): the log weight, or z and z²."""
+    batch = on_device(program, x)
+    found = []
+    known = knows_its_density(program, x)
+    for latents in (exact, drawn):
+        if known:
+            values = score_latents(program, batch, latents, with_guide=True).log_weight[..., None]
+        else:
+            units = as_units(latents)
+            values = torch.cat([units, units.square()], dim=-1)
+        found.append(values.double().cpu().numpy())
+    return found[0], found[1]
+
+
+def _c2st(exact: np.ndarray, drawn: np.ndarray, ess: float) -> tuple[float, float]:
+    """Accuracy of a classifier on draws that it has not seen, and the number of those.
+
+    NUTS's draws are thinned to as many as are worth independent ones.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if np.ptp(np.concatenate([exact, drawn]), axis=0).max() < CONSTANT:
+        return 0.5, float(len(exact))  # one weight for all: the guide is the posterior
+    exact = exact[:: max(1, math.ceil(len(exact) / max(ess, 2.0)))]
+    drawn = drawn[: len(exact)]
+    half = len(exact) // 2
+    train = np.concatenate([exact[:half], drawn[:half]])
+    test = np.concatenate([exact[half:], drawn[half:]])
+    labels = [np.repeat([1, 0], count) for count in (half, len(exact) - half)]
+    classifier = make_pipeline(StandardScaler(), LogisticRegression()).fit(train, labels[0])
+    return float(classifier.score(test, labels[1])), float(len(test))
+
+
+def _moments(
+    z: np.ndarray, q: np.ndarray, statistics: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Errors of the guide's means and scales, each of shape (N, U)."""
+    scale, guide_scale = z.std(0, ddof=1), q.std(0, ddof=1)
+    ratio = guide_scale / scale
+    return {
+        "mean_error": (q.mean(0) - z.mean(0)) / scale,
+        "mean_error_stderr": np.sqrt(1 / statistics["ess_mean"] + ratio**2 / len(q)),
+        "scale_ratio": ratio,
+        # The delta method, for normals: Var log s = 1 / (2 n).
+        "scale_ratio_stderr": ratio * np.sqrt(0.5 / statistics["ess_sd"] + 0.5 / len(q)),
+    }
+
+
+def _verdict(
+    value: float, error: float, mixed: np.ndarray, summary: dict[str, np.ndarray]
+) -> Verdict:
+    given: Grade = grade(value, error, 0.5, FAIL)
+    off = float(np.sqrt(np.mean(summary["mean_error"][mixed] ** 2)))
+    ratio = float(np.exp(np.mean(np.log(summary["scale_ratio"][mixed]))))
+    meaning = (
+        f"a classifier tells the guide's draws from NUTS's in {value:.0%} of cases; its means are "
+        f"off by {off:.2f} posterior standard deviations (root mean square), its scales are "
+        f"{ratio:.2f} of the posterior's (geometric mean)"
+    )
+    if not mixed.all():
+        meaning += f"; the chains of {int((~mixed).sum())} of {len(mixed)} data did not mix"
+    return Verdict(
+        QUESTION,
+        given,
+        meaning,
+        figure="C2ST accuracy between guide and NUTS",
+        value=value,
+        error=error,
+        unit="share of draws",
+        threshold=f"caution above 0.5, fail above {FAIL:g}, by 3 standard errors",
+        source=SOURCE,
+        remedy=""
+        if given == "pass"
+        else "where a posterior mean or scale is used by itself, take it from NUTS; else a guide "
+        "with correlations or a flow",
+    )
+
+
+def _dataset(arrays: dict, units: list[str]) -> xarray.Dataset:
+    meanings = {
+        "z": ("draws from p(z|x) by NUTS (Hoffman & Gelman 2014)", "units of z"),
+        "guide": ("draws from q(z|x)", "units of z"),
+        "r_hat": ("split rank-normalized R-hat of NUTS (Vehtari et al. 2021)", "1"),
+        "ess": ("effective sample size of NUTS's mean (Vehtari et al. 2021)", "draws"),
+        "mean_error": ("(mean of q - mean of p) / sd of p", "posterior standard deviations"),
+        "mean_error_stderr": ("standard error of mean_error", "posterior standard deviations"),
+        "scale_ratio": ("sd of q / sd of p", "1"),
+        "scale_ratio_stderr": ("standard error of scale_ratio", "1"),
+        "c2st": ("accuracy of a classifier between q and NUTS (Lopez-Paz & Oquab 2017)", "1"),
+        "tested": ("draws that c2st was tested on", "draws"),
+        "mixed": ("whether the chains of the datum mixed", "1"),
+    }
+    variables = {n: variable(dims, values, *meanings[n]) for n, (dims, values) in arrays.items()}
+    return xarray.Dataset(variables, {"unit": units}, {"warmup": WARMUP})

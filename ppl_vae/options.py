@@ -1,0 +1,71 @@
+"""The words of the shell: choices and options that commands share."""
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class BinarizeChoice(StrEnum):
+    """How grey values become zeros and ones."""
+
+    auto = "auto"
+    dynamic = "dynamic"
+    fixed = "fixed"
+    none = "none"
+
+
+class SplitChoice(StrEnum):
+    """Part of the data."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class ObjectiveChoice(StrEnum):
+    """What SVI maximizes."""
+
+    elbo = "elbo"
+    analytic_kl = "analytic-kl"
+    stl = "stl"
+    iw = "iw"
+    dreg = "dreg"
+
+
+class EstimatorChoice(StrEnum):
+    """How log p(x) is bounded."""
+
+    iw = "iw"
+    ais = "ais"
+    bdmc = "bdmc"
+
+
+class StartChoice(StrEnum):
+    """Where annealing starts."""
+
+    prior = "prior"
+    guide = "guide"
+
+
+in_data = partial(typer.Option, rich_help_panel="Data")
+in_model = partial(typer.Option, rich_help_panel="Model")
+in_fit = partial(typer.Option, rich_help_panel="Fit")
+in_annealing = partial(typer.Option, rich_help_panel="Annealing")
+in_diagnosis = partial(typer.Option, rich_help_panel="Effort")
+
+RunPath = Annotated[Path, typer.Argument(help="A run directory, written by `ppl-vae train`.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print figures as JSON, for machines.")]
+Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same bits here.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+DataDir = Annotated[
+    Path | None,
+    in_data(help="Where mnist and its kin lie; else $PPL_VAE_DATA, else a cache folder."),
+]
+Output = Annotated[Path | None, typer.Option(help="A .png or .npy file (default: in RUN)")]
+Trusted = Annotated[
+    str | None,
+    typer.Option("--model", help="The run's own model class, if it is not one of ppl_vae's."),
+]
