@@ -9,7 +9,7 @@ from ..evidence import bounds
 from ..program import Program, check_program
 from ..sites import require_density
 from ..weights import Terms, reduce_terms
-from .answers import Answer, Grade, Verdict, Work, grade, portion, share, variable
+from .answers import Answer, Verdict, Work, grade, portion, share, variable
 
 QUESTION = "Do the guide's draws cover the posterior?"
 CAUTION, FAIL = 0.05, 0.5  # shares of the data
@@ -62,15 +62,18 @@ def ask_coverage(
     worst = k_hat.argsort(descending=True)[:SHOWN]
     listed = ", ".join(f"{int(names[i])} ({k_hat[i]:.2f})" for i in worst)
     given = grade(value, error, CAUTION, FAIL)
+    if given == "pass" and value > CAUTION:
+        given = "caution"  # of the few data that there are: each has a k-hat of its own
     verdict = Verdict(
         QUESTION,
         given,
-        _meaning(given, value, listed),
+        f"for {value:.0%} of the data the guide draws some part of the posterior so rarely that "
+        f"weights cannot mend averages over it; the highest k-hat have data {listed}",
         figure=f"share of data with k-hat above {threshold:.2f}",
         value=value,
         error=error,
         unit="share of data",
-        threshold=f"caution above {CAUTION:g}, fail above {FAIL:g}, by 3 standard errors",
+        threshold=f"caution above {CAUTION:g}, fail above {FAIL:g} by 3 standard errors",
         source=SOURCE,
         remedy=""
         if given == "pass"
@@ -78,17 +81,6 @@ def ask_coverage(
         "guide; and for evidence, annealing",
     )
     return Answer(verdict, {"diagnostics": _dataset(found, draws, threshold)})
-
-
-def _meaning(given: Grade, value: float, worst: str) -> str:
-    if given == "pass":
-        meaning = "no part of the posterior is drawn too rarely for weights to mend averages over q"
-    else:
-        meaning = (
-            f"for {value:.0%} of the data the guide draws some part of the posterior so rarely "
-        )
-        meaning += "that no weights can mend averages over it"
-    return f"{meaning}; the highest k-hat have data {worst}"
 
 
 def _weigh(terms: Terms) -> dict[str, Tensor]:

@@ -1,0 +1,303 @@
+"""How often does a diagnosis cry wolf, and how often does it see the wolf?
+
+    python benchmarks/diagnostic_power.py                        # 100 seeds, both models
+    python benchmarks/diagnostic_power.py --seeds 5 --model linear-gaussian
+
+Faults are put into guides that are exact (probabilistic PCA) or well fitted (a VAE on digits), and
+each question is asked anew for each seed, of new data and new draws. A cell is the number of seeds
+with caution or fail, and of those with fail; a dash is a question that was not asked.
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+import ppl_vae
+from ppl_vae.diagnostics.calibration import ask_calibration
+from ppl_vae.diagnostics.collapse import ask_collapse
+from ppl_vae.diagnostics.coverage import ask_coverage
+from ppl_vae.diagnostics.gaps import ask_gaps
+from ppl_vae.diagnostics.generation import ask_generation
+from ppl_vae.diagnostics.reference import compare_with, sample_posterior
+from ppl_vae.errors import InputError
+from ppl_vae.models import VAE, LinearGaussian
+from ppl_vae.runtime import derived_seed
+
+QUESTIONS = ("coverage", "calibration", "gaps", "reference", "collapse", "generation")
+SHOULD_CATCH = {
+    "none": "",
+    "scale 1 % too small": "",
+    "scale halved": "calibration",
+    "scale doubled": "calibration",
+    "mean shifted by sd/2": "calibration",
+    "one unit collapsed": "collapse",
+    "correlation ignored": "gaps",
+    "collapsed to the prior": "collapse",
+    "another prior": "calibration",
+}
+HELD_OUT, TRAIN, DRAWS, SIMULATIONS, GAP_POINTS, NUTS_POINTS = 150, 400, 400, 500, 40, 4
+CORRELATION = 0.9
+
+
+class Faulty(nn.Module):
+    """A program whose guide has a fault.
+
+    Arguments:
+        program: The program; its guide is a normal at one site ``z``.
+        fault: What is wrong, a key of ``SHOULD_CATCH``.
+    """
+
+    def __init__(self, program: Any, fault: str) -> None:
+        super().__init__()
+        self.program, self.fault = program, fault
+
+    def model(self, x: Tensor) -> Any:
+        """The program's own."""
+        return self.program.model(x)
+
+    def guide(self, x: Tensor) -> Any:
+        """The program's, spoilt."""
+        with _Spoil(self.fault):
+            return self.program.guide(x)
+
+
+class _Spoil(Messenger):
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == "z":
+            msg["fn"] = spoilt(msg["fn"], self.fault)
+
+
+def spoilt(q: Any, fault: str) -> Any:
+    """A normal distribution with a fault."""
+    loc, scale = q.mean, q.stddev
+    if fault == "collapsed to the prior":
+        return dist.Normal(torch.zeros_like(loc), torch.ones_like(scale)).to_event(1)
+    if fault == "correlation ignored":  # as the best guide without correlations would
+        precision = q.precision_matrix.diagonal(dim1=-2, dim2=-1)
+        return dist.Normal(loc, precision.rsqrt()).to_event(1)
+    factors = {"scale halved": 0.5, "scale doubled": 2.0, "scale 1 % too small": 0.99}
+    shift = 0.5 * scale if fault == "mean shifted by sd/2" else 0.0
+    factor = factors.get(fault, 1.0)
+    if fault == "one unit collapsed":
+        first = torch.arange(loc.shape[-1]) == 0
+        loc, scale = torch.where(first, 0.0, loc), torch.where(first, 1.0, scale)
+        return dist.Normal(loc, scale).to_event(1)
+    if hasattr(q, "scale_tril"):
+        return dist.MultivariateNormal(loc + shift, scale_tril=factor * q.scale_tril)
+    return dist.Normal(loc + shift, factor * scale).to_event(1)
+
+
+class Sheared(nn.Module):
+    """A VAE in other coordinates, z = C y, whose posterior has correlations that it is told of."""
+
+    mixing: Tensor
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+        tril = torch.linalg.cholesky(torch.tensor([[1.0, CORRELATION], [CORRELATION, 1.0]]))
+        self.register_buffer("mixing", tril)  # y = mixing z
+
+    def model(self, x: Tensor) -> Any:
+        """p(x, y), with a prior that makes p(x) what it was."""
+        pyro.module(f"sheared-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            prior = dist.MultivariateNormal(self.vae.prior_loc, scale_tril=self.mixing)
+            y = pyro.sample("z", prior)
+            z = torch.linalg.solve_triangular(self.mixing, y.unsqueeze(-1), upper=False).squeeze(-1)
+            p = self.vae.likelihood(self.vae.decoder(z))
+            return pyro.sample("x", p.to_event(len(self.vae.data_shape)), obs=x)
+
+    def guide(self, x: Tensor) -> Any:
+        """The VAE's own guide, in these coordinates."""
+        pyro.module(f"sheared-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            from ppl_vae.models.networks import positive
+
+            loc, raw_scale = self.vae.encoder(x).chunk(2, dim=-1)
+            tril = self.mixing * positive(raw_scale).unsqueeze(-2)
+            mean = (self.mixing @ loc.unsqueeze(-1)).squeeze(-1)
+            return pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=tril))
+
+
+def linear_gaussian(correlated: bool = False) -> LinearGaussian:
+    """Probabilistic PCA with its exact guide; the posterior of its two units has a correlation of
+    0.9, or none."""
+    ppca = LinearGaussian((8,), latent_dim=2)
+    off = -CORRELATION if correlated else 0.0
+    strength = 20.0 if correlated else 4.0
+    precision = strength * torch.tensor([[1.0, off], [off, 1.0]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        noise = ppca.scale.square()
+        basis = torch.linalg.qr(torch.randn(8, 2, generator=generator, dtype=torch.float64))[0]
+        root = torch.linalg.cholesky(precision - noise * torch.eye(2, dtype=torch.float64))
+        ppca.loading.copy_(basis @ root.T)
+    ppca.set_exact_guide()
+    return ppca
+
+
+@cache
+def digits_vae() -> VAE:
+    """A VAE with two units, fitted to digits well enough that no question fails it."""
+    file = Path(tempfile.gettempdir()) / "ppl-vae-diagnostic-power.pt"
+    vae = VAE((1, 8, 8), latent_dim=2, hidden=(200, 200))
+    if file.exists():
+        vae.load_state_dict(torch.load(file, weights_only=True))
+        return vae
+    ppl_vae.fit(vae, digits_data(), ppl_vae.Settings(epochs=60), progress=False)
+    train_guide(vae)
+    torch.save(vae.state_dict(), file)
+    return vae
+
+
+def train_guide(vae: VAE, steps: int = 6000, rate: float = 1e-3) -> None:
+    """Fit the guide alone, to data that the model makes: as many as it takes."""
+    torch.manual_seed(0)
+    adam = torch.optim.Adam(vae.encoder.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    objective = ppl_vae.PathwiseELBO(num_particles=4)
+    for _ in range(steps):
+        with torch.no_grad():
+            x = vae.model(size=256)
+        vae.zero_grad()
+        objective.loss_and_grads(vae.model, vae.guide, x)
+        adam.step()
+        schedule.step()
+
+
+@cache
+def digits_data() -> ppl_vae.DataSet:
+    return ppl_vae.load_data("digits", binarize="dynamic")
+
+
+def truth(model: str, fault: str) -> Any:
+    """The program that a fault is put into."""
+    correlated = fault == "correlation ignored"
+    if model == "linear-gaussian":
+        program: Any = linear_gaussian(correlated)
+    else:
+        program = digits_vae()
+        if correlated:
+            return Sheared(program)
+    if fault == "another prior":
+        program.prior_loc = program.prior_loc + 1.0
+    return program
+
+
+def held_out(model: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Training and held-out data of one seed."""
+    if model == "digits-vae":
+        data = digits_data()
+        return data.fixed("train", seed), data.fixed("test", seed)[:HELD_OUT]
+    drawn = ppl_vae.prior_predictive(linear_gaussian(), (8,), HELD_OUT + TRAIN, seed)
+    return drawn.x[HELD_OUT:], drawn.x[:HELD_OUT]
+
+
+def ask(
+    program: Any, train: Tensor, x: Tensor, exact: Any, seed: int, asked: tuple[str, ...]
+) -> dict[str, str]:
+    """The grade of each question."""
+
+    def nothing(done: float) -> None:
+        pass
+
+    rows, shape = torch.arange(len(x)), tuple(x.shape[1:])
+    questions = {
+        "coverage": lambda: ask_coverage(program, x, DRAWS, seed, nothing, rows),
+        "calibration": lambda: ask_calibration(program, shape, SIMULATIONS, seed, nothing),
+        "gaps": lambda: ask_gaps(program, x[:GAP_POINTS], DRAWS, seed, nothing),
+        "reference": lambda: compare_with(program, x[:NUTS_POINTS], exact, seed),
+        "collapse": lambda: ask_collapse(program, x, seed, nothing),
+        "generation": lambda: ask_generation(program, train, x, seed, nothing),
+    }
+    grades: dict[str, str] = {}
+    for name in asked:
+        try:
+            grades[name] = questions[name]().verdict.grade
+        except InputError:
+            grades[name] = "cannot say"
+    return grades
+
+
+def one_seed(task: tuple[str, int, tuple[str, ...], tuple[str, ...]]) -> dict[str, dict[str, str]]:
+    """Grades by fault and question, of one seed."""
+    model, number, faults, questions = task
+    torch.set_num_threads(1)
+    seed = derived_seed(number, model)
+    found: dict[str, dict[str, str]] = {}
+    exact = None
+    for fault in faults:
+        program = truth(model, fault)
+        if fault == "correlation ignored" and model == "linear-gaussian":
+            drawn = ppl_vae.prior_predictive(program, (8,), HELD_OUT + TRAIN, seed)
+            train, x = drawn.x[HELD_OUT:], drawn.x[:HELD_OUT]
+        else:
+            train, x = held_out(model, seed)
+        asked = questions
+        if fault in ("correlation ignored", "another prior"):  # another posterior than the others'
+            asked = tuple(name for name in questions if name != "reference")
+        elif exact is None and "reference" in questions:
+            exact = sample_posterior(program, x[:NUTS_POINTS], seed, lambda done: None)
+        found[fault] = ask(Faulty(program, fault), train, x, exact, seed, asked)
+        if fault == "another prior":
+            program.prior_loc = program.prior_loc - 1.0
+    return found
+
+
+def main() -> None:
+    """Print a table for each model."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--model", choices=("linear-gaussian", "digits-vae"), action="append")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    for model in options.model or ("linear-gaussian", "digits-vae"):
+        start = time.perf_counter()
+        if model == "digits-vae":
+            digits_vae()
+        faults = tuple(SHOULD_CATCH)
+        tasks = [(model, seed, faults, QUESTIONS) for seed in range(options.seeds)]
+        with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+            found = list(pool.imap_unordered(one_seed, tasks))
+            pool.close()
+            pool.join()
+        minutes = (time.perf_counter() - start) / 60
+        print(f"\n{model}, {options.seeds} seeds, {minutes:.0f} minutes\n")
+        print(f"| fault | {' | '.join(QUESTIONS)} |\n|{' --- |' * (1 + len(QUESTIONS))}")
+        for fault, catcher in SHOULD_CATCH.items():
+            cells = [
+                cell(Counter(f[fault].get(q, "-") for f in found), q == catcher) for q in QUESTIONS
+            ]
+            print(f"| {fault} | {' | '.join(cells)} |")
+        alarms = sum(any(f["none"][q] in ("caution", "fail") for q in QUESTIONS[:4]) for f in found)
+        print(f"\nfalse alarms on coverage, calibration, gaps or reference: {alarms}", flush=True)
+
+
+def cell(grades: Counter[str], catcher: bool) -> str:
+    """Caution or fail, and fail, of all seeds."""
+    if grades["-"]:
+        return "-"
+    text = f"{grades['caution'] + grades['fail']} ({grades['fail']})"
+    if grades["cannot say"]:
+        text += f", cannot say {grades['cannot say']}"
+    return f"**{text}**" if catcher else text
+
+
+if __name__ == "__main__":
+    main()
