@@ -9,25 +9,21 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 
 from .errors import InputError
 from .predict import prior_predictive
 from .program import (
-    OBSERVED,
     Program,
     check_program,
     check_structure,
-    device_of,
-    dtype_of,
     reading,
 )
 from .runtime import derived_seed
-from .sites import draw_latents, require_density, require_density_anywhere, supports
-from .weights import log_mean, score_latents
+from .sites import require_density, require_density_anywhere
+from .unconstrained import State, Unconstrained, sum_events
+from .weights import log_mean
 
 Start = Literal["prior", "guide"]
-State = dict[str, Tensor]  # unconstrained latents by site, each of shape (C chains, N data, ...)
 
 TARGET_ACCEPTANCE = 0.65  # optimal for HMC in many dimensions (Beskos et al. 2013)
 FIRST_STEP, ADAPTATION_RATE, PILOT_CHAINS = 0.1, 0.1, 4
@@ -203,7 +199,7 @@ def bidirectional(
                 site: z[rows].expand(annealing.chains, *z[rows].shape)
                 for site, z in drawn.latents.items()
             }
-            reverse.append(_run(path, path.unconstrained(exact), steps, reverse=True))
+            reverse.append(_run(path, path.posterior.coordinates(exact), steps, reverse=True))
     return drawn.x, _joined(forward), _joined(reverse)
 
 
@@ -214,10 +210,7 @@ def transitions(size: int, annealing: Annealing, both_ways: bool = False) -> int
 
 
 class _Path:
-    """The distributions between start and posterior, for some of the data.
-
-    A density is that of unconstrained coordinates u: the site's own, times |dz / du|.
-    """
+    """The distributions between start and posterior, for some of the data."""
 
     def __init__(
         self,
@@ -226,36 +219,17 @@ class _Path:
         annealing: Annealing,
         on_block: Callable[[int], None] | None,
     ) -> None:
-        self.program, self.annealing = program, annealing
-        self.x = x.to(device_of(program), dtype_of(program))
+        self.posterior, self.annealing = Unconstrained(program, x), annealing
+        self.x = self.posterior.x
         self.on_block = on_block or (lambda done: None)
-        self.transforms = {site: biject_to(s) for site, s in supports(program, self.x).items()}
 
     def draw(self, chains: int) -> State:
         """Draws from the start, of shape (C, N, ...)."""
-        return self.unconstrained(draw_latents(self.program, self.x, chains, self.annealing.start))
-
-    def unconstrained(self, latents: dict[str, Tensor]) -> State:
-        """Latents in unconstrained coordinates."""
-        return {s: t.inv(latents[s].to(self.x)) for s, t in self.transforms.items()}
+        return self.posterior.draw(chains, self.annealing.start)
 
     def energies(self, state: State) -> tuple[Tensor, Tensor]:
         """Log densities of the start, and of the model with the data, each of shape (C, N)."""
-        latents = {site: self.transforms[site](u) for site, u in state.items()}
-        volume = torch.stack(
-            [
-                _sum_events(self.transforms[site].log_abs_det_jacobian(u, latents[site]))
-                for site, u in state.items()
-            ]
-        ).sum(0)
-        from_guide = self.annealing.start == "guide"
-        terms = score_latents(self.program, self.x, latents, from_guide)
-        likelihood = terms.model.pop(OBSERVED)
-        prior = torch.stack(list(terms.model.values())).sum(0) + volume
-        if not from_guide:
-            return prior, prior + likelihood
-        guide = torch.stack(list(terms.guide.values())).sum(0) + volume
-        return guide, prior + likelihood
+        return self.posterior.densities(state, with_guide=self.annealing.start == "guide")
 
     def slope(self, state: State, beta: Tensor) -> tuple[Tensor, State]:
         """Log density at an inverse temperature, of shape (C, N), and its gradient."""
@@ -347,28 +321,11 @@ def _check_latents(program: Program, x: Tensor, start: Start) -> None:
     require_density(program, x)
     if start == "guide":
         require_density_anywhere(program, x)
-    for site, support in supports(program, x).items():
-        if support.is_discrete:
-            raise InputError(
-                f"the latent site {site!r} is discrete, and Hamiltonian transitions need a "
-                "gradient: use the importance-weighted estimator"
-            )
-        try:
-            biject_to(support)
-        except NotImplementedError:
-            raise InputError(
-                f"the latent site {site!r} has the support {support}, which cannot be mapped to "
-                "real numbers: use the importance-weighted estimator"
-            ) from None
+    Unconstrained(program, x[:1])
 
 
 def _kinetic(momentum: State) -> Tensor:
-    return torch.stack([_sum_events(m.square()) for m in momentum.values()]).sum(0) / 2
-
-
-def _sum_events(values: Tensor) -> Tensor:
-    """Sum over all dimensions behind those of chains and data."""
-    return values.flatten(2).sum(-1) if values.dim() > 2 else values
+    return torch.stack([sum_events(m.square()) for m in momentum.values()]).sum(0) / 2
 
 
 def _where(accepted: Tensor, proposal: Tensor, state: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import xarray
 from .errors import InputError, first_line
 
 CONSTANT = 1e-3  # nats; weights within 0.1 % of each other have no tail, only rounding
+TIED = 5  # draws of the highest weight
 
 
 def load_arviz() -> ModuleType:
@@ -35,8 +36,8 @@ def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_weight: Of shape (N data, S draws), in nats.
 
     Returns:
-        Two arrays of shape (N,). Weights that agree within rounding have no tail to fit: their k is
-        0, as that of an exponential tail, and their effective sample size is S.
+        Two arrays of shape (N,). Where weights, or the highest of them, agree within rounding,
+        there is no tail to fit, and k is 0, as that of an exponential tail.
 
     Example:
         >>> k, ess = pareto_k(np.random.default_rng(0).normal(size=(3, 1000)))
@@ -45,11 +46,12 @@ def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # where a tail is all but constant
         smoothed, k = load_arviz().psislw(log_weight)
+    highest = np.sort(log_weight, axis=1)[:, -TIED:]
     constant = np.ptp(log_weight, axis=1) < CONSTANT
-    ess = 1 / np.exp(2 * smoothed).sum(1)
-    return np.where(constant, 0.0, np.nan_to_num(k, nan=np.inf)), np.where(
-        constant, float(log_weight.shape[1]), ess
-    )
+    # ArviZ finds no tail where the highest weight is that of many draws: it is bounded.
+    bounded = constant | (~np.isfinite(k) & (np.ptp(highest, axis=1) < CONSTANT))
+    ess = np.where(constant, float(log_weight.shape[1]), 1 / np.exp(2 * smoothed).sum(1))
+    return np.where(bounded, 0.0, np.where(np.isnan(k), np.inf, k)), ess
 
 
 def pareto_k_threshold(draws: int) -> float:
@@ -74,11 +76,12 @@ def chain_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
     """
     arviz = load_arviz()
     dataset = xarray.Dataset({"z": (("chain", "draw", "datum", "latent"), values)})
-    return {
-        "r_hat": arviz.rhat(dataset)["z"].values,
-        "ess_mean": arviz.ess(dataset, method="mean")["z"].values,
-        "ess_sd": arviz.ess(dataset, method="sd")["z"].values,
-    }
+    with np.errstate(divide="ignore", invalid="ignore"):  # of values that are constant
+        return {
+            "r_hat": arviz.rhat(dataset)["z"].values,
+            "ess_mean": arviz.ess(dataset, method="mean")["z"].values,
+            "ess_sd": arviz.ess(dataset, method="sd")["z"].values,
+        }
 
 
 def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any]) -> Any:

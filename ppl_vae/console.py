@@ -18,6 +18,7 @@ from . import results
 from .annealing import Annealing
 from .data import DataSet
 from .diagnosis import Diagnosis, Effort, diagnose
+from .diagnostics.answers import Verdict, sentence
 from .errors import InputError
 from .estimators import Estimator, estimate, work
 from .evidence import Estimate, Ledger, Scores
@@ -184,22 +185,21 @@ def show_verdicts(diagnosis: Diagnosis, about: dict[str, Any], as_json: bool) ->
         console.print_json(data={**diagnosis.as_dict(), **about})
         return
     table = Table(show_lines=True)
-    table.add_column("question", ratio=2)
+    table.add_column("question", ratio=1)
     table.add_column("verdict")
-    table.add_column("figure", justify="right")
-    table.add_column("what it means, and what to try next", ratio=5)
+    table.add_column("figure", justify="right", max_width=16)
     for verdict in diagnosis.verdicts.values():
-        words = escape(verdict.meaning)
+        words = [f"[bold]{escape(verdict.question)}[/]", escape(sentence(verdict.meaning))]
         if verdict.remedy:
-            words += f"\n[italic]Try:[/] {escape(verdict.remedy)}"
-        table.add_row(
-            verdict.question,
-            f"[{STYLES[verdict.grade]}]{verdict.grade}[/]",
-            verdict.figure_text,
-            words,
-        )
+            words.append(f"[italic]Try:[/] {escape(verdict.remedy)}.")
+        grade = f"[{STYLES[verdict.grade]}]{verdict.grade}[/]"
+        table.add_row("\n".join(words), grade, _figure(verdict))
     console.print(table)
     show({}, about, as_json=False)
+
+
+def _figure(verdict: Verdict) -> str:
+    return f"{verdict.figure_text}\n{verdict.unit}" if verdict.error else verdict.figure_text
 
 
 def _table(figures: dict[str, Estimate], about: dict[str, Any]) -> Table:

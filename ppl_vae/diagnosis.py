@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from numbers import Integral
@@ -34,6 +35,8 @@ from .program import Program
 from .runtime import check_seed, derived_seed
 
 RESULT = "diagnosis.nc"
+# What users' own code, or a library below, says of a program that nobody thought of.
+UNFORESEEN = (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError)
 Progress = Callable[[str, float], None]
 
 
@@ -143,7 +146,8 @@ def diagnose(
         on_work(0.0)
         answers[key] = _answer(question, ask, on_work)
     groups = _groups(answers, data, len(x))
-    groups |= shown_groups(program, x, derived_seed(seed, "shown"), groups.get("diagnostics"))
+    with suppress(InputError, *UNFORESEEN):  # of what cannot be shown the verdicts have spoken
+        groups |= shown_groups(program, x, derived_seed(seed, "shown"), groups["diagnostics"])
     about = {
         "program": type(program).__name__,
         "data": data.source,
@@ -215,8 +219,7 @@ def _answer(question: str, ask: Callable[[Work], Answer], on_work: Work) -> Answ
         return ask(count)
     except InputError as error:
         return Answer(Verdict(question, "cannot say", str(error)))
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        # What users' own code, or a library below, says of a program that nobody thought of.
+    except UNFORESEEN as error:
         reason = f"it met {type(error).__name__}: {first_line(error)}"
         return Answer(Verdict(question, "cannot say", reason))
     finally:

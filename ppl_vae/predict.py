@@ -65,7 +65,10 @@ def decode(
     """
     device, dtype = device_of(program), dtype_of(program)
     placeholder = torch.zeros(size, *data_shape, device=device, dtype=dtype)
-    given = {site: value.to(device, dtype) for site, value in latents.items()}
+    given = {
+        site: value.to(device, dtype if value.is_floating_point() else None)
+        for site, value in latents.items()
+    }
     with reading(program, seed):
         model = poutine.condition(poutine.uncondition(program.model), data=given)
         return _read(poutine.trace(model).get_trace(placeholder))

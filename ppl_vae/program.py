@@ -147,6 +147,12 @@ def check_structure(program: Program, x: Tensor) -> None:
         raise InputError(f"{name} is no program: it must be an nn.Module with model and guide")
     if next(program.parameters(), None) is None:
         raise InputError(f"{name} has no parameters: assign its networks in __init__")
+    for site, parameter in program.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(
+                f"{name}: parameter {site!r} holds NaN or infinity: its fit diverged; fit again at "
+                "a lower learning rate"
+            )
     if not isinstance(x, Tensor):
         raise InputError(f"data must be a tensor, such as DataSet.fixed gives, not {type(x)}")
     if not len(x):

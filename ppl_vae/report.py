@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from . import diagnostic_plots, plots
 from .diagnosis import Diagnosis
-from .diagnostics.answers import GRADES, Verdict
+from .diagnostics.answers import GRADES, Verdict, sentence
 from .errors import InputError
 from .runs import Run
 
@@ -97,7 +97,7 @@ def _card(key: str, verdict: Verdict) -> str:
     kind = verdict.grade.replace(" ", "-")
     lines = [
         f'<span class="grade {kind}">{escape(verdict.grade)}</span>',
-        f"<strong>{escape(verdict.question)}</strong><p>{escape(verdict.meaning)}.</p>",
+        f"<strong>{escape(verdict.question)}</strong><p>{escape(sentence(verdict.meaning))}</p>",
     ]
     if verdict.remedy:
         lines.append(f"<p><em>Try:</em> {escape(verdict.remedy)}.</p>")

@@ -16,7 +16,7 @@ LAYERS = [
     {"program", "data"},
     {"sites", "sources", "pathwise"},
     {"weights"},
-    {"evidence", "objectives", "predict", "runs"},
+    {"evidence", "objectives", "predict", "runs", "unconstrained"},
     {"training", "annealing", "gradients", "results", "plots"},
     {"pictures", "estimators"},
     {"diagnostics.answers", "diagnostics.uniformity", "diagnostics.latents", "diagnostics.refined"},

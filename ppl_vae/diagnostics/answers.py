@@ -9,6 +9,8 @@ import numpy as np
 import xarray
 from torch import Tensor
 
+from ..errors import InputError
+
 Grade = Literal["pass", "caution", "fail", "cannot say"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 
@@ -84,8 +86,9 @@ class Answer:
 def grade(value: float, error: float, caution: float, fail: float) -> Grade:
     """Grade a figure that is the better the smaller it is.
 
-    It is above a threshold if it is so by three standard errors, so that chance alone moves it
-    across with a probability of 0.0013 at the most.
+    It is above a threshold if it is so by three standard errors: chance alone moves it across with
+    a probability of 0.0013. A figure that three standard errors carry from one threshold to the
+    other passes nothing.
 
     Arguments:
         value: The figure.
@@ -93,12 +96,37 @@ def grade(value: float, error: float, caution: float, fail: float) -> Grade:
         caution: Where caution begins.
         fail: Where failure begins.
 
+    Raises:
+        InputError: If the figure is not finite, or too noisy.
+
     Example:
         >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.3, 0.1, 0.1, 0.5)
         ('caution', 'pass')
+        >>> grade(0.3, 0.2, 0.1, 0.5)
+        Traceback (most recent call last):
+        ppl_vae.errors.InputError: 0.3 ± 0.2 is too noisy to tell what calls for caution (0.1) ...
     """
+    if not (math.isfinite(value) and math.isfinite(error)):
+        raise InputError(f"the figure came out as {value} ± {error}: look at the data behind it")
     least = value - Z * error
-    return "fail" if least > fail else "caution" if least > caution else "pass"
+    if least > caution:
+        return "fail" if least > fail else "caution"
+    if Z * error > fail - caution:
+        raise InputError(
+            f"{value:.3g} ± {error:.2g} is too noisy to tell what calls for caution "
+            f"({caution:.3g}) from what fails ({fail:.3g}): give more data"
+        )
+    return "pass"
+
+
+def sentence(words: str) -> str:
+    """Words with a capital and a full stop.
+
+    Example:
+        >>> sentence("log p(x) is known")
+        'Log p(x) is known.'
+    """
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
 def share(chosen: Any) -> tuple[float, float]:

@@ -115,8 +115,13 @@ def _quantities(
             if with_guide:
                 columns.append(torch.stack(list(terms.guide.values())).sum(0)[..., None].double())
             parts.append(torch.cat(columns, dim=-1).cpu())
-    names = [*unit_names(_as_draw(latents)), LIKELIHOOD, *([DENSITY] if with_guide else [])]
-    return names, torch.cat(parts, dim=1).numpy()
+    units = unit_names(_as_draw(latents))
+    values = torch.cat(parts, dim=1)
+    if values.isnan().any() or not values[..., : len(units)].isfinite().all():
+        raise InputError(
+            "a draw of the guide, or its density, is not finite on data that the model made"
+        )
+    return [*units, LIKELIHOOD, *([DENSITY] if with_guide else [])], values.numpy()
 
 
 def _ranks(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..evidence import bounds
 from ..program import Program, check_program, reading
 from ..runtime import derived_seed
-from ..sites import require_density, trace_draws
+from ..sites import require_density_anywhere, trace_draws
 from ..weights import log_terms, rows_at_once
 from .answers import Answer, Grade, Verdict, Work, grade, mean, portion, variable
 from .latents import ACTIVE, activity, moments, on_device
@@ -55,7 +55,7 @@ def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) 
             f"data and {MIN_DRAWS} draws"
         )
     check_program(program, x)
-    require_density(program, x)
+    require_density_anywhere(program, x)
     _require_paths(program, x)
     size = max(1, rows_at_once(program, x) // STEP_DRAWS)
     tick = portion(on_work, len(x))
@@ -78,10 +78,6 @@ def _require_paths(program: Program, x: Tensor) -> None:
             raise InputError(
                 f"the guide's site {site!r} cannot be reparameterized, so its best guide for each "
                 "datum cannot be sought by gradients"
-            )
-        if node["type"] == "sample" and node["infer"].get("is_auxiliary"):
-            raise InputError(
-                f"the guide has an auxiliary site {site!r}, whose draws cannot be scored again"
             )
 
 

@@ -16,7 +16,7 @@ from .answers import GRADES, Answer, Verdict, Work, grade, share, variable
 from .uniformity import p_value
 
 QUESTION = "Does the model generate data like the data?"
-SAMPLES, MIN_DATA, MIN_TRAIN = 1000, 50, 50
+SAMPLES, MIN_DATA, MIN_TRAIN = 1000, 100, 100
 PIT_DRAWS, PIT_BLOCK = 20, 100  # draws that each value is ranked against; data at once
 CAUTION, FAIL = 0.1, 0.3  # Kolmogorov-Smirnov distances
 COPIES_CAUTION, COPIES_FAIL = 0.55, 0.75
@@ -57,7 +57,7 @@ def ask_generation(
     if len(test) < MIN_DATA or len(train) < MIN_TRAIN:
         raise InputError(
             f"{len(test)} held-out and {len(train)} training data are too few: predictive checks "
-            f"take at least {MIN_DATA} and {MIN_TRAIN}"
+            f"take at least {MIN_DATA} of each"
         )
     check_structure(program, test)
     check_program(program, test)

@@ -22,7 +22,7 @@ Latents = dict[str, Tensor]
 
 
 def shown_groups(
-    program: Program, x: Tensor, seed: int, per_datum: xarray.Dataset | None
+    program: Program, x: Tensor, seed: int, per_datum: xarray.Dataset
 ) -> dict[str, xarray.Dataset]:
     """The groups that ArviZ knows, for the first data; and the data of the highest k-hat.
 
@@ -53,7 +53,7 @@ def shown_groups(
         groups["posterior_predictive"] = _predictive(program, guide, shown, seed)
         groups["prior_predictive"] = _predictive(program, prior, shown, seed)
         groups |= _densities(terms, is_point_mass(*latent_distributions(program, shown)))
-        if per_datum is not None and "k_hat" in per_datum:
+        if "k_hat" in per_datum:
             groups["worst_data"] = _worst(program, x, per_datum["k_hat"].values, seed)
     return {name: _with_chain(group) for name, group in groups.items()}
 

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 import xarray
 from pyro.infer import MCMC, NUTS
-from pyro.infer.autoguide import init_to_sample
 from torch import Tensor
 
 from ..arviz_io import CONSTANT, chain_statistics
 from ..errors import InputError
 from ..program import Program, check_program, reading
 from ..runtime import derived_seed
-from ..sites import require_density, supports
+from ..sites import require_density
+from ..unconstrained import State, Unconstrained
 from ..weights import score_latents
 from .answers import Answer, Grade, Verdict, Work, grade, portion, variable
 from .latents import as_units, guide_draws, knows_its_density, latent_sites, on_device, unit_names
@@ -54,9 +54,6 @@ def ask_reference(program: Program, x: Tensor, seed: int, on_work: Work) -> Answ
         raise InputError("no data were given to NUTS")
     check_program(program, x)
     require_density(program, x)
-    for site, support in supports(program, x).items():
-        if support.is_discrete:
-            raise InputError(f"the latent site {site!r} is discrete, and NUTS needs a gradient")
     exact = sample_posterior(program, x, seed, on_work)
     return compare_with(program, x, exact, seed)
 
@@ -77,21 +74,29 @@ def sample_posterior(program: Program, x: Tensor, seed: int, on_work: Work) -> d
     Returns:
         Draws by site, each of shape (draws, chains, N, \*event shape).
     """
-    batch = on_device(program, x)
-    rows = batch.repeat(CHAINS, *(1,) * (batch.dim() - 1))
     tick = portion(on_work, WARMUP + DRAWS)
+    posterior = Unconstrained(program, x)
+
+    def potential(state: State) -> Tensor:
+        return -posterior.densities(state)[1].sum()
 
     def hook(*_: object) -> None:
         tick(1)
 
-    with reading(program, derived_seed(seed, "NUTS")), frozen(program), torch.enable_grad():
-        kernel = NUTS(program.model, max_tree_depth=TREE_DEPTH, init_strategy=init_to_sample)
-        chains = MCMC(
-            kernel, num_samples=DRAWS, warmup_steps=WARMUP, disable_progbar=True, hook_fn=hook
-        )
-        chains.run(rows)
-        samples = chains.get_samples()
-    return {s: v.detach().unflatten(1, (CHAINS, len(x))) for s, v in samples.items()}
+    with reading(program, derived_seed(seed, "NUTS")), frozen(program):
+        start = posterior.draw(CHAINS, "prior")
+        with torch.enable_grad():
+            chains = MCMC(
+                NUTS(potential_fn=potential, max_tree_depth=TREE_DEPTH),
+                num_samples=DRAWS,
+                warmup_steps=WARMUP,
+                initial_params=start,
+                transforms=posterior.transforms,
+                disable_progbar=True,
+                hook_fn=hook,
+            )
+            chains.run()
+        return {site: z.detach() for site, z in chains.get_samples().items()}
 
 
 def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: int) -> Answer:
@@ -164,7 +169,12 @@ def _features(
             units = as_units(latents)
             values = torch.cat([units, units.square()], dim=-1)
         found.append(values.double().cpu().numpy())
-    return found[0], found[1]
+    # A draw of NUTS that the guide could not have drawn has an infinite weight.
+    finite = [values[np.isfinite(values)] for values in found if np.isfinite(values).any()]
+    if not finite or any(np.isnan(values).any() for values in found):
+        raise InputError("log weights of NUTS's draws are not numbers")
+    low, high = min(v.min() for v in finite) - 10, max(v.max() for v in finite) + 10
+    return found[0].clip(low, high), found[1].clip(low, high)
 
 
 def _c2st(exact: np.ndarray, drawn: np.ndarray, ess: float) -> tuple[float, float]:

@@ -90,6 +90,17 @@ class _Refine(Messenger):
         return transform(free + self.offsets[key])
 
 
+class _Unscaled(Messenger):
+    """Densities as they are: what scales an objective is no part of the ELBO.
+
+    As the outermost handler it has the last word, before the objective's trace has recorded a site.
+    """
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg):
+            msg["scale"] = 1.0
+
+
 def _pyro_class(fn: Any) -> Any:
     return getattr(dist, type(fn).__name__, type(fn))
 
@@ -128,7 +139,11 @@ def refine(program: Program, batch: Tensor, steps: int, rate: float, draws: int)
         objective = PathwiseELBO(draws)
         for _ in range(steps):
             adam.zero_grad()
-            objective.loss_and_grads(refined.model, refined.guide, batch)
+            with _Unscaled():
+                loss = objective.differentiable_loss(refined.model, refined.guide, batch)
+            if not loss.isfinite():
+                raise InputError("the ELBO is not finite near the guide, for some of the data")
+            loss.backward()
             adam.step()
             schedule.step()
     for offset in refined.offsets.values():
