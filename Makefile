@@ -5,8 +5,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-all lint notebooks bench clean
 
-demo: $(READY)  ## fit a VAE to 1,797 real digits, and show how good it is
+demo: $(READY)  ## fit a VAE to 1,797 real digits, show how good it is and whether to believe it
 	$(BIN)/ppl-vae train --data digits --latent-dim 2 --epochs 60 --output runs/demo --overwrite
+	$(BIN)/ppl-vae diagnose runs/demo
 
 test: $(READY)  ## the tests, on two cores in minutes
 	$(BIN)/pytest -n 2

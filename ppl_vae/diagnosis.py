@@ -260,6 +260,9 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> list[Path]:
     temporary = beside.with_name(f".{beside.name}")
     try:
         folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror})") from None
+    try:
         temporary.write_text(json.dumps(diagnosis.as_dict(), indent=2) + "\n", encoding="utf-8")
         arviz_io.write_inference_data(file, diagnosis.inference_data)
         os.replace(temporary, beside)

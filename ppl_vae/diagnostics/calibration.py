@@ -82,8 +82,14 @@ def ask_calibration(
             "deviation": ("quantity", [_deviation(ranks[:, i]) for i in columns]),
             "expected_coverage": (("quantity", "level"), _coverage(ranks, names)),
             "truth": (("simulation", "unit"), truth),
-            "z_score": (("simulation", "unit"), (draws.mean(0) - truth) / draws.std(0, ddof=1)),
-            "contraction": (("simulation", "unit"), 1 - draws.var(0, ddof=1) / prior.var(0)),
+            "z_score": (
+                ("simulation", "unit"),
+                _ratio(draws.mean(0) - truth, draws.std(0, ddof=1)),
+            ),
+            "contraction": (
+                ("simulation", "unit"),
+                1 - _ratio(draws.var(0, ddof=1), np.broadcast_to(prior.var(0), truth.shape)),
+            ),
             "average_p_value": ("unit", average),
         },
         {"quantity": names, "unit": units, "level": LEVELS},
@@ -129,6 +135,11 @@ def _ranks(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     below = (values[1:] < values[0]).sum(0)
     ties = (values[1:] == values[0]).sum(0)
     return below + generator.integers(0, ties + 1)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Of a unit that does not vary, such as a class, NaN."""
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
 def _deviation(ranks: np.ndarray) -> float:

@@ -91,12 +91,11 @@ def sample_posterior(program: Program, x: Tensor, seed: int, on_work: Work) -> d
                 num_samples=DRAWS,
                 warmup_steps=WARMUP,
                 initial_params=start,
-                transforms=posterior.transforms,
                 disable_progbar=True,
                 hook_fn=hook,
             )
             chains.run()
-        return {site: z.detach() for site, z in chains.get_samples().items()}
+        return posterior.latents(chains.get_samples())
 
 
 def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: int) -> Answer:

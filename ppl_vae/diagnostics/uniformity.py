@@ -8,6 +8,7 @@ from scipy.stats import binom
 
 BISECTIONS = 60
 NEGLIGIBLE = 1e-9  # a pointwise probability
+ROUNDING = 1e-9  # between equal probabilities of the two tails
 
 
 def ecdf(ranks: np.ndarray, highest: int) -> np.ndarray:
@@ -48,7 +49,7 @@ def p_value(ranks: np.ndarray, highest: int) -> float:
     uniform = _uniform(highest)
     counts = np.rint(ecdf(ranks, highest) * size)
     tail = np.minimum(binom.cdf(counts, size, uniform), binom.sf(counts - 1, size, uniform)).min()
-    return _leaves_band(size, highest, float(tail))
+    return _leaves_band(size, highest, float(tail) * (1 + ROUNDING))
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,126 @@
+"""Question 2: simulation-based calibration, against posteriors that are known."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy.stats import norm
+
+import ppl_vae
+from ppl_vae.diagnostics.calibration import DENSITY, DRAWS, LIKELIHOOD, ask_calibration
+
+from . import programs
+from .yardsticks import nothing, ppca, spoil
+
+
+def ask(program, simulations=1000, dim=6, seed=0):
+    return ask_calibration(program, (dim,), simulations, seed, nothing)
+
+
+class Collapsed(programs._Variant):
+    """A guide that ignores its data, and so is its prior."""
+
+    def guide(self, x):
+        pyro.module(f"minimal-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            unused = 0 * self.encoder(x)[:, :2]
+            pyro.sample("z", dist.Normal(unused, 1.0).to_event(1))
+
+
+def test_an_exact_guide_passes_and_its_figures_are_known():
+    strengths = (2.0, 1.0)
+    answer = ask(ppca(strengths))
+    assert answer.verdict.grade == "pass"
+    found = answer.groups["calibration"]
+    assert found["quantity"].values.tolist() == ["z[0]", "z[1]", LIKELIHOOD, DENSITY]
+    # (mean of S draws - truth) / sd: a t-like ratio whose variance is (1 + 1/S) (S-1)/(S-3).
+    expected = (1 + 1 / DRAWS) * (DRAWS - 1) / (DRAWS - 3)
+    z = found["z_score"].values
+    assert np.abs(z.mean(0)).max() < 4 * math.sqrt(expected / 1000)
+    assert np.abs(z.var(0) - expected).max() < 4 * expected * math.sqrt(2 / 1000)
+    # Contraction: 1 - posterior variance / prior variance; the latter is of 1000 draws.
+    exact = np.array([s**2 / (1 + s**2) for s in strengths])
+    error = (1 - exact) * math.sqrt(2 / 1000)
+    assert (np.abs(found["contraction"].values.mean(0) - exact) < 5 * error).all()
+
+
+@pytest.mark.parametrize(("scale", "grade"), [(0.5, "fail"), (2.0, "fail")])
+def test_coverage_of_a_scaled_guide_is_known(scale, grade):
+    answer = ask(spoil(ppca(), scale=scale))
+    assert answer.verdict.grade == grade
+    assert ("narrow" if scale < 1 else "wide") in answer.verdict.meaning
+    found = answer.groups["calibration"]
+    for level, share in zip(
+        found["level"].values, found["expected_coverage"].values[0], strict=True
+    ):
+        exact = 2 * norm.cdf(scale * norm.ppf((1 + level) / 2)) - 1
+        error = math.sqrt(exact * (1 - exact) / 1000) + 1 / DRAWS
+        assert abs(share - exact) < 4.5 * error
+
+
+def test_a_shifted_guide_fails_with_the_side_it_is_on():
+    answer = ask(spoil(ppca((2.0,)), shift=0.5))
+    assert answer.verdict.grade == "fail"
+    deviation = float(answer.groups["calibration"]["deviation"][0])
+    assert deviation == pytest.approx(2 * norm.cdf(0.25) - 1, abs=4.5 * 0.5 / 1000**0.5)
+    assert answer.groups["calibration"]["rank"].values[:, 0].mean() < DRAWS / 2
+
+
+def test_a_guide_that_ignores_x_passes_plain_ranks_and_fails_those_of_the_likelihood():
+    torch.manual_seed(0)
+    answer = ask(Collapsed(), dim=5)
+    assert answer.verdict.grade == "fail"
+    p = dict(
+        zip(*(answer.groups["calibration"][n].values for n in ("quantity", "p_value")), strict=True)
+    )
+    assert min(p["z[0]"], p["z[1]"], p[DENSITY]) > 0.001
+    assert p[LIKELIHOOD] < 1e-12
+    assert "worse" in answer.verdict.meaning
+
+
+def test_another_prior_than_the_guide_was_made_for_is_found():
+    program = ppca()
+    program.prior_loc = program.prior_loc + 1.0
+    answer = ask(program)
+    assert answer.verdict.grade == "fail"
+    # The average of q(z|x) over data is a compromise between both priors.
+    assert answer.groups["calibration"]["average_p_value"].values.min() < 1e-6
+
+
+def test_discrete_latents_have_ranks_with_ties_broken():
+    class Exact(programs.Discrete):
+        def guide(self, x):
+            pyro.module(f"discrete-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                squared = (x.unsqueeze(-2) - self.decoder.weight).square().sum(-1)
+                pyro.sample("k", dist.Categorical(logits=-squared / 2 + 0 * self.encoder(x)))
+
+    torch.manual_seed(0)
+    assert ask(Exact(), dim=5).verdict.grade == "pass"
+
+
+@pytest.mark.parametrize("name", ["TwoLayers", "Flow", "Planar", "LearnedFlow"])
+def test_every_kind_of_guide_is_ranked(name):
+    torch.manual_seed(0)
+    found = ask(getattr(programs, name)(), 200, dim=5).groups["calibration"]
+    units = found.sizes["unit"]
+    assert units == (4 if name == "TwoLayers" else 2)
+    assert found.sizes["quantity"] == units + (2 if name == "TwoLayers" else 1)
+    assert found["rank"].min() >= 0
+    assert found["rank"].max() <= DRAWS
+
+
+def test_too_few_simulations_say_nothing():
+    with pytest.raises(ppl_vae.InputError, match="at least 100"):
+        ask(ppca(), 99)
+
+
+def test_draws_that_are_not_finite_say_nothing():
+    torch.manual_seed(0)
+    with pytest.raises(ppl_vae.InputError, match="not finite"):
+        ask(
+            programs.Cauchy(), 400, dim=5
+        )  # its data are so far out that the guide's scale overflows

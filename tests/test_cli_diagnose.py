@@ -1,0 +1,97 @@
+"""The shell on a fitted run: its verdicts and its report."""
+
+import json
+import shutil
+
+import pytest
+
+import ppl_vae
+from ppl_vae.arviz_io import read_inference_data
+
+QUICK = [
+    *("--data-points", 120, "--draws", 120, "--simulations", 120),
+    *("--gap-points", 12, "--nuts-points", 1),
+]
+QUESTIONS = ["coverage", "calibration", "gaps", "reference", "collapse", "generation"]
+
+
+def test_diagnose_shows_and_writes_verdicts_and_report(fitted, tmp_path):
+    code, out, err = fitted("diagnose", "run", *QUICK)
+    assert code == 0, err
+    for word in ("Is q(z|x) calibrated?", "Try:", "report: run/report.html"):
+        assert word in out
+    assert (tmp_path / "run/report.html").read_text().startswith("<!doctype html>")
+    idata = read_inference_data(tmp_path / "run/results/diagnosis.nc")
+    assert idata.diagnostics.sizes["datum"] == 120
+    code, out, _ = fitted("diagnose", "run", *QUICK, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert list(found["verdicts"]) == QUESTIONS
+    written = json.loads((tmp_path / "run/results/diagnosis.json").read_text())
+    assert written == {k: v for k, v in found.items() if k not in ("results", "report")}
+    (tmp_path / "run/report.html").unlink()
+    code, out, _ = fitted("report", "run")
+    assert code == 0
+    assert out == "report: run/report.html\n"
+    first = (tmp_path / "run/report.html").read_text()
+    code, _, _ = fitted("report", "run", "--output", "other.html")
+    assert code == 0
+    assert (tmp_path / "other.html").read_text() == first
+
+
+def test_every_option_of_diagnose_reaches_it(fitted, monkeypatch):
+    seen = {}
+
+    def diagnose(program, data, effort, seed, on_progress):
+        seen.update(effort=effort, seed=seed)
+        raise ppl_vae.InputError("seen")
+
+    monkeypatch.setattr("ppl_vae.console.diagnose", diagnose)
+    words = [*("--data-points", 1, "--draws", 2, "--simulations", 3), "--gap-points", 4]
+    code, _, err = fitted("diagnose", "run", *words, "--nuts-points", 5, "--seed", 6)
+    assert (code, err) == (2, "error: seen\n")
+    assert seen == {"effort": ppl_vae.Effort(1, 2, 3, 4, 5), "seed": 6}
+
+
+def test_an_autoencoder_is_diagnosed_as_far_as_it_goes(shell):
+    code, _, _ = shell(
+        *("train", "--model", "autoencoder", "--epochs", 1, "--hidden", 8, "--output", "run")
+    )
+    assert code == 0
+    code, out, _ = shell("diagnose", "run", *QUICK, "--json")
+    assert code == 0
+    grades = [verdict["grade"] for verdict in json.loads(out)["verdicts"].values()]
+    assert grades[:5] == ["cannot say"] * 5
+    assert grades[5] in ("pass", "caution", "fail")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["diagnose", "nowhere"], "nowhere is no run"),
+        (["report", "nowhere"], "nowhere is no run"),
+        (["report", "run"], "make it with ppl-vae diagnose"),
+        (["report", "run", "--output", "report.pdf"], "must end in .html"),
+        (["report", "run", "--output", "no/report.html"], "no is no folder"),
+        (["diagnose", "run", "--draws", "0"], "draws must be a whole number"),
+        (["diagnose", "run", "--nuts-points", "-1"], "nuts_points must be a whole number"),
+        (["diagnose", "run", "--seed", "-1"], "seed must be"),
+        (["diagnose", "run", "--device", "abacus"], "device 'abacus'"),
+    ],
+)
+def test_bad_input_ends_in_one_line(fitted, tmp_path, words, message):
+    before = sorted(str(f) for f in tmp_path.rglob("*"))
+    code, out, err = fitted(*words)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(str(f) for f in tmp_path.rglob("*")) == before
+
+
+def test_a_report_where_no_file_can_be_is_refused_before_it_is_worked_for(fitted, tmp_path):
+    (tmp_path / "run/results").write_text("a file")
+    code, _, err = fitted("diagnose", "run", *QUICK)
+    assert code == 2
+    assert "results" in err
+    shutil.rmtree(tmp_path / "run/results", ignore_errors=True)

@@ -1,0 +1,103 @@
+"""Question 5: collapse, against the closed forms of probabilistic PCA."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae.diagnostics.collapse import DRAWS, ask_collapse
+from ppl_vae.models import LinearGaussian
+
+from . import programs
+from .yardsticks import draw, nothing, ppca
+
+
+def ask(program, x):
+    return ask_collapse(program, x, 0, nothing)
+
+
+def test_kl_and_activity_are_those_of_probabilistic_pca():
+    # Lucas et al. 2019: E_x KL_j = 1/2 ln(l_j / s^2), Var of the mean 1 - s^2 / l_j, for R = I.
+    strengths = np.array([3.0, 1.0, 0.5])
+    eigenvalues = 1 + strengths**2
+    program = ppca(tuple(strengths))
+    answer = ask(program, draw(program, 4000))
+    found = answer.groups["latents"]
+    kl, spread = found["kl"].values.mean(0), found["kl"].values.std(0) / 4000**0.5
+    assert (np.abs(kl - 0.5 * np.log(eigenvalues)) < 4.5 * spread).all()
+    exact = 1 - 1 / eigenvalues
+    assert (np.abs(found["activity"].values - exact) < 4.5 * exact * (2 / 4000) ** 0.5).all()
+    assert answer.verdict.grade == "pass"
+    assert (found["rate"] + found["distortion"]).mean() == pytest.approx(
+        -program.evidence(draw(program, 4000)).mean().item(), abs=1e-9
+    )
+    # Rate and the sum of units agree, for the posterior has no correlations.
+    assert found["rate"].mean() == pytest.approx(kl.sum(), abs=0.02)
+
+
+def test_the_rate_splits_into_information_and_marginal_kl():
+    # The exact guide on the model's own data averages to the prior: all of the rate is information.
+    program = ppca((1.0, 0.5))
+    found = ask(program, draw(program, 1000)).groups["latents"]
+    rate = 0.5 * math.log(2) + 0.5 * math.log(1.25)
+    assert float(found["mutual_information"]) == pytest.approx(rate, abs=0.1)
+    assert float(found["marginal_kl"]) == pytest.approx(0, abs=0.1)
+    assert float(found["mutual_information"]) + float(found["marginal_kl"]) == pytest.approx(
+        float(found["rate"].mean()), abs=1e-6
+    )
+
+
+def test_information_is_at_most_the_logarithm_of_the_data():
+    program = ppca((100.0, 100.0, 100.0))
+    found = ask(program, draw(program, 100)).groups["latents"]
+    assert float(found["mutual_information"]) == pytest.approx(math.log(100), abs=0.01)
+
+
+def test_units_collapse_exactly_where_the_eigenvalue_is_below_the_noise():
+    torch.manual_seed(0)
+    x = torch.randn(2000, 6, dtype=torch.float64) * torch.tensor([4.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+    program = LinearGaussian((6,), 3)
+    program.set_maximum_likelihood(x)
+    with torch.no_grad():
+        program.loading[:, 2] = 0  # as if its eigenvalue were that of the noise
+    program.set_exact_guide()
+    answer = ask(program, x)
+    assert answer.verdict.grade == "caution"
+    assert answer.groups["latents"]["collapsed"].values.tolist() == [False, False, True]
+    assert answer.verdict.value == 2
+    assert "z[2]" in answer.verdict.meaning
+
+
+def test_a_guide_that_is_its_prior_fails():
+    class Collapsed(programs._Variant):
+        def guide(self, x):
+            pyro.module(f"minimal-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(0 * self.encoder(x)[:, :2], 1.0).to_event(1))
+
+    answer = ask(Collapsed(), torch.randn(300, 5))
+    assert answer.verdict.grade == "fail"
+    assert answer.verdict.value == 0
+    # Draws of the mean vary by 1 / S although the mean does not: that is taken away.
+    assert (answer.groups["latents"]["activity"] < 3 / DRAWS / 300**0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "informed"),
+    [("TwoLayers", 4, True), ("Discrete", 1, True), ("Flow", 2, False), ("Planar", 2, False)],
+)
+def test_every_kind_of_guide_has_units(name, units, informed):
+    torch.manual_seed(0)
+    found = ask(getattr(programs, name)(), torch.randn(120, 5)).groups["latents"]
+    assert found["kl"].shape == (120, units)
+    assert np.isfinite(found["kl"]).all()
+    assert ("mutual_information" in found) == informed
+
+
+def test_too_few_data_say_nothing():
+    with pytest.raises(ppl_vae.InputError, match="at least 100"):
+        ask(ppca(), draw(ppca(), 99))

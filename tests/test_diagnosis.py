@@ -1,0 +1,281 @@
+"""All questions together: verdicts, InferenceData, and programs that leave some unanswered."""
+
+import json
+import warnings
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import ppl_vae
+from ppl_vae.arviz_io import load_arviz, read_inference_data
+from ppl_vae.diagnosis import read_diagnosis, write_diagnosis
+from ppl_vae.models import VAE, Autoencoder
+
+from . import programs
+from .yardsticks import draw, ppca
+
+QUESTIONS = ["coverage", "calibration", "gaps", "reference", "collapse", "generation"]
+QUICK = ppl_vae.Effort(data_points=120, draws=120, simulations=120, gap_points=12, nuts_points=2)
+
+
+@pytest.fixture(scope="module")
+def vae_and_data():
+    data = ppl_vae.load_data("digits", binarize="dynamic")
+    torch.manual_seed(0)
+    vae = VAE(data.shape, latent_dim=2, hidden=(32,))
+    ppl_vae.fit(vae, data, ppl_vae.Settings(epochs=3), progress=False)
+    return vae, data
+
+
+@pytest.fixture(scope="module")
+def diagnosis(vae_and_data):
+    return ppl_vae.diagnose(*vae_and_data, QUICK)
+
+
+def test_every_question_has_a_verdict(diagnosis):
+    assert list(diagnosis.verdicts) == QUESTIONS
+    for verdict in diagnosis.verdicts.values():
+        assert verdict.grade in ("pass", "caution", "fail")
+        assert verdict.question.endswith("?")
+        for text in (verdict.meaning, verdict.figure, verdict.threshold, verdict.source):
+            assert len(text) > 10
+        assert bool(verdict.remedy) == (verdict.grade != "pass")
+        assert np.isfinite([verdict.value, verdict.error]).all()
+
+
+def test_an_exact_guide_passes_whatever_is_asked_of_the_guide():
+    program = ppca((2.0, 1.0, 0.7))
+    data = ppl_vae.make_data(draw(program, 2000))
+    effort = ppl_vae.Effort(draws=200, simulations=500, gap_points=20, nuts_points=3)
+    found = ppl_vae.diagnose(program, data, effort)
+    assert [v.grade for v in found.verdicts.values()] == ["pass"] * 6
+
+
+def test_arviz_groups_have_named_dimensions(diagnosis):
+    idata = diagnosis.inference_data
+    known = {
+        *("posterior", "prior", "posterior_predictive", "prior_predictive", "observed_data"),
+        *("log_likelihood", "sample_stats", "diagnostics"),
+    }
+    assert known <= set(idata.groups())
+    assert idata.posterior["z"].dims == ("chain", "draw", "datum", "latent")
+    assert idata.prior["z"].dims == idata.posterior["z"].dims
+    pixels = ("channel", "height", "width")
+    assert idata.observed_data["x"].dims == ("datum", *pixels)
+    assert idata.posterior_predictive["x"].dims == ("chain", "draw", "datum", *pixels)
+    assert idata.log_likelihood["x"].dims == ("chain", "draw", "datum")
+    stats = idata.sample_stats
+    assert set(stats) == {"log_p", "log_q", "log_weight"}
+    assert np.allclose(stats["log_p"] - stats["log_q"], stats["log_weight"], atol=1e-4)
+    per_datum = idata.diagnostics
+    assert per_datum.sizes == {"datum": 120}
+    for name in (
+        *("k_hat", "ess", "elbo", "log_evidence", "log_evidence_error"),
+        *("approximation_gap", "amortization_gap", "row", "label"),
+    ):
+        assert per_datum[name].dims == ("datum",)
+    assert int(np.isfinite(per_datum["approximation_gap"]).sum()) == 12
+    for group in idata.groups():
+        for name, array in idata[group].data_vars.items():
+            assert array.attrs["long_name"], (group, name)
+            assert array.attrs["units"], (group, name)
+
+
+def test_the_draws_and_densities_are_of_each_other(diagnosis, vae_and_data):
+    vae, _ = vae_and_data
+    idata = diagnosis.inference_data
+    x = torch.as_tensor(idata.observed_data["x"].values)
+    z = torch.as_tensor(idata.posterior["z"].values[0])
+    loc, raw = vae.encoder(x).chunk(2, -1)
+    scale = torch.nn.functional.softplus(raw)
+    guide = torch.distributions.Normal(loc, scale).log_prob(z).sum(-1)
+    log_q = torch.as_tensor(idata.sample_stats["log_q"].values[0])
+    assert (guide - log_q).abs().max() < 0.05  # the scale has a floor of 1e-4 more
+    likelihood = torch.distributions.Bernoulli(logits=vae.decoder(z))
+    log_p = likelihood.log_prob(x).flatten(2).sum(-1).detach().numpy()
+    assert np.allclose(log_p, idata.log_likelihood["x"].values[0], atol=1e-2)
+
+
+@pytest.fixture
+def figures():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.usefixtures("figures")
+def test_arvizs_own_functions_run_on_it_as_it_is(diagnosis):
+    arviz, idata = load_arviz(), diagnosis.inference_data
+    few = idata.isel(datum=slice(0, 3), groups=["posterior"])
+    with matplotlib.rc_context({"backend": "agg"}), warnings.catch_warnings():
+        # ArviZ 0.23 uses what matplotlib 3.11 deprecates, and deprecates arrays of k-hat itself.
+        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))
+        summary = arviz.summary(few, var_names=["z"])
+        assert len(summary) == 6
+        assert summary["r_hat"].isna().all()  # one chain: of independent draws it says nothing
+        arviz.plot_forest(few, var_names=["z"])
+        for group in ("posterior", "prior"):
+            arviz.plot_ppc(idata, group=group, num_pp_samples=5)
+        pit = (idata.calibration["rank"].values[:, 0] + 0.5) / 101
+        points = np.linspace(0.01, 0.99, 50)
+        arviz.plot_ecdf(pit, eval_points=points, cdf=lambda u: np.clip(u, 0, 1), difference=True)
+        arviz.plot_khat(idata.diagnostics["k_hat"])
+        assert len(plt.get_fignums()) == 5
+
+
+def test_the_same_seed_gives_the_same_bits(diagnosis, vae_and_data):
+    again = ppl_vae.diagnose(*vae_and_data, QUICK)
+    assert again.as_dict() == diagnosis.as_dict()
+    for group in diagnosis.inference_data.groups():
+        assert again.inference_data[group].equals(diagnosis.inference_data[group]), group
+    other = ppl_vae.diagnose(*vae_and_data, QUICK, seed=1)
+    assert not other.inference_data.calibration.equals(diagnosis.inference_data.calibration)
+
+
+def test_it_leaves_the_program_and_random_state_alone(vae_and_data):
+    vae, data = vae_and_data
+    before, state = {k: v.clone() for k, v in vae.state_dict().items()}, torch.get_rng_state()
+    vae.train()
+    ppl_vae.diagnose(vae, data, QUICK)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert vae.training
+
+
+def test_it_is_written_and_read_as_it_was(diagnosis, tmp_path):
+    files = write_diagnosis(tmp_path / "results", diagnosis)
+    assert [file.name for file in files] == ["diagnosis.nc", "diagnosis.json"]
+    assert sorted(f.name for f in (tmp_path / "results").iterdir()) == sorted(f.name for f in files)
+    read = read_diagnosis(tmp_path / "results")
+    assert read.verdicts == diagnosis.verdicts
+    assert read.about == diagnosis.about
+    assert set(read.inference_data.groups()) == set(diagnosis.inference_data.groups())
+    for group in read.inference_data.groups():
+        assert read.inference_data[group].equals(diagnosis.inference_data[group]), group
+    plain = json.loads(files[1].read_text())
+    assert plain["verdicts"]["coverage"]["value"] == diagnosis.verdicts["coverage"].value
+
+
+@pytest.mark.parametrize("harm", ["truncate", "replace", "remove", "garble", "strip"])
+def test_broken_results_are_refused_in_one_line(diagnosis, tmp_path, harm):
+    netcdf, beside = write_diagnosis(tmp_path, diagnosis)
+    if harm == "truncate":
+        netcdf.write_bytes(netcdf.read_bytes()[:5000])
+    elif harm == "replace":
+        netcdf.write_text("no netCDF")
+    elif harm == "remove":
+        netcdf.unlink()
+    elif harm == "garble":
+        beside.write_text("[" * 100000)
+    else:
+        beside.write_text('{"verdicts": {"coverage": {"colour": "red"}}}')
+    with pytest.raises(ppl_vae.InputError, match="ppl-vae diagnose") as error:
+        read_diagnosis(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_written_is_said(diagnosis, tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(ppl_vae.InputError, match="cannot be made"):
+        write_diagnosis(tmp_path / "results", diagnosis)
+
+
+def test_progress_adds_up_to_all_of_the_work(vae_and_data):
+    seen = {}
+    ppl_vae.diagnose(
+        *vae_and_data, QUICK, on_progress=lambda q, done: seen.update({q: seen.get(q, 0) + done})
+    )
+    assert list(seen) == QUESTIONS
+    assert sum(seen.values()) == pytest.approx(1)
+    assert min(seen.values()) > 0
+
+
+def grades(program, x, effort=QUICK):
+    found = ppl_vae.diagnose(program, ppl_vae.make_data(x), effort)
+    return {key: verdict.grade for key, verdict in found.verdicts.items()}, found
+
+
+def test_a_program_without_a_density_is_asked_what_it_generates():
+    torch.manual_seed(0)
+    program = Autoencoder((5,), latent_dim=2, hidden=(8,), likelihood="gaussian")
+    found, diagnosis = grades(program, torch.randn(1200, 5))
+    assert found.pop("generation") in ("pass", "caution", "fail")
+    assert set(found.values()) == {"cannot say"}
+    assert all("point mass" in diagnosis.verdicts[key].meaning for key in found)
+    assert "posterior_predictive" in diagnosis.inference_data.groups()
+    assert "sample_stats" not in diagnosis.inference_data.groups()
+
+
+def test_a_fit_that_diverged_is_said_to_have_done_so():
+    torch.manual_seed(0)
+    program = programs.Minimal()
+    with torch.no_grad():
+        program.encoder.bias[0] = torch.nan
+    found, diagnosis = grades(program, torch.randn(1200, 5))
+    assert set(found.values()) == {"cannot say"}
+    assert all("diverged" in verdict.meaning for verdict in diagnosis.verdicts.values())
+
+
+def test_data_of_another_shape_leave_all_questions_open():
+    found, diagnosis = grades(VAE((7,), hidden=(8,)), torch.rand(1200, 5).round())
+    assert set(found.values()) == {"cannot say"}
+    assert "shape (5,)" in diagnosis.verdicts["coverage"].meaning
+
+
+def test_too_few_data_or_draws_leave_some_open():
+    torch.manual_seed(0)
+    effort = ppl_vae.Effort(draws=20, simulations=20, nuts_points=1)
+    found, _ = grades(programs.Minimal(), torch.randn(30, 5), effort)
+    assert found.pop("reference") in ("pass", "caution", "fail")
+    assert set(found.values()) == {"cannot say"}
+
+
+@pytest.mark.parametrize("name", ["TwoLayers", "Discrete", "Planar"])
+def test_odd_programs_are_diagnosed_as_far_as_they_go(name):
+    torch.manual_seed(0)
+    found, diagnosis = grades(getattr(programs, name)(), torch.randn(1200, 5))
+    assert found["calibration"] != "cannot say"
+    assert found["coverage"] != "cannot say"
+    for verdict in diagnosis.verdicts.values():
+        assert "\n" not in verdict.meaning
+    assert {"posterior", "diagnostics"} <= set(diagnosis.inference_data.groups())
+
+
+def test_a_library_that_fails_leaves_one_question_open(vae_and_data, monkeypatch):
+    def fails(*args):
+        raise RuntimeError("no such thing\nand more")
+
+    monkeypatch.setattr("ppl_vae.diagnosis.ask_gaps", fails)
+    found = ppl_vae.diagnose(*vae_and_data, QUICK).verdicts
+    assert found["gaps"].grade == "cannot say"
+    assert found["gaps"].meaning == "it met RuntimeError: no such thing"
+    assert found["coverage"].grade != "cannot say"
+
+
+@pytest.mark.parametrize(
+    "name", ["data_points", "draws", "simulations", "gap_points", "nuts_points"]
+)
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+def test_efforts_that_are_none_are_refused(name, value):
+    with pytest.raises(ppl_vae.InputError, match=f"{name} must be a whole number"):
+        ppl_vae.Effort(**{name: value})
+
+
+def test_what_is_no_program_or_no_data_is_refused(vae_and_data):
+    vae, data = vae_and_data
+    with pytest.raises(ppl_vae.InputError, match="no program"):
+        ppl_vae.diagnose(torch.nn.Linear(2, 2), data)
+    with pytest.raises(ppl_vae.InputError, match="make_data"):
+        ppl_vae.diagnose(vae, torch.zeros(10, 1, 8, 8))
+    with pytest.raises(ppl_vae.InputError, match="seed"):
+        ppl_vae.diagnose(vae, data, seed=-1)
+
+
+def test_reading_runs_no_code(tmp_path):
+    import pickle
+
+    (tmp_path / "x.nc").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(ppl_vae.InputError, match="no InferenceData"):
+        read_inference_data(tmp_path / "x.nc")

@@ -1,0 +1,131 @@
+"""Question 3: the two gaps, against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, kl_divergence
+
+import ppl_vae
+from ppl_vae.diagnostics.gaps import ask_gaps
+from ppl_vae.models import VAE
+
+from . import programs
+from .yardsticks import MeanField, draw, nothing, ppca, spoil
+
+
+def ask(program, x, draws=300):
+    return ask_gaps(program, x, draws, 0, nothing)
+
+
+def gaps(program, x, draws=300):
+    found = ask(program, x, draws).groups["gaps"]
+    return {name: found[name].values for name in found}
+
+
+def test_an_exact_guide_has_no_gap():
+    program = ppca()
+    x = draw(program, 20)
+    answer = ask(program, x)
+    assert answer.verdict.grade == "pass"
+    found = answer.groups["gaps"]
+    evidence = program.evidence(x).detach().numpy()
+    assert np.allclose(found["log_evidence"], evidence, atol=1e-4)
+    assert np.abs(found["approximation_gap"]).max() < 1e-4
+    assert np.abs(found["amortization_gap"]).max() < 1e-4
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.5, 0.0), (2.0, 0.0), (1.0, 0.5), (0.7, -1.0)])
+def test_what_a_network_costs_is_its_kl_from_the_posterior(scale, shift):
+    program = spoil(ppca(), scale, shift)
+    x = draw(program, 20)
+    q = MultivariateNormal(program.encoder(x), scale_tril=program.guide_tril)
+    exact = kl_divergence(q, program.posterior(x)).detach().numpy()
+    found = gaps(program, x)
+    error = np.sqrt(found["elbo_error"] ** 2 + found["refined_elbo_error"] ** 2)
+    assert (np.abs(found["amortization_gap"] - exact) < 4.5 * error + 1e-4).all()
+    assert np.abs(found["approximation_gap"]).max() < 1e-4
+
+
+def test_what_a_family_costs_is_its_closed_form():
+    # KL(prod N(0, 1 / Lambda_ii) || N(0, Lambda^-1)) = -1/2 log(1 - rho^2) for two units.
+    program = MeanField(correlation=0.9)
+    x = draw(program, 40)
+    answer = ask(program, x, draws=2000)
+    found = answer.groups["gaps"]
+    gap, error = float(found["approximation_gap"].mean()), float(found["log_evidence_error"].mean())
+    assert gap == pytest.approx(-0.5 * math.log(1 - 0.81), abs=4 * error / 40**0.5 + 0.05)
+    best = found["refined_elbo"].values - program.exact.evidence(x).detach().numpy()
+    error = float(found["refined_elbo_error"].mean()) / 40**0.5
+    assert best.mean() == pytest.approx(0.5 * math.log(1 - 0.81), abs=4 * error + 1e-3)
+    assert np.abs(found["amortization_gap"].values.mean()) < 4 * error * 2**0.5 + 1e-3
+    assert answer.verdict.grade == "fail"
+    assert "family" in answer.verdict.meaning
+    assert "correlations" in answer.verdict.remedy
+
+
+def test_a_guide_of_the_wrong_scale_is_mended_in_constrained_latents_too():
+    program = programs.Positive()
+    torch.manual_seed(0)
+    x = torch.distributions.Exponential(1.0).sample((30, 1))
+    found = gaps(program, x, 1000)
+    error = 4.5 * found["log_evidence_error"] + 1e-3
+    assert (np.abs(found["log_evidence"] - program.evidence(x).numpy()) < error).all()
+    assert (found["amortization_gap"] > 0).mean() > 0.9
+
+
+def test_data_are_refined_each_by_itself():
+    torch.manual_seed(0)
+    program = VAE((5,), latent_dim=2, hidden=(8,), likelihood="gaussian").double()
+    x = torch.randn(12, 5, dtype=torch.float64)
+    together, alone = gaps(program, x, 2000), gaps(program, x[:10], 2000)
+    error = together["refined_elbo_error"][:10]
+    difference = np.abs(together["refined_elbo"][:10] - alone["refined_elbo"])
+    assert (difference < 5 * 2**0.5 * error + 1e-2).all()
+
+
+def test_what_scales_an_objective_is_no_part_of_the_gap():
+    torch.manual_seed(0)
+    scaled = programs.Scaled()
+    x = torch.randn(12, 5)
+    one, other = gaps(scaled, x), gaps(programs.Scaled.without(scaled), x)
+    for name in ("refined_elbo", "log_evidence", "elbo"):
+        assert np.allclose(one[name], other[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Minimal", "TwoLayers", "WithDropout", "Deterministic"])
+def test_programs_are_as_they_were_after_it(name):
+    torch.manual_seed(0)
+    program = getattr(programs, name)()
+    program.decoder.requires_grad_(False)
+    before = {k: v.clone() for k, v in program.state_dict().items()}
+    found = gaps(program, torch.randn(12, 5))
+    assert np.isfinite(found["approximation_gap"]).all()
+    assert (found["amortization_gap"] > -0.05).all()  # at worst, noise of the draws
+    assert all(torch.equal(v, before[k]) for k, v in program.state_dict().items())
+    assert {n for n, p in program.named_parameters() if not p.requires_grad} == {
+        n for n, _ in program.named_parameters() if n.startswith("decoder")
+    }
+    assert all(p.grad is None for p in program.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("Discrete", "reparameterized"), ("Flow", "auxiliary"), ("Planar", "inverted")],
+)
+def test_guides_that_cannot_be_refined_are_named(name, words):
+    with pytest.raises(ppl_vae.InputError, match=words):
+        ask(getattr(programs, name)(), torch.randn(12, 5))
+
+
+def test_a_gap_too_noisy_to_grade_passes_nothing():
+    torch.manual_seed(0)
+    with pytest.raises(ppl_vae.InputError, match="too noisy"):
+        ask(programs.Masked(), 3 * torch.randn(12, 5))
+
+
+@pytest.mark.parametrize(("data", "draws"), [(9, 200), (20, 99)])
+def test_too_few_say_nothing(data, draws):
+    with pytest.raises(ppl_vae.InputError, match="at least 10 data and 100 draws"):
+        ask(ppca(), draw(ppca(), data), draws)

@@ -1,0 +1,115 @@
+"""Question 4: NUTS, against posteriors that are known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+import ppl_vae
+from ppl_vae.diagnostics import reference
+from ppl_vae.diagnostics.reference import ask_reference, compare_with, sample_posterior
+
+from . import programs
+from .yardsticks import MeanField, draw, nothing, ppca, spoil
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """Data of a posterior without correlations, and NUTS's draws for them."""
+    program = ppca()
+    x = draw(program, 6)
+    return x, sample_posterior(program, x, 0, nothing)
+
+
+def test_nuts_draws_from_the_posterior(exact):
+    x, draws = exact
+    posterior = ppca().posterior(x)
+    answer = compare_with(ppca(), x, draws, 0)
+    found = answer.groups["nuts"]
+    z = found["z"].values.reshape(-1, 6, 2)
+    scale = posterior.stddev.detach().numpy()
+    error = scale / np.sqrt(found["ess"].values)
+    assert (np.abs(z.mean(0) - posterior.mean.detach().numpy()) < 4.5 * error).all()
+    assert (np.abs(z.std(0) / scale - 1) < 4.5 * found["scale_ratio_stderr"].values).all()
+    assert found["r_hat"].max() < reference.MAX_R_HAT
+    assert answer.verdict.grade == "pass"
+    assert (np.abs(found["mean_error"]) < 4.5 * found["mean_error_stderr"]).all()
+
+
+def test_nuts_finds_correlations():
+    program = MeanField()
+    x = draw(program, 2)
+    draws = sample_posterior(program, x, 0, nothing)["z"].flatten(0, 1)
+    for n in range(2):
+        assert np.corrcoef(draws[:, n].T)[0, 1] == pytest.approx(0.9, abs=0.05)
+
+
+def test_nuts_moves_constrained_latents():
+    program = programs.Positive()
+    x = torch.tensor([[0.3], [1.0], [4.0]])
+    z = sample_posterior(program, x, 0, nothing)["z"].flatten(0, 1).double()
+    # The posterior is Gamma(a + 1, b + x).
+    shape, rate = program.shape + 1, program.rate + x[:, 0].double()
+    assert (z > 0).all()
+    error = shape**0.5 / rate / 300**0.5
+    assert ((z.mean(0) - shape / rate).abs() < 4.5 * error).all()
+    assert ((z.std(0) - shape**0.5 / rate).abs() < 4.5 * error).all()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.5, 0.0), (2.0, 0.0), (1.0, 0.5)])
+def test_errors_and_c2st_of_a_spoilt_guide_are_known(exact, scale, shift):
+    x, draws = exact
+    answer = compare_with(spoil(ppca(), scale, shift), x, draws, 0)
+    found = answer.groups["nuts"]
+    ratio, error = found["scale_ratio"].values, found["scale_ratio_stderr"].values
+    assert (np.abs(ratio - scale) < 4.5 * error).all()
+    moved, error = found["mean_error"].values, found["mean_error_stderr"].values
+    assert (np.abs(moved - shift) < 4.5 * error).all()
+    # The best classifier is right in 1/2 + TV/2 of cases: for two units, by their squared radius.
+    if shift:
+        distance = 2 * norm.cdf(shift * 2**0.5 / 2) - 1
+    else:
+        narrow, wide = sorted((1.0, scale))
+        edge = 4 * math.log(wide / narrow) / (1 / narrow**2 - 1 / wide**2)
+        distance = math.exp(-edge / 2 / wide**2) - math.exp(-edge / 2 / narrow**2)
+    tested = float(found["tested"].sum())
+    assert answer.verdict.value == pytest.approx(
+        0.5 + distance / 2, abs=4.5 * 0.5 / tested**0.5 + 0.01
+    )
+    assert answer.verdict.grade != "pass"
+
+
+def test_guides_whose_density_is_not_known_are_told_apart_by_their_draws():
+    torch.manual_seed(0)
+    flow = programs.Flow()
+    found = ask_reference(flow, torch.randn(2, 5), 0, nothing).groups["nuts"]
+    assert (found["c2st"] > 0.55).all()
+
+
+def test_chains_that_do_not_mix_are_no_reference(exact):
+    x, draws = exact
+    apart = {"z": draws["z"] + 10 * torch.arange(reference.CHAINS)[None, :, None, None]}
+    with pytest.raises(ppl_vae.InputError, match="did not mix"):
+        compare_with(ppca(), x, apart, 0)
+    some = {"z": draws["z"].clone()}
+    some["z"][:, :, 0] += 10 * torch.arange(reference.CHAINS)[None, :, None]
+    answer = compare_with(ppca(), x, some, 0)
+    assert answer.groups["nuts"]["mixed"].values.tolist() == [False] + 5 * [True]
+    assert "1 of 6 data did not mix" in answer.verdict.meaning
+    assert answer.verdict.grade == "pass"
+
+
+def test_discrete_latents_say_nothing():
+    with pytest.raises(ppl_vae.InputError, match="discrete"):
+        ask_reference(programs.Discrete(), torch.randn(2, 5), 0, nothing)
+
+
+def test_programs_are_as_they_were_after_it():
+    torch.manual_seed(0)
+    program = programs.Minimal()
+    before = {k: v.clone() for k, v in program.state_dict().items()}
+    ask_reference(program, torch.randn(2, 5), 0, nothing)
+    assert all(torch.equal(v, before[k]) for k, v in program.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in program.parameters())

@@ -1,0 +1,67 @@
+"""Programs whose posterior is known, and guides that are off by a known amount."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from ppl_vae.models import LinearGaussian
+from ppl_vae.models.networks import inverse_positive
+
+
+def nothing(done):
+    """What questions report their work to."""
+
+
+def ppca(strengths=(2.0, 1.0), dim=6, seed=0):
+    """Probabilistic PCA with orthogonal loadings of given lengths, unit noise, and its exact guide.
+
+    The posterior has no correlations: its variances are 1 / (1 + strength²).
+    """
+    program = LinearGaussian((dim,), len(strengths))
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64))[0]
+    with torch.no_grad():
+        program.loading.copy_(basis[:, : len(strengths)] * torch.tensor(strengths))
+    program.set_exact_guide()
+    return program
+
+
+@torch.no_grad()
+def spoil(program, scale=1.0, shift=0.0):
+    """Scale the guide of :func:`ppca`, and move its means by posterior standard deviations."""
+    tril = program.guide_tril
+    program.encoder.bias.add_(shift * tril.diagonal())
+    program.raw_guide_tril.copy_(torch.diag(inverse_positive(scale * tril.diagonal())))
+    return program
+
+
+@torch.no_grad()
+def draw(program, size, seed=0):
+    """Data from the model."""
+    torch.manual_seed(seed)
+    return program.model(size=size)
+
+
+class MeanField(nn.Module):
+    """Probabilistic PCA with a correlated posterior, and the best guide without correlations."""
+
+    def __init__(self, correlation=0.9, strength=20.0):
+        super().__init__()
+        self.exact = ppca((1.0, 1.0))
+        one, off = torch.eye(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+        off[0, 1] = off[1, 0] = -correlation
+        root = torch.linalg.cholesky(strength * (one + off) - one)
+        with torch.no_grad():
+            self.exact.loading.copy_(self.exact.loading @ root.T)
+        self.exact.set_exact_guide()
+
+    def model(self, x=None, size=1):
+        return self.exact.model(x, size)
+
+    def guide(self, x):
+        pyro.module(f"mean-field-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            q = self.exact.posterior(x)
+            scale = q.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt()
+            pyro.sample("z", dist.Normal(q.loc, scale).to_event(1))
