@@ -1,7 +1,6 @@
 """Everything that ArviZ does here: its statistics, and its InferenceData in memory and on disk."""
 
 import math
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,19 +95,12 @@ def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any
 
 
 def write_inference_data(file: Path, inference_data: Any) -> None:
-    """Write netCDF, whole or not at all.
+    """Write netCDF.
 
     Raises:
-        InputError: If it cannot be written.
+        OSError: If it cannot be written.
     """
-    temporary = file.with_name(f".{file.name}")
-    try:
-        inference_data.to_netcdf(str(temporary), engine="h5netcdf", compress=True)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    inference_data.to_netcdf(str(file), engine="h5netcdf", compress=True)
 
 
 def read_inference_data(file: Path) -> Any:

@@ -1,6 +1,5 @@
 """What the shell shows: figures as tables or JSON, files, progress of an evaluation."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from .diagnostics.answers import Verdict, sentence
 from .errors import InputError
 from .estimators import Estimator, estimate, work
 from .evidence import Estimate, Ledger, Scores
+from .files import replacing
 from .gradients import Gradient
 from .plots import is_image
 from .program import Program
@@ -272,13 +272,8 @@ def write_output(file: Path, draw: Callable[[], Figure], values: Tensor | None =
     Raises:
         InputError: If the file cannot be written.
     """
-    temporary = file.with_name(f".{file.name}")
-    try:
-        with temporary.open("wb") as stream:
-            if values is not None and file.suffix == ".npy":
-                np.save(stream, values.numpy())
-            else:
-                draw().savefig(stream, dpi=120, format="png")
-        os.replace(temporary, file)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written ({error.strerror})") from None
+    with replacing(file) as (temporary,), temporary.open("wb") as stream:
+        if values is not None and file.suffix == ".npy":
+            np.save(stream, values.numpy())
+        else:
+            draw().savefig(stream, dpi=120, format="png")

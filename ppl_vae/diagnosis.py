@@ -1,7 +1,6 @@
 """Diagnose a program: every question asked, answered by a verdict, and kept as InferenceData."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from .diagnostics.groups import shown_groups
 from .diagnostics.reference import QUESTION as REFERENCE
 from .diagnostics.reference import ask_reference
 from .errors import InputError, first_line
+from .files import replacing
 from .program import Program
 from .runtime import check_seed, derived_seed
 
@@ -257,19 +257,13 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> list[Path]:
     """
     file = folder / RESULT
     beside = file.with_suffix(".json")
-    temporary = beside.with_name(f".{beside.name}")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror})") from None
-    try:
-        temporary.write_text(json.dumps(diagnosis.as_dict(), indent=2) + "\n", encoding="utf-8")
-        arviz_io.write_inference_data(file, diagnosis.inference_data)
-        os.replace(temporary, beside)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file, beside) as (netcdf, plain):
+        arviz_io.write_inference_data(netcdf, diagnosis.inference_data)
+        plain.write_text(json.dumps(diagnosis.as_dict(), indent=2) + "\n", encoding="utf-8")
     return [file, beside]
 
 

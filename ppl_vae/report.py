@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from . import diagnostic_plots, plots
 from .diagnosis import Diagnosis
 from .diagnostics.answers import GRADES, Verdict, sentence
-from .errors import InputError
+from .files import replacing
 from .runs import Run
 
 REPORT = "report.html"
@@ -56,14 +55,8 @@ def write_report(file: Path, diagnosis: Diagnosis, run: Run) -> None:
     Raises:
         InputError: If it cannot be written.
     """
-    temporary = file.with_name(f".{file.name}")
-    try:
+    with replacing(file) as (temporary,):
         temporary.write_text(render(diagnosis, run), encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def render(diagnosis: Diagnosis, run: Run) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .evidence import Estimate, Ledger, Scores
+from .files import replacing
 
 MEANINGS = {
     "elbo": "ELBO, F = E_q[log p(x,z) - log q(z|x)] (Kingma & Welling 2014, eq. 3)",
@@ -111,17 +111,9 @@ def write_results(file: Path, dataset: xarray.Dataset, summary: dict[str, Any]) 
     """
     refuse_taken(file)
     beside = file.with_suffix(".json")
-    temporary = [path.with_name(f".{path.name}") for path in (file, beside)]
-    try:
-        dataset.to_netcdf(temporary[0], engine="h5netcdf")
-        temporary[1].write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        for source, target in zip(temporary, (file, beside), strict=True):
-            os.replace(source, target)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written ({error.strerror or error})") from None
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
+    with replacing(file, beside) as (netcdf, plain):
+        dataset.to_netcdf(netcdf, engine="h5netcdf")
+        plain.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return [file, beside]
 
 

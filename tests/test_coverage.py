@@ -68,7 +68,7 @@ def test_a_guide_that_is_too_narrow_fails_and_the_worst_data_are_named():
     answer = ask(program, draw(program, 100), 1000, names)
     assert answer.verdict.grade == "fail"
     worst = 1000 + int(np.argmax(answer.groups["diagnostics"]["k_hat"].values))
-    assert f"data {worst} (" in answer.verdict.meaning
+    assert f"rows {worst} (" in answer.verdict.meaning
     assert answer.verdict.value == pytest.approx(
         float((answer.groups["diagnostics"]["k_hat"] > 2 / 3).mean())
     )

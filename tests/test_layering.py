@@ -12,7 +12,7 @@ FILES = sorted([*ROOT.glob("ppl_vae/**/*.py"), *ROOT.glob("models/*.py")])
 # Each file may import from the lines above its own.
 LAYERS = [
     {"errors", "options"},
-    {"runtime", "arviz_io"},
+    {"runtime", "arviz_io", "files"},
     {"program", "data"},
     {"sites", "sources", "pathwise"},
     {"weights"},

@@ -19,7 +19,7 @@ SOURCE = "Yao et al. 2018; Vehtari et al. 2024, threshold min(1 - 1/log10 S, 0.7
 
 
 def ask_coverage(
-    program: Program, x: Tensor, draws: int, seed: int, on_work: Work, names: Tensor
+    program: Program, x: Tensor, draws: int, seed: int, on_work: Work, rows: Tensor
 ) -> Answer:
     r"""Weigh the guide's draws against the posterior.
 
@@ -37,7 +37,7 @@ def ask_coverage(
         draws: Draws S from the guide for each datum.
         seed: Seed of the draws.
         on_work: Called with shares of the work done.
-        names: What messages call each datum, of shape (N,).
+        rows: Where each datum stood in its array, of shape (N,), for messages.
 
     Returns:
         ``diagnostics``, per datum: ``k_hat``, ``ess``, ``elbo``, ``log_evidence`` (the
@@ -60,7 +60,7 @@ def ask_coverage(
     bad = k_hat > threshold
     value, error = share(bad.numpy())
     worst = k_hat.argsort(descending=True)[:SHOWN]
-    listed = ", ".join(f"{int(names[i])} ({k_hat[i]:.2f})" for i in worst)
+    listed = ", ".join(f"{int(rows[i])} ({k_hat[i]:.2f})" for i in worst)
     given = grade(value, error, CAUTION, FAIL)
     if given == "pass" and value > CAUTION:
         given = "caution"  # of the few data that there are: each has a k-hat of its own
@@ -68,7 +68,7 @@ def ask_coverage(
         QUESTION,
         given,
         f"for {value:.0%} of the data the guide draws some part of the posterior so rarely that "
-        f"weights cannot mend averages over it; the highest k-hat have data {listed}",
+        f"weights cannot mend averages over it; the highest k-hat have rows {listed}",
         figure=f"share of data with k-hat above {threshold:.2f}",
         value=value,
         error=error,
