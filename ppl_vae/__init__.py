@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .pathwise import PathwiseELBO
     from .predict import decode, posterior_predictive, prior_predictive
     from .program import Program, check_program
+    from .report import write_report
     from .runs import Config, Run, load
     from .sources import load_data
     from .training import Settings, fit
@@ -58,6 +59,7 @@ __all__ = [
     "posterior_predictive",
     "prior_predictive",
     "score",
+    "write_report",
 ]
 
 _HOMES = {
@@ -70,6 +72,7 @@ _HOMES = {
     "pathwise": ("PathwiseELBO",),
     "predict": ("decode", "posterior_predictive", "prior_predictive"),
     "program": ("Program", "check_program"),
+    "report": ("write_report",),
     "runs": ("Config", "Run", "load"),
     "sources": ("load_data",),
     "training": ("Settings", "fit"),

@@ -44,22 +44,30 @@ table { border-collapse: collapse; font-size: .9rem; } td { padding: .15rem .8re
 """
 
 
-def write_report(file: Path, diagnosis: Diagnosis, run: Run) -> None:
-    """Write the page, whole or not at all.
+def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None) -> None:
+    """Write a diagnosis as one self-contained HTML page, whole or not at all.
 
     Arguments:
         file: A path that ends in ``.html``.
         diagnosis: What :func:`ppl_vae.diagnose` found.
-        run: The run that it is about; its training curves are shown too.
+        run: The run that it is about, if any: its training curves and settings are shown too.
 
     Raises:
         InputError: If it cannot be written.
+
+    Example:
+        >>> from ppl_vae.arviz_io import as_inference_data
+        >>> verdict = Verdict("Is q(z|x) calibrated?", "cannot say", "nobody asked")
+        >>> nothing = as_inference_data({}, {})
+        >>> write_report("a.html", Diagnosis({"calibration": verdict}, nothing, {}))
+        >>> "Nobody asked." in Path("a.html").read_text()
+        True
     """
-    with replacing(file) as (temporary,):
+    with replacing(Path(file)) as (temporary,):
         temporary.write_text(render(diagnosis, run), encoding="utf-8")
 
 
-def render(diagnosis: Diagnosis, run: Run) -> str:
+def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     """The page as text: verdicts first, then what they rest on."""
     groups = {name: diagnosis.inference_data[name] for name in diagnosis.inference_data.groups()}
     title = (
@@ -67,13 +75,16 @@ def render(diagnosis: Diagnosis, run: Run) -> str:
     )
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
+    about = dict(diagnosis.about)
+    if run is not None:
+        about |= {**run.config.arguments, **run.config.settings}
     body = [
         f"<h1>Does q(z|x) deserve belief?</h1><p>{escape(title)}: {counts}</p>",
         *(_card(key, verdict) for key, verdict in diagnosis.verdicts.items()),
     ]
     for heading, caption, figure in _figures(groups, run):
         body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, figure)}")
-    body.append(f"<h2>How it was made</h2>{_table(diagnosis.about | _settings(run))}")
+    body.append(f"<h2>How it was made</h2>{_table(about)}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -103,7 +114,9 @@ def _card(key: str, verdict: Verdict) -> str:
     return f'<section class="card {kind}" id="{escape(key)}">{"".join(lines)}</section>'
 
 
-def _figures(groups: dict[str, xarray.Dataset], run: Run) -> Iterator[tuple[str, str, Figure]]:
+def _figures(
+    groups: dict[str, xarray.Dataset], run: Run | None
+) -> Iterator[tuple[str, str, Figure]]:
     """Heading, caption and figure, of all that is known."""
     about: list[tuple[str, str, str, Callable[[xarray.Dataset], Figure]]] = [
         (
@@ -143,7 +156,8 @@ def _figures(groups: dict[str, xarray.Dataset], run: Run) -> Iterator[tuple[str,
             diagnostic_plots.predictive_checks,
         ),
     ]
-    yield from _training(run)
+    if run is not None:
+        yield from _training(run)
     for heading, figure in diagnostic_plots.shown_data(groups).items():
         yield heading, "", figure
     for name, heading, caption, draw in about:
@@ -178,10 +192,6 @@ def _picture(heading: str, caption: str, figure: Figure) -> str:
     return (
         f'<figure><img alt="{escape(heading)}" src="data:image/png;base64,{data}">{shown}</figure>'
     )
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    return {**run.config.arguments, **run.config.settings}
 
 
 def _table(about: dict[str, Any]) -> str:

@@ -46,9 +46,10 @@ def test_programs_describe_their_arguments(name):
     assert inspect.signature(kind).parameters.keys() <= described
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+@pytest.mark.parametrize("page", ["README.md", "docs/diagnostics.md"])
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
     assert blocks
     monkeypatch.chdir(tmp_path)
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), {})
