@@ -47,9 +47,10 @@ def ask_generation(
         on_work: Called with shares of the work done.
 
     Returns:
-        ``generation``: each test quantity of held-out data, of prior and of posterior predictive
-        draws; ``nearest_train`` and ``nearest_test`` of draws; ``ks`` (quantity); ``pit_p_value``,
-        ``pixel_mean`` and ``sample_mean``, of the shape of a datum.
+        ``generation``: each test quantity of held-out data (``test_...``), of prior and of
+        posterior predictive draws (``prior_...``, ``posterior_...``); ``nearer_train`` (sample);
+        ``ks`` (quantity); ``pit_p_value``, ``test_mean`` and ``prior_mean``, one for each
+        value of a datum.
 
     Raises:
         InputError: If there are too few data.
@@ -63,7 +64,12 @@ def ask_generation(
     check_program(program, test)
     drawn = prior_predictive(program, test.shape[1:], SAMPLES, derived_seed(seed, "generated")).x
     on_work(0.1)
-    again = posterior_predictive(program, test, derived_seed(seed, "replicated")).x
+    again = torch.cat(
+        [
+            posterior_predictive(program, part, derived_seed(seed, f"replicated {index}")).x
+            for index, part in enumerate(test.split(SAMPLES))
+        ]
+    )
     on_work(0.1)
     found = {
         f"{source}_{name}": quantity(x)

@@ -43,9 +43,9 @@ def ask_reference(program: Program, x: Tensor, seed: int, on_work: Work) -> Answ
         on_work: Called with shares of the work done.
 
     Returns:
-        ``nuts``: ``z`` (chain, draw, datum, unit), ``guide`` (draw, datum, unit), ``r_hat``,
-        ``ess``, ``mean_error``, ``scale_ratio`` and their errors (datum, unit), ``c2st`` (datum),
-        ``mixed`` (datum).
+        ``nuts``: ``z`` and the guide's draws, ``guide`` (chain, draw, datum, unit), ``r_hat``,
+        ``ess``, ``mean_error``, ``scale_ratio`` and their errors (datum, unit), ``c2st``, the draws
+        that it was ``tested`` on, and ``mixed`` (datum).
 
     Raises:
         InputError: If a latent site is discrete, the guide is a point mass, or no chain mixed.
@@ -111,16 +111,19 @@ def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: in
         InputError: If no chain mixed.
     """
     sites = latent_sites(program, x)
-    flat = {site: exact[site].flatten(0, 1) for site in sites}  # (draws x chains, N, ...)
+    chain_count, draw_count = exact[sites[0]].shape[1], exact[sites[0]].shape[0]
+    # Chain after chain: so thinning takes neighbours apart, and halves hold chains of their own.
+    flat = {site: exact[site].transpose(0, 1).flatten(0, 1) for site in sites}
     batch = on_device(program, x)
     with reading(program, derived_seed(seed, "beside NUTS")):
         drawn = guide_draws(program, batch, len(flat[sites[0]]), sites)
         features = _features(program, x, flat, drawn)
     z, q = as_units(flat).cpu().numpy(), as_units(drawn).cpu().numpy()
-    chains = z.reshape(-1, exact[sites[0]].shape[1], *z.shape[1:]).swapaxes(0, 1)
-    statistics = chain_statistics(chains)
-    by_chain = features[0].reshape(chains.shape[1], chains.shape[0], *features[0].shape[1:])
-    feature_ess = chain_statistics(by_chain.swapaxes(0, 1))["ess_mean"].min(1)
+    z_chains, q_chains, feature_chains = (
+        values.reshape(chain_count, draw_count, *values.shape[1:]) for values in (z, q, features[0])
+    )
+    statistics = chain_statistics(z_chains)
+    feature_ess = chain_statistics(feature_chains)["ess_mean"].min(1)
     mixed = (statistics["r_hat"].max(1) < MAX_R_HAT) & (statistics["ess_mean"].min(1) > MIN_ESS)
     if not mixed.any():
         raise InputError(
@@ -136,8 +139,8 @@ def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: in
     value = float(np.average(accuracy[mixed], weights=tested[mixed]))
     dataset = _dataset(
         {
-            "z": (("chain", "draw", "datum", "unit"), chains.astype(np.float32)),
-            "guide": (("chain", "draw", "datum", "unit"), _as_chains(q, chains.shape)),
+            "z": (("chain", "draw", "datum", "unit"), z_chains.astype(np.float32)),
+            "guide": (("chain", "draw", "datum", "unit"), q_chains.astype(np.float32)),
             "r_hat": (("datum", "unit"), statistics["r_hat"]),
             "ess": (("datum", "unit"), statistics["ess_mean"]),
             **{name: (("datum", "unit"), values) for name, values in summary.items()},
@@ -148,10 +151,6 @@ def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: in
         unit_names(flat),
     )
     return Answer(_verdict(value, error, mixed, summary), {"nuts": dataset})
-
-
-def _as_chains(draws: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return draws.reshape(shape[1], shape[0], *shape[2:]).swapaxes(0, 1).astype(np.float32)
 
 
 def _features(

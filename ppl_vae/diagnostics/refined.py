@@ -1,6 +1,6 @@
 """A guide whose distributions have parameters of their own for each datum."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -118,7 +118,14 @@ def frozen(program: Program) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def refine(program: Program, batch: Tensor, steps: int, rate: float, draws: int) -> Refined:
+def refine(
+    program: Program,
+    batch: Tensor,
+    steps: int,
+    rate: float,
+    draws: int,
+    on_step: Callable[[], None],
+) -> Refined:
     """Optimize the ELBO of each datum by itself, over the guide's own family.
 
     Adam along a cosine to zero, on the gradient that sticks the landing (Roeder et al. 2017), which
@@ -130,6 +137,11 @@ def refine(program: Program, batch: Tensor, steps: int, rate: float, draws: int)
         steps: Steps of Adam.
         rate: Its first learning rate, in unconstrained units of the guide's parameters.
         draws: Draws for each datum and step.
+        on_step: Called after each step.
+
+    Raises:
+        InputError: If a parameter of the guide has no unconstrained form, or the ELBO becomes
+            infinite or NaN.
     """
     refined = Refined(program)
     with torch.enable_grad():
@@ -146,6 +158,7 @@ def refine(program: Program, batch: Tensor, steps: int, rate: float, draws: int)
             loss.backward()
             adam.step()
             schedule.step()
+            on_step()
     for offset in refined.offsets.values():
         offset.requires_grad_(False)
     return refined
