@@ -10,11 +10,9 @@ with caution or fail, and of those with fail; a dash is a question that was not 
 
 import argparse
 import multiprocessing
-import tempfile
 import time
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -48,6 +46,7 @@ SHOULD_CATCH = {
 }
 HELD_OUT, TRAIN, DRAWS, SIMULATIONS, GAP_POINTS, NUTS_POINTS = 150, 400, 400, 500, 40, 4
 CORRELATION = 0.9
+FITTED: dict[str, Tensor] = {}  # weights of the VAE, in processes that have been given them
 
 
 class Faulty(nn.Module):
@@ -155,14 +154,12 @@ def linear_gaussian(correlated: bool = False) -> LinearGaussian:
 @cache
 def digits_vae() -> VAE:
     """A VAE with two units, fitted to digits well enough that no question fails it."""
-    file = Path(tempfile.gettempdir()) / "ppl-vae-diagnostic-power.pt"
     vae = VAE((1, 8, 8), latent_dim=2, hidden=(200, 200))
-    if file.exists():
-        vae.load_state_dict(torch.load(file, weights_only=True))
+    if FITTED:
+        vae.load_state_dict(FITTED)
         return vae
     ppl_vae.fit(vae, digits_data(), ppl_vae.Settings(epochs=60), progress=False)
     train_guide(vae)
-    torch.save(vae.state_dict(), file)
     return vae
 
 
@@ -217,10 +214,10 @@ def ask(
     def nothing(done: float) -> None:
         pass
 
-    rows, shape = torch.arange(len(x)), tuple(x.shape[1:])
+    rows = torch.arange(len(x))
     questions = {
         "coverage": lambda: ask_coverage(program, x, DRAWS, seed, nothing, rows),
-        "calibration": lambda: ask_calibration(program, shape, SIMULATIONS, seed, nothing),
+        "calibration": lambda: ask_calibration(program, x, SIMULATIONS, seed, nothing),
         "gaps": lambda: ask_gaps(program, x[:GAP_POINTS], DRAWS, seed, nothing),
         "reference": lambda: compare_with(program, x[:NUTS_POINTS], exact, seed),
         "collapse": lambda: ask_collapse(program, x, seed, nothing),
@@ -269,11 +266,11 @@ def main() -> None:
     options = parser.parse_args()
     for model in options.model or ("linear-gaussian", "digits-vae"):
         start = time.perf_counter()
-        if model == "digits-vae":
-            digits_vae()
+        weights = digits_vae().state_dict() if model == "digits-vae" else {}
         faults = tuple(SHOULD_CATCH)
         tasks = [(model, seed, faults, QUESTIONS) for seed in range(options.seeds)]
-        with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(options.jobs, FITTED.update, (weights,)) as pool:
             found = list(pool.imap_unordered(one_seed, tasks))
             pool.close()
             pool.join()

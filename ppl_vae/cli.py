@@ -258,11 +258,14 @@ def diagnose(
     from .composition import open_data, open_program
     from .console import diagnose_with_progress, show_verdicts
     from .diagnosis import Effort, write_diagnosis
+    from .files import make_folder
     from .report import REPORT, write_report
 
     effort = Effort(data_points, draws, simulations, gap_points, nuts_points)
     opened, program = open_program(run, model, device)
-    found = diagnose_with_progress(program, open_data(opened, data_dir), effort, seed)
+    dataset = open_data(opened, data_dir)
+    make_folder(opened.results)
+    found = diagnose_with_progress(program, dataset, effort, seed)
     files = write_diagnosis(opened.results, found)
     write_report(run / REPORT, found, opened)
     show_verdicts(found, {"results": [str(f) for f in files], "report": str(run / REPORT)}, as_json)

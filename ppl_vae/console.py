@@ -21,7 +21,7 @@ from .diagnostics.answers import Verdict, sentence
 from .errors import InputError
 from .estimators import Estimator, estimate, work
 from .evidence import Estimate, Ledger, Scores
-from .files import replacing
+from .files import make_folder, replacing
 from .gradients import Gradient
 from .plots import is_image
 from .program import Program
@@ -249,10 +249,7 @@ def output_file(output: Path | None, folder: Path, name: str, *endings: str) -> 
         InputError: If it ends in something else, or lies in no folder.
     """
     if output is None:
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be made ({error.strerror}): give --output") from None
+        make_folder(folder)
     file = output or folder / name
     if file.suffix not in endings:
         raise InputError(f"{file}: output must end in {' or '.join(endings)}")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from numbers import Integral
@@ -30,13 +29,11 @@ from .diagnostics.groups import shown_groups
 from .diagnostics.reference import QUESTION as REFERENCE
 from .diagnostics.reference import ask_reference
 from .errors import InputError, first_line
-from .files import replacing
+from .files import make_folder, replacing
 from .program import Program
 from .runtime import check_seed, derived_seed
 
 RESULT = "diagnosis.nc"
-# What users' own code, or a library below, says of a program that nobody thought of.
-UNFORESEEN = (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError)
 Progress = Callable[[str, float], None]
 
 
@@ -65,6 +62,7 @@ class Effort:
         for name, value in asdict(self).items():
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+            object.__setattr__(self, name, int(value))  # NumPy's have no JSON
 
 
 @dataclass(frozen=True)
@@ -146,14 +144,18 @@ def diagnose(
         on_work(0.0)
         answers[key] = _answer(question, ask, on_work)
     groups = _groups(answers, data, len(x))
-    with suppress(InputError, *UNFORESEEN):  # of what cannot be shown the verdicts have spoken
+    left_out = ""
+    try:
         groups |= shown_groups(program, x, derived_seed(seed, "shown"), groups["diagnostics"])
-    about = {
+    except Exception as error:  # as in _answer
+        left_out = f"draws could not be kept: {type(error).__name__}: {first_line(error)}"
+    about: dict[str, Any] = {
         "program": type(program).__name__,
         "data": data.source,
         "seed": seed,
         "held_out": len(x),
         **asdict(effort),
+        **({"left_out": left_out} if left_out else {}),
     }
     verdicts = {key: answer.verdict for key, answer in answers.items()}
     return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
@@ -177,7 +179,7 @@ def _questions(
         "calibration": (
             CALIBRATION,
             lambda on_work: ask_calibration(
-                program, tuple(x.shape[1:]), effort.simulations, seeds("calibration"), on_work
+                program, x[:2], effort.simulations, seeds("calibration"), on_work
             ),
             effort.simulations * 100,
         ),
@@ -219,7 +221,7 @@ def _answer(question: str, ask: Callable[[Work], Answer], on_work: Work) -> Answ
         return ask(count)
     except InputError as error:
         return Answer(Verdict(question, "cannot say", str(error)))
-    except UNFORESEEN as error:
+    except Exception as error:  # whatever the user's code, or a library below, raises
         reason = f"it met {type(error).__name__}: {first_line(error)}"
         return Answer(Verdict(question, "cannot say", reason))
     finally:
@@ -242,7 +244,9 @@ def _groups(answers: Mapping[str, Answer], data: DataSet, count: int) -> dict[st
     )
     if data.test.labels is not None:
         per_datum["label"] = variable("datum", data.test.labels[:count], "class index")
-        per_datum.attrs["label_names"] = list(data.label_names)
+        per_datum.attrs["label_names"] = json.dumps(
+            data.label_names
+        )  # a list of one comes back bare
     return {**groups, "diagnostics": per_datum}
 
 
@@ -257,10 +261,7 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> list[Path]:
     """
     file = folder / RESULT
     beside = file.with_suffix(".json")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror})") from None
+    make_folder(folder)
     with replacing(file, beside) as (netcdf, plain):
         arviz_io.write_inference_data(netcdf, diagnosis.inference_data)
         plain.write_text(json.dumps(diagnosis.as_dict(), indent=2) + "\n", encoding="utf-8")

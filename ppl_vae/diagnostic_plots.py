@@ -1,6 +1,8 @@
 """Figures of a diagnosis: groups of InferenceData in, figures out."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from .diagnostics.uniformity import band
 from .plots import image_grid, is_image, reconstruction_pairs, value_span
 
 SCATTERS, OVERLAID = 6, 400
-CAPTION = {"fontsize": 9}
+CAPTION: dict[str, Any] = {"fontsize": 9}
 
 
 def k_hats(diagnostics: xarray.Dataset) -> Figure:
@@ -29,7 +31,7 @@ def k_hats(diagnostics: xarray.Dataset) -> Figure:
     panels[0].plot(datum[bad], finite[bad], ".", markersize=4, color="C3")
     panels[0].set(xlabel="held-out datum", ylabel="Pareto k-hat")
     if labelled:
-        labels, names = diagnostics["label"].values, list(diagnostics.attrs["label_names"])
+        labels, names = diagnostics["label"].values, json.loads(diagnostics.attrs["label_names"])
         groups = [finite[(labels == i) & np.isfinite(finite)] for i in range(len(names))]
         kept = [(name, group) for name, group in zip(names, groups, strict=True) if len(group)]
         panels[1].boxplot([group for _, group in kept], flierprops={"markersize": 2})
@@ -150,8 +152,12 @@ def predictive_checks(generation: xarray.Dataset) -> Figure:
     names = [str(name) for name in generation["quantity"].values]
     cells = generation["pit_p_value"]
     pictured = cells.ndim == 3
-    figure = Figure(figsize=(3 * (len(names) + pictured), 2.9), layout="constrained")
-    panels = figure.subplots(1, len(names) + pictured, squeeze=False)[0]
+    count = len(names) + 1 + pictured
+    columns = 3 if count <= 3 else -(-count // 2)
+    figure = Figure(figsize=(3.2 * columns, 5.6), layout="constrained")
+    panels = figure.subplots(2, columns, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.set_axis_off()
     for axes, name in zip(panels, names, strict=False):
         held_out, drawn = (generation[f"{s}_{name}"].values for s in ("test", "prior"))
         edges = np.histogram_bin_edges(np.concatenate([held_out, drawn]), bins=40)
@@ -165,14 +171,31 @@ def predictive_checks(generation: xarray.Dataset) -> Figure:
                 axes.hist(values, edges, density=True, histtype="step", color=color, label=label)
         axes.set(yticks=[], xlabel={"distance": "distance to training data"}.get(name, name))
     panels[0].legend(fontsize=7)
+    _pit_panel(panels[len(names)], cells.values)
     if pictured:
         difference = (generation["prior_mean"] - generation["test_mean"]).values.mean(0)
         most = max(float(np.abs(difference).max()), 1e-9)
-        shown = panels[-1].imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
-        figure.colorbar(shown, ax=panels[-1])
-        panels[-1].set_axis_off()
-        panels[-1].set_title("mean of draws - mean of data", **CAPTION)
+        axes = panels[count - 1]
+        shown = axes.imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
+        figure.colorbar(shown, ax=axes)
+        axes.set_axis_off()
+        axes.set_title("mean of draws - mean of data", **CAPTION)
     return figure
+
+
+def _pit_panel(axes: Axes, p_values: np.ndarray) -> None:
+    """p-values of the PIT's uniformity: of images in their places, of tables by column."""
+    # Of channels the smallest; below 1e-4 they are all alike.
+    strength = -np.log10(np.maximum(p_values, 1e-4))
+    axes.set_title("-log10 p that the PIT is uniform", **CAPTION)
+    if p_values.ndim == 3:
+        shown = axes.imshow(strength.max(0), cmap="viridis", vmin=0, vmax=4)
+        axes.figure.colorbar(shown, ax=axes)
+        axes.set_axis_off()
+        return
+    axes.plot(strength.ravel(), "o", markersize=3)
+    axes.axhline(2, color="C3", linestyle="--")
+    axes.set(xlabel="column", ylim=(0, 4.2))
 
 
 def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Figure]:

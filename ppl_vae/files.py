@@ -8,6 +8,18 @@ from pathlib import Path
 from .errors import InputError
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, if it is not there.
+
+    Raises:
+        InputError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): write elsewhere") from None
+
+
 @contextmanager
 def replacing(*files: Path) -> Iterator[list[Path]]:
     """Write under other names, and take the real ones once all is written.

@@ -1,7 +1,7 @@
 """Data that a program generates: from the prior, from the guide, from given latents."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from .program import OBSERVED, Program, device_of, dtype_of, is_random, reading
+from .weights import rows_at_once
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,21 @@ def decode(
         seed: Seed of the draws.
     """
     device, dtype = device_of(program), dtype_of(program)
-    placeholder = torch.zeros(size, *data_shape, device=device, dtype=dtype)
+    placeholder = torch.zeros(1, *data_shape, device=device, dtype=dtype)
     given = {
         site: value.to(device, dtype if value.is_floating_point() else None)
         for site, value in latents.items()
     }
+    parts = []
+    step = rows_at_once(program, placeholder)
     with reading(program, seed):
-        model = poutine.condition(poutine.uncondition(program.model), data=given)
-        return _read(poutine.trace(model).get_trace(placeholder))
+        for first in range(0, size, step):
+            part = {site: value[first : first + step] for site, value in given.items()}
+            model = poutine.condition(poutine.uncondition(program.model), data=part)
+            count = min(step, size - first)
+            batch = placeholder.expand(count, *placeholder.shape[1:])
+            parts.append(_read(poutine.trace(model).get_trace(batch)))
+    return _joined(parts)
 
 
 def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Prediction:
@@ -82,13 +90,16 @@ def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Predicti
         x: Data of shape (N, \*data_shape).
         seed: Seed of the draws.
     """
-    batch = x.to(device_of(program), dtype_of(program))
+    parts = []
     with reading(program, seed):
-        guide = poutine.trace(program.guide).get_trace(batch)
-        model = poutine.replay(poutine.uncondition(program.model), trace=guide)
-        prediction = _read(poutine.trace(model).get_trace(batch))
-        means = {site: _mean(guide.nodes[site]) for site in prediction.latents}
-    return Prediction(prediction.latents, means, prediction.x, prediction.mean)
+        for part in x.split(rows_at_once(program, x)):
+            batch = part.to(device_of(program), dtype_of(program))
+            guide = poutine.trace(program.guide).get_trace(batch)
+            model = poutine.replay(poutine.uncondition(program.model), trace=guide)
+            prediction = _read(poutine.trace(model).get_trace(batch))
+            means = {site: _mean(guide.nodes[site]) for site in prediction.latents}
+            parts.append(replace(prediction, latent_means=means))
+    return _joined(parts)
 
 
 def _read(model: Any) -> Prediction:
@@ -99,6 +110,22 @@ def _read(model: Any) -> Prediction:
         latent_means={site: _mean(node) for site, node in nodes.items()},
         x=likelihood["value"].cpu(),
         mean=_mean(likelihood),
+    )
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    if len(parts) == 1:
+        return parts[0]
+
+    def sites(table: str) -> dict[str, Tensor]:
+        first = getattr(parts[0], table)
+        return {site: torch.cat([getattr(part, table)[site] for part in parts]) for site in first}
+
+    return Prediction(
+        latents=sites("latents"),
+        latent_means=sites("latent_means"),
+        x=torch.cat([part.x for part in parts]),
+        mean=torch.cat([part.mean for part in parts]),
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -75,16 +76,16 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     )
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
-    about = dict(diagnosis.about)
-    if run is not None:
-        about |= {**run.config.arguments, **run.config.settings}
     body = [
         f"<h1>Does q(z|x) deserve belief?</h1><p>{escape(title)}: {counts}</p>",
         *(_card(key, verdict) for key, verdict in diagnosis.verdicts.items()),
     ]
     for heading, caption, figure in _figures(groups, run):
         body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, figure)}")
-    body.append(f"<h2>How it was made</h2>{_table(about)}")
+    body.append(f"<h2>The diagnosis</h2>{_table(diagnosis.about)}")
+    if run is not None:
+        fit = {**run.config.arguments, **run.config.settings}
+        body.append(f"<h2>The settings of the fit</h2>{_table(fit)}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -180,7 +181,7 @@ def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:
     means = torch.as_tensor(groups["latents"]["mean"].values)
     per_datum = groups["diagnostics"]
     labels = torch.as_tensor(per_datum["label"].values) if "label" in per_datum else None
-    names = list(per_datum.attrs.get("label_names", ()))
+    names = json.loads(per_datum.attrs.get("label_names", "[]"))
     return plots.latent_map(means, labels, names)
 
 

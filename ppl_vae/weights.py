@@ -145,7 +145,7 @@ def log_terms(
     """
     with reading(program, seed):
         blocks = [terms for _, terms in _blocks(program, x, draws, on_block, analytic)]
-    return _concatenate(blocks, dim=1)
+    return concatenate(blocks, dim=1)
 
 
 def reduce_terms(
@@ -295,7 +295,7 @@ def _blocks(
             parts.append(score_traces(*traces, (count, len(batch)), analytic))
             if on_block is not None:
                 on_block(count * len(batch))
-        yield start, _concatenate(parts, dim=0)
+        yield start, concatenate(parts, dim=0)
 
 
 def _densities(trace: Any, shape: tuple[int, int]) -> dict[str, Tensor]:
@@ -341,7 +341,9 @@ def _as_family(p: Any, q: Any) -> Any:
     return dist.MultivariateNormal(base.loc, scale_tril=base.scale.diag_embed())
 
 
-def _concatenate(parts: list[Terms], dim: int) -> Terms:
+def concatenate(parts: list[Terms], dim: int) -> Terms:
+    """Terms of some draws (``dim`` 0) or data (``dim`` 1) at a time, as those of all."""
+
     def joined(table: str) -> dict[str, Tensor]:
         first = getattr(parts[0], table)
         return {site: torch.cat([getattr(p, table)[site] for p in parts], dim) for site in first}

@@ -17,7 +17,7 @@ from .yardsticks import nothing, ppca, spoil
 
 
 def ask(program, simulations=1000, dim=6, seed=0):
-    return ask_calibration(program, (dim,), simulations, seed, nothing)
+    return ask_calibration(program, torch.zeros(2, dim), simulations, seed, nothing)
 
 
 class Collapsed(programs._Variant):

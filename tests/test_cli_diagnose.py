@@ -9,7 +9,7 @@ import ppl_vae
 from ppl_vae.arviz_io import read_inference_data
 
 QUICK = [
-    *("--data-points", 120, "--draws", 120, "--simulations", 120),
+    *("--data-points", 120, "--draws", 400, "--simulations", 500),
     *("--gap-points", 12, "--nuts-points", 1),
 ]
 QUESTIONS = ["coverage", "calibration", "gaps", "reference", "collapse", "generation"]

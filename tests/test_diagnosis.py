@@ -18,7 +18,7 @@ from . import programs
 from .yardsticks import draw, ppca
 
 QUESTIONS = ["coverage", "calibration", "gaps", "reference", "collapse", "generation"]
-QUICK = ppl_vae.Effort(data_points=120, draws=120, simulations=120, gap_points=12, nuts_points=2)
+QUICK = ppl_vae.Effort(data_points=120, draws=400, simulations=500, gap_points=40, nuts_points=2)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_every_question_has_a_verdict(diagnosis):
 def test_an_exact_guide_passes_whatever_is_asked_of_the_guide():
     program = ppca((2.0, 1.0, 0.7))
     data = ppl_vae.make_data(draw(program, 2000))
-    effort = ppl_vae.Effort(draws=200, simulations=500, gap_points=20, nuts_points=3)
+    effort = ppl_vae.Effort(draws=400, simulations=500, gap_points=20, nuts_points=3)
     found = ppl_vae.diagnose(program, data, effort)
     assert [v.grade for v in found.verdicts.values()] == ["pass"] * 6
 
@@ -77,7 +77,7 @@ def test_arviz_groups_have_named_dimensions(diagnosis):
         *("approximation_gap", "amortization_gap", "row", "label"),
     ):
         assert per_datum[name].dims == ("datum",)
-    assert int(np.isfinite(per_datum["approximation_gap"]).sum()) == 12
+    assert int(np.isfinite(per_datum["approximation_gap"]).sum()) == 40
     for group in idata.groups():
         for name, array in idata[group].data_vars.items():
             assert array.attrs["long_name"], (group, name)

@@ -98,7 +98,11 @@ def test_chains_that_do_not_mix_are_no_reference(exact):
     answer = compare_with(ppca(), x, some, 0)
     assert answer.groups["nuts"]["mixed"].values.tolist() == [False] + 5 * [True]
     assert "1 of 6 data did not mix" in answer.verdict.meaning
-    assert answer.verdict.grade == "pass"
+    assert answer.verdict.grade == "caution"
+    some["z"][:, :, :4] += 10 * torch.arange(reference.CHAINS)[None, :, None, None]
+    answer = compare_with(ppca(), x, some, 0)
+    assert answer.verdict.grade == "cannot say"
+    assert answer.groups["nuts"]["mixed"].values.tolist() == 4 * [False] + 2 * [True]
 
 
 def test_discrete_latents_say_nothing():

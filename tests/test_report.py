@@ -16,7 +16,7 @@ from ppl_vae.diagnostics.answers import Verdict
 from ppl_vae.models import VAE
 from ppl_vae.report import render, write_report
 
-QUICK = ppl_vae.Effort(data_points=120, draws=120, simulations=120, gap_points=12, nuts_points=2)
+QUICK = ppl_vae.Effort(data_points=120, draws=400, simulations=500, gap_points=40, nuts_points=2)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

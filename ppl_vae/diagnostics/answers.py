@@ -9,8 +9,6 @@ import numpy as np
 import xarray
 from torch import Tensor
 
-from ..errors import InputError
-
 Grade = Literal["pass", "caution", "fail", "cannot say"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 
@@ -96,27 +94,26 @@ def grade(value: float, error: float, caution: float, fail: float) -> Grade:
         caution: Where caution begins.
         fail: Where failure begins.
 
-    Raises:
-        InputError: If the figure is not finite, or too noisy.
+    Returns:
+        The grade; ``"cannot say"`` if the figure is not finite, or too noisy to pass.
 
     Example:
-        >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.3, 0.1, 0.1, 0.5)
-        ('caution', 'pass')
-        >>> grade(0.3, 0.2, 0.1, 0.5)
-        Traceback (most recent call last):
-        ppl_vae.errors.InputError: 0.3 ± 0.2 is too noisy to tell what calls for caution (0.1) ...
+        >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.3, 0.1, 0.1, 0.5), grade(0.3, 0.2, 0.1, 0.5)
+        ('caution', 'pass', 'cannot say')
     """
     if not (math.isfinite(value) and math.isfinite(error)):
-        raise InputError(f"the figure came out as {value} ± {error}: look at the data behind it")
+        return "cannot say"
     least = value - Z * error
     if least > caution:
         return "fail" if least > fail else "caution"
-    if Z * error > fail - caution:
-        raise InputError(
-            f"{value:.3g} ± {error:.2g} is too noisy to tell what calls for caution "
-            f"({caution:.3g}) from what fails ({fail:.3g}): give more data"
-        )
-    return "pass"
+    return "pass" if Z * error <= fail - caution else "cannot say"
+
+
+def advice(given: Grade, remedy: str) -> str:
+    """What to try next: nothing after a pass, more data where it was too noisy to say."""
+    return {"pass": "", "cannot say": "more data: the figure is too noisy, or not finite"}.get(
+        given, remedy
+    )
 
 
 def sentence(words: str) -> str:

@@ -26,6 +26,7 @@ from .latents import (
     knows_its_density,
     latent_sites,
     on_device,
+    prior_variance,
     unit_names,
 )
 
@@ -39,7 +40,8 @@ SOURCE = "Burda et al. 2015; Lucas et al. 2019; Hoffman & Johnson 2016"
 def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Answer:
     r"""Measure what the latent units say about the data.
 
-    - A unit is active if :math:`\mathrm{Var}_x(E_q[z]) > 0.01` (Burda et al. 2015).
+    - A unit is active if :math:`\mathrm{Var}_x(E_q[z]) > 0.01 \mathrm{Var}(z)`, which for a
+      standard normal prior is the definition of Burda et al. (2015).
     - It has :math:`(\epsilon, \delta)`-collapsed if :math:`P_x[\mathrm{KL}(q(z_i|x) \| p(z_i)) <
       \epsilon] \ge 1 - \delta` (Lucas et al. 2019, definition 1), here with 0.01 and 0.01.
     - The rate is :math:`I_q(n; z) + \mathrm{KL}(q(z) \| p(z))`, mutual information with the index
@@ -59,8 +61,7 @@ def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Answe
         two where the guide knows its density at a given z.
 
     Raises:
-        InputError: If there are too few data, a latent site is discrete, or the guide is a point
-            mass.
+        InputError: If there are too few data, or the guide is a point mass.
     """
     if len(x) < MIN_DATA:
         raise InputError(
@@ -97,46 +98,49 @@ def _units(program: Program, x: Tensor, seed: int, tick: Any) -> dict[str, Tenso
             guide, model = trace_draws(program, batch, DRAWS)
             nodes = {site: (guide.nodes[site], model.nodes[site]) for site in sites}
             values = as_units({site: q["value"] for site, (q, _) in nodes.items()})
-            kl = torch.cat([_unit_kl(site, *pair) for site, pair in nodes.items()], dim=-1)
+            kl = torch.cat([_unit_kl(*pair) for pair in nodes.values()], dim=-1)
             parts.append((values.mean(0).cpu(), values.var(0).cpu(), kl.cpu()))
     means, variances, kl = (torch.cat(column) for column in zip(*parts, strict=True))
+    prior = prior_variance(program, x, derived_seed(seed, "prior"))
     return {
         "mean": means,
         "kl": kl,
-        "activity": activity(means, variances, DRAWS),
-        "collapsed": (kl < EPSILON).double().mean(0) >= 1 - DELTA,
+        "activity": activity(means, variances, DRAWS, prior),
+        "collapsed": (kl < EPSILON).double().mean(0) >= 1 - DELTA,  # NaN has not
     }
 
 
-def _unit_kl(site: str, q_node: Mapping[str, Any], p_node: Mapping[str, Any]) -> Tensor:
-    """KL of each unit of a site, of shape (N, units): the closed form where marginals have one,
-    else that of the normals with the same moments."""
+def _unit_kl(q_node: Mapping[str, Any], p_node: Mapping[str, Any]) -> Tensor:
+    """KL of each unit of a site, of shape (N, units), averaged over draws of what comes before it.
+
+    The closed form where units are independent and have one, else its Monte Carlo estimate. Of a
+    guide whose units depend on each other, under a normal prior, that of the normals with its
+    moments, which the KL is at least. NaN for all others: there the site has no KL by unit.
+    """
     value = q_node["value"]
-    q, p = (_marginals(node["fn"], value) for node in (q_node, p_node))
-    if q is None or p is None:
-        moments = value.double().mean(0), value.double().std(0)
-        q = dist.Normal(*moments)
-        p = p or dist.Normal(torch.zeros_like(moments[0]), torch.ones_like(moments[1]))
-    try:
-        kl = kl_divergence(q, p)
-    except NotImplementedError:
-        raise InputError(
-            f"the KL of the latent site {site!r} has no closed form for each unit"
-        ) from None
-    kl = kl.expand(value.shape).mean(0) if kl.dim() == value.dim() else kl.expand(value.shape[1:])
+    q, p = (_by_unit(node["fn"], value.shape) for node in (q_node, p_node))
+    if q is not None and p is not None:
+        try:
+            kl = kl_divergence(q, p)
+        except NotImplementedError:
+            kl = q.log_prob(value) - p.log_prob(value)
+        kl = kl.expand(value.shape).mean(0)
+    elif isinstance(p, dist.Normal):
+        moments = dist.Normal(value.mean(0), value.std(0).clamp(min=torch.finfo(value.dtype).tiny))
+        kl = kl_divergence(moments, dist.Normal(p.loc[0], p.scale[0]))
+    else:
+        kl = torch.full(value.shape[1:], math.nan)
     return kl.reshape(value.shape[1], -1).double()
 
 
-def _marginals(fn: Any, value: Tensor) -> Any:
-    """The distribution of each number of a site by itself, or None."""
+def _by_unit(fn: Any, shape: torch.Size) -> Any:
+    """The distribution of each number of a site by itself; None where they depend on each other."""
     base = innermost(fn)
     if isinstance(base, dist.MultivariateNormal):
         base = dist.Normal(base.loc, base.variance.sqrt())
-    if base.event_shape or isinstance(
-        base, dist.Delta | torch.distributions.TransformedDistribution
-    ):
+    if base.event_shape or isinstance(base, dist.Delta):
         return None
-    return base
+    return base.expand(shape)
 
 
 def _rate(terms: Terms) -> dict[str, Tensor]:
@@ -167,11 +171,9 @@ def _information(program: Program, x: Tensor, seed: int) -> Tensor:
 
 
 def _verdict(dataset: xarray.Dataset) -> Verdict:
-    active = dataset["activity"].values > ACTIVE
-    collapsed = dataset["collapsed"].values
-    units, count = len(active), int(active.sum())
+    idle = dataset["collapsed"].values | (dataset["activity"].values <= ACTIVE)
+    units, count = len(idle), int((~idle).sum())
     rate, _ = mean(dataset["rate"].values)
-    idle = collapsed | ~active
     given: Grade = "pass" if not idle.any() else "caution" if count else "fail"
     names = dataset["unit"].values[idle]
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -191,11 +193,11 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         given,
         meaning,
         figure="units that are active and have not collapsed",
-        value=float(units - len(names)),
+        value=float(count),
         error=0.0,
         unit=f"of {units} units",
-        threshold=f"caution if a unit has Var_x(E_q z) below {ACTIVE:g}, or KL below {EPSILON:g} "
-        f"nats on {1 - DELTA:.0%} of the data; fail if all are so",
+        threshold=f"caution if a unit has Var_x(E_q z) below {ACTIVE:g} Var z, or KL below "
+        f"{EPSILON:g} nats on {1 - DELTA:.0%} of the data; fail if all are so",
         source=SOURCE,
         remedy=""
         if given == "pass"
@@ -207,13 +209,20 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
 def _dataset(found: dict[str, Tensor], units: list[str]) -> xarray.Dataset:
     meanings = {
         "mean": (("datum", "unit"), "mean of q(z|x), by draws", "units of z"),
-        "kl": (("datum", "unit"), "KL of each unit of q(z|x) from the prior's", "nats"),
-        "activity": ("unit", "variance over data of E_q[z] (Burda et al. 2015)", "units of z²"),
+        "kl": (
+            ("datum", "unit"),
+            "KL of each unit of q(z|x) from the prior's, where known",
+            "nats",
+        ),
+        "activity": ("unit", "variance over data of E_q[z], in the prior's (Burda et al. 2015)"),
         "collapsed": ("unit", "(0.01, 0.01)-collapse (Lucas et al. 2019)", "1"),
         "rate": ("datum", "KL(q(z|x) || p(z)) (Alemi et al. 2018)", "nats"),
         "distortion": ("datum", f"-E_q log p({OBSERVED}|z) (Alemi et al. 2018)", "nats"),
         "mutual_information": ((), "I_q(n; z) (Hoffman & Johnson 2016, eq. 3)", "nats"),
         "marginal_kl": ((), "KL(q(z) || p(z)) (Hoffman & Johnson 2016, eq. 3)", "nats"),
     }
-    variables = {n: variable(meanings[n][0], v, *meanings[n][1:]) for n, v in found.items()}
+    variables = {}
+    for name, values in found.items():
+        dims, meaning, *unit = meanings[name]
+        variables[name] = variable(dims, values, str(meaning), *map(str, unit))
     return xarray.Dataset(variables, {"unit": units}, {"draws": DRAWS})

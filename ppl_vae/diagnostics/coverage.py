@@ -9,11 +9,11 @@ from ..evidence import bounds
 from ..program import Program, check_program
 from ..sites import require_density
 from ..weights import Terms, reduce_terms
-from .answers import Answer, Verdict, Work, grade, portion, share, variable
+from .answers import Answer, Verdict, Work, advice, grade, portion, share, variable
 
 QUESTION = "Do the guide's draws cover the posterior?"
 CAUTION, FAIL = 0.05, 0.5  # shares of the data
-MIN_DATA, MIN_DRAWS = 20, 100
+MIN_DATA, MIN_DRAWS = 20, 400  # k-hats of fewer draws are noisier than their threshold is high
 SHOWN = 3
 SOURCE = "Yao et al. 2018; Vehtari et al. 2024, threshold min(1 - 1/log10 S, 0.7)"
 
@@ -29,7 +29,8 @@ def ask_coverage(
     1/k and above do not exist; from 0.7 on no affordable number of draws averages reliably. Weights
     are those of one datum: k-hat of weights that are summed over a batch measures the batch.
 
-    It does not see a guide that is too wide, whose weights are bounded; calibration does.
+    It does not see a guide that is too wide, whose weights are bounded, nor a part of the posterior
+    that the guide never draws; calibration and NUTS do.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -68,17 +69,19 @@ def ask_coverage(
         QUESTION,
         given,
         f"for {value:.0%} of the data the guide draws some part of the posterior so rarely that "
-        f"weights cannot mend averages over it; the highest k-hat have rows {listed}",
+        f"weights cannot mend averages over it; what it never draws is not seen here; the highest "
+        f"k-hat have rows {listed}",
         figure=f"share of data with k-hat above {threshold:.2f}",
         value=value,
         error=error,
         unit="share of data",
         threshold=f"caution above {CAUTION:g}, fail above {FAIL:g} by 3 standard errors",
         source=SOURCE,
-        remedy=""
-        if given == "pass"
-        else "a guide with correlations or a flow; the objectives iw or dreg, which widen the "
-        "guide; and for evidence, annealing",
+        remedy=advice(
+            given,
+            "a guide with correlations or a flow; the objectives iw or dreg, which widen the "
+            "guide; and for evidence, annealing",
+        ),
     )
     return Answer(verdict, {"diagnostics": _dataset(found, draws, threshold)})
 

@@ -12,7 +12,7 @@ from ..predict import decode
 from ..program import OBSERVED, Program, check_program, reading
 from ..runtime import derived_seed
 from ..sites import draw_latents, is_point_mass, latent_distributions, trace_draws
-from ..weights import Terms, score_traces
+from ..weights import Terms, concatenate, rows_at_once, score_traces
 from .answers import variable
 from .latents import guide_draws, latent_sites, on_device
 
@@ -42,20 +42,35 @@ def shown_groups(
     with suppress(InputError):
         check_program(program, shown)
         batch = on_device(program, shown)
-        with reading(program, derived_seed(seed, "posterior")):
-            traces = trace_draws(program, batch, DRAWS)
-            terms = score_traces(*traces, (DRAWS, len(batch)))
-        guide = {s: traces[1].nodes[s]["value"] for s in latent_sites(program, shown)}
+        guide, terms = _posterior(program, batch, derived_seed(seed, "posterior"))
         with reading(program, derived_seed(seed, "prior")):
             prior = draw_latents(program, batch, DRAWS, "prior")
         groups["posterior"] = _latents(guide, "draws from q(z|x); independent, so R-hat is 1")
         groups["prior"] = _latents(prior, "draws from p(z)")
-        groups["posterior_predictive"] = _predictive(program, guide, shown, seed)
-        groups["prior_predictive"] = _predictive(program, prior, shown, seed)
+        groups["posterior_predictive"] = _predictive(
+            program, guide, shown, derived_seed(seed, "posterior predictive")
+        )
+        groups["prior_predictive"] = _predictive(
+            program, prior, shown, derived_seed(seed, "prior predictive")
+        )
         groups |= _densities(terms, is_point_mass(*latent_distributions(program, shown)))
         if "k_hat" in per_datum:
             groups["worst_data"] = _worst(program, x, per_datum["k_hat"].values, seed)
     return {name: _with_chain(group) for name, group in groups.items()}
+
+
+def _posterior(program: Program, batch: Tensor, seed: int) -> tuple[Latents, Terms]:
+    """Draws of the guide and their densities, some draws at a time."""
+    sites, parts = latent_sites(program, batch), []
+    step = max(1, rows_at_once(program, batch) // len(batch))
+    with reading(program, seed):
+        for first in range(0, DRAWS, step):
+            count = min(step, DRAWS - first)
+            traces = trace_draws(program, batch, count)
+            drawn = {site: traces[1].nodes[site]["value"].cpu() for site in sites}
+            parts.append((drawn, score_traces(*traces, (count, len(batch)))))
+    draws = {site: torch.cat([drawn[site] for drawn, _ in parts]) for site in sites}
+    return draws, concatenate([terms for _, terms in parts], dim=0)
 
 
 def _with_chain(group: xarray.Dataset) -> xarray.Dataset:
@@ -65,7 +80,8 @@ def _with_chain(group: xarray.Dataset) -> xarray.Dataset:
 def _latents(latents: Latents, meaning: str) -> xarray.Dataset:
     found = {}
     for site, values in latents.items():
-        stem = "latent" if len(latents) == 1 else f"latent_{site}"
+        # A variable may not have the name of its dimension.
+        stem = "latent" if len(latents) == 1 and site != "latent" else f"{site}_unit"
         events = values.dim() - 2
         dims = [stem] if events == 1 else [f"{stem}_{i}" for i in range(events)]
         about = f"{meaning}, site {site!r}"
@@ -84,7 +100,7 @@ def _data(values: Tensor, meaning: str, *dims: str) -> tuple:
 def _predictive(program: Program, latents: Latents, x: Tensor, seed: int) -> xarray.Dataset:
     count = PREDICTIVE_DRAWS * len(x)
     given = {site: values[:PREDICTIVE_DRAWS].flatten(0, 1) for site, values in latents.items()}
-    drawn = decode(program, given, x.shape[1:], count, derived_seed(seed, "predictive"))
+    drawn = decode(program, given, x.shape[1:], count, seed)
     shape = (PREDICTIVE_DRAWS, len(x))
     return xarray.Dataset(
         {
@@ -99,7 +115,8 @@ def _predictive(program: Program, latents: Latents, x: Tensor, seed: int) -> xar
 def _densities(terms: Terms, point_mass: bool) -> dict[str, xarray.Dataset]:
     """What model and guide say of the posterior group's draws."""
     dims = ("draw", "datum")
-    likelihood = variable(dims, terms.reconstruction, "log p(x|z) of the datum", "nats")
+    about = "log p(x|z) of the datum, z its own: LOO and WAIC of it mean nothing"
+    likelihood = variable(dims, terms.reconstruction, about, "nats")
     groups = {"log_likelihood": xarray.Dataset({OBSERVED: likelihood})}
     if not point_mass:
         log_q = torch.stack(list(terms.guide.values())).sum(0)

@@ -10,7 +10,9 @@ from ..program import Program, device_of, dtype_of, reading
 from ..sites import draw_latents, require_density_anywhere
 from ..weights import rows_at_once, score_latents
 
-ACTIVE = 0.01  # variance over data of the guide's mean (Burda et al. 2015, section 5.2)
+# Variance over data of the guide's mean (Burda et al. 2015, section 5.2), in that of the prior.
+ACTIVE = 0.01
+PRIOR_DRAWS = 2000
 
 
 def as_units(latents: Mapping[str, Tensor]) -> Tensor:
@@ -103,15 +105,24 @@ def moments(program: Program, x: Tensor, draws: int, seed: int) -> tuple[Tensor,
     return torch.cat(means), torch.cat(variances)
 
 
-def activity(mean: Tensor, variance: Tensor, draws: int) -> Tensor:
-    """Var_x(E_q[z]) of each unit, of shape (U,), less what the draws of the mean add to it.
+def prior_variance(program: Program, x: Tensor, seed: int) -> Tensor:
+    """The variance of each unit under the prior, by draws, of shape (U,)."""
+    with reading(program, seed):
+        drawn = draw_latents(program, on_device(program, x[:1]), PRIOR_DRAWS, "prior")
+    return as_units(drawn).cpu()[:, 0].var(0)
+
+
+def activity(mean: Tensor, variance: Tensor, draws: int, prior: Tensor) -> Tensor:
+    """Var_x(E_q[z]) / Var(z) of each unit, of shape (U,), less what draws of the mean add.
 
     Arguments:
         mean: Means over draws, of shape (N, U).
         variance: Variances over draws, of the same shape.
         draws: Their number.
+        prior: Variances of the prior, of shape (U,).
     """
-    return (mean.var(0) - variance.mean(0) / draws).clamp(min=0)
+    above_noise = (mean.var(0) - variance.mean(0) / draws).clamp(min=0)
+    return above_noise / prior.clamp(min=torch.finfo(prior.dtype).tiny)
 
 
 def guide_density(program: Program, batch: Tensor, latents: Mapping[str, Tensor]) -> Tensor:

@@ -14,8 +14,8 @@ from ..program import Program, check_program, reading
 from ..runtime import derived_seed
 from ..sites import require_density
 from ..unconstrained import State, Unconstrained
-from ..weights import score_latents
-from .answers import Answer, Grade, Verdict, Work, grade, portion, variable
+from ..weights import rows_at_once, score_latents
+from .answers import Answer, Grade, Verdict, Work, advice, grade, portion, variable
 from .latents import as_units, guide_draws, knows_its_density, latent_sites, on_device, unit_names
 from .refined import frozen
 
@@ -160,9 +160,16 @@ def _features(
     batch = on_device(program, x)
     found = []
     known = knows_its_density(program, x)
+    step = max(1, rows_at_once(program, x) // len(x))  # draws at once
     for latents in (exact, drawn):
         if known:
-            values = score_latents(program, batch, latents, with_guide=True).log_weight[..., None]
+            count = len(next(iter(latents.values())))
+            parts = [
+                {site: value[first : first + step] for site, value in latents.items()}
+                for first in range(0, count, step)
+            ]
+            terms = [score_latents(program, batch, part, with_guide=True) for part in parts]
+            values = torch.cat([t.log_weight for t in terms])[..., None]
         else:
             units = as_units(latents)
             values = torch.cat([units, units.square()], dim=-1)
@@ -215,6 +222,10 @@ def _verdict(
     value: float, error: float, mixed: np.ndarray, summary: dict[str, np.ndarray]
 ) -> Verdict:
     given: Grade = grade(value, error, 0.5, FAIL)
+    if mixed.mean() < 0.5:
+        given = "cannot say"
+    elif given == "pass" and not mixed.all():
+        given = "caution"  # what does not mix is what is hard to approximate
     off = float(np.sqrt(np.mean(summary["mean_error"][mixed] ** 2)))
     ratio = float(np.exp(np.mean(np.log(summary["scale_ratio"][mixed]))))
     meaning = (
@@ -234,10 +245,11 @@ def _verdict(
         unit="share of draws",
         threshold=f"caution above 0.5, fail above {FAIL:g}, by 3 standard errors",
         source=SOURCE,
-        remedy=""
-        if given == "pass"
-        else "where a posterior mean or scale is used by itself, take it from NUTS; else a guide "
-        "with correlations or a flow",
+        remedy=advice(
+            given,
+            "where a posterior mean or scale is used by itself, take it from NUTS; else a guide "
+            "with correlations or a flow",
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Independent, TransformedDistribution, transform_to
+from torch.distributions.transforms import LowerCholeskyTransform
 
 from ..errors import InputError
 from ..pathwise import PathwiseELBO
@@ -22,10 +23,11 @@ Offsets = dict[str, nn.Parameter]
 class Refined(nn.Module):
     """A program whose guide has, for each datum of one batch, parameters of its own.
 
-    What the amortized guide gives each distribution of a site is moved by an offset, in
-    unconstrained coordinates and starting from zero. With one latent site the guide may so become
-    any member of its family; with several, a shift of each conditional that does not depend on
-    the draws it is conditioned on. Transforms of a flow stay as they are.
+    What the amortized guide gives each distribution of a site is moved by an offset that starts
+    from zero, in unconstrained coordinates and in units of the guide's own scale. With one latent
+    site the guide may so become any member of its family; with several, a shift of each
+    conditional that does not depend on the draws it is conditioned on. Transforms of a flow stay
+    as they are.
 
     Arguments:
         program: The program; its own parameters stay as they are.
@@ -87,7 +89,13 @@ class _Refine(Messenger):
         if key not in self.offsets:
             # Of the shape that the plate gives the distribution: one for each datum.
             self.offsets[key] = nn.Parameter(torch.zeros_like(free, requires_grad=False))
-        return transform(free + self.offsets[key])
+        offset = self.offsets[key]
+        # Relative to the guide's own scale, so that nothing depends on the units of z.
+        if isinstance(transform, LowerCholeskyTransform):
+            return value @ transform(offset)
+        if free is value:
+            return value + offset * _scale(fn, value)
+        return transform(free + offset)
 
 
 class _Unscaled(Messenger):
@@ -99,6 +107,16 @@ class _Unscaled(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if not site_is_subsample(msg):
             msg["scale"] = 1.0
+
+
+def _scale(fn: Any, value: Tensor) -> Tensor | float:
+    """The standard deviation of a distribution, where it has one of the parameter's shape."""
+    try:
+        scale = fn.stddev.detach()
+    except (NotImplementedError, AttributeError):
+        return 1.0
+    usable = scale.shape == value.shape and bool((scale.isfinite() & (scale > 0)).all())
+    return scale if usable else 1.0
 
 
 def _pyro_class(fn: Any) -> Any:
