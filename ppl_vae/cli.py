@@ -260,8 +260,12 @@ def diagnose(
     from .diagnosis import Effort, write_diagnosis
     from .files import make_folder
     from .report import REPORT, write_report
+    from .runtime import check_seed
 
-    effort = Effort(data_points, draws, simulations, gap_points, nuts_points)
+    effort, seed = (
+        Effort(data_points, draws, simulations, gap_points, nuts_points),
+        check_seed(seed),
+    )
     opened, program = open_program(run, model, device)
     dataset = open_data(opened, data_dir)
     make_folder(opened.results)

@@ -122,7 +122,7 @@ def diagnose(
         >>> ppca = LinearGaussian((5,))
         >>> ppca.set_exact_guide()
         >>> data = make_data(ppca.model(size=1000).detach())
-        >>> diagnosis = diagnose(ppca, data, Effort(draws=200, simulations=200, nuts_points=2))
+        >>> diagnosis = diagnose(ppca, data, Effort(draws=400, simulations=500, nuts_points=2))
         >>> diagnosis.verdicts["coverage"].grade, diagnosis.verdicts["calibration"].grade
         ('pass', 'pass')
     """

@@ -68,6 +68,46 @@ class Discrete(Minimal):
             pyro.sample("k", dist.Categorical(logits=self.encoder(x)))
 
 
+class Sigmoids(Minimal):
+    """Binary latents: a sigmoid belief network."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.encoder = nn.Linear(*data_shape, 2)
+
+    def model(self, x):
+        pyro.module(f"sigmoids-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(x.new_full((2,), 0.5)).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"sigmoids-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Bernoulli(logits=self.encoder(x)).to_event(1))
+
+
+class Rescaled(Minimal):
+    """A latent site called latent, in units of one's own."""
+
+    def __init__(self, data_shape=(5,), unit=1.0):
+        super().__init__(data_shape)
+        self.unit = unit
+
+    def model(self, x):
+        pyro.module(f"rescaled-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("latent", dist.Normal(x.new_zeros(2), self.unit).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z / self.unit), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"rescaled-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            q = dist.Normal(self.unit * loc, self.unit * scale.exp())
+            pyro.sample("latent", q.to_event(1))
+
+
 class WithDropout(Minimal):
     """Behaves otherwise while it trains."""
 

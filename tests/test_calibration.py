@@ -113,6 +113,30 @@ def test_every_kind_of_guide_is_ranked(name):
     assert found["rank"].max() <= DRAWS
 
 
+def test_a_shift_in_many_units_is_called_a_shift():
+    answer = ask(spoil(ppca((2.0,) * 6, dim=8), shift=0.5), 500, dim=8)
+    assert answer.verdict.grade == "fail"
+    assert "biased" in answer.verdict.meaning
+
+
+def test_what_too_few_simulations_would_pass_is_left_open():
+    answer = ask(ppca(), 100)
+    assert answer.verdict.grade == "cannot say"
+    assert "more data" in answer.verdict.remedy
+    assert answer.groups["calibration"].sizes["simulation"] == 100
+
+
+def test_programs_of_positive_data_are_simulated():
+    class Logs(programs.Positive):
+        def guide(self, x):
+            pyro.module(f"positive-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.LogNormal(self.raw[0] - x[:, 0].log(), self.raw[1].exp()))
+
+    answer = ask_calibration(Logs(), torch.ones(2, 1), 400, 0, nothing)
+    assert answer.verdict.grade in ("caution", "fail")
+
+
 def test_too_few_simulations_say_nothing():
     with pytest.raises(ppl_vae.InputError, match="at least 100"):
         ask(ppca(), 99)

@@ -98,6 +98,78 @@ def test_every_kind_of_guide_has_units(name, units, informed):
     assert ("mutual_information" in found) == informed
 
 
+@pytest.mark.parametrize("name", ["LogNormal", "Gamma", "Dirichlet", "OneHot", "Mixture"])
+def test_a_guide_that_is_its_prior_has_no_kl_whatever_the_prior(name):
+    def law(x):
+        ones = x.new_ones(3)
+        return {
+            "LogNormal": lambda: dist.LogNormal(x.new_zeros(3), 0.5).to_event(1),
+            "Gamma": lambda: dist.Gamma(2 * ones, ones).to_event(1),
+            "Dirichlet": lambda: dist.Dirichlet(ones),
+            "OneHot": lambda: dist.OneHotCategorical(ones / 3),
+            "Mixture": lambda: dist.MixtureSameFamily(
+                dist.Categorical(x.new_ones(3, 2)),
+                dist.Normal(x.new_tensor([-2.0, 2.0]).expand(3, 2), 1.0),
+            ).to_event(1),
+        }[name]()
+
+    class Program(programs.Minimal):
+        def __init__(self):
+            super().__init__()
+            self.decoder = torch.nn.Linear(3, 5)
+
+        def model(self, x):
+            pyro.module(f"law-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", law(x))
+                pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+        def guide(self, x):
+            pyro.module(f"law-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", law(x + 0 * self.encoder(x).sum()))
+
+    torch.manual_seed(0)
+    answer = ask(Program(), torch.randn(120, 5))
+    kl = answer.groups["latents"]["kl"].values
+    if name in ("Dirichlet", "OneHot"):
+        assert np.isnan(kl).all()  # units depend on each other: there is no KL by unit
+    else:
+        assert np.abs(kl).max() < 1e-5
+        assert answer.groups["latents"]["collapsed"].all()
+    assert answer.groups["latents"]["rate"].values == pytest.approx(0, abs=1e-4)
+    assert answer.verdict.grade == "fail"
+
+
+def test_a_kl_without_closed_form_is_estimated():
+    # LogNormal against Gamma, one unit: the KL is what the rate says.
+    torch.manual_seed(0)
+    found = ask(programs.Positive(), torch.distributions.Exponential(1.0).sample((300, 1)))
+    found = found.groups["latents"]
+    error = found["rate"].std() / 300**0.5 + 0.01
+    assert abs(found["kl"].mean() - found["rate"].mean()) < 4 * error
+
+
+def test_activity_does_not_depend_on_the_units_of_z():
+    torch.manual_seed(0)
+    x, program = torch.randn(200, 5), programs.Rescaled()
+    small = programs.Rescaled(unit=1e-3)
+    small.load_state_dict(program.state_dict())
+    one, other = ask(program, x), ask(small, x)
+    assert one.verdict.grade == other.verdict.grade == "pass"
+    names = ("activity", "kl")
+    for name in names:
+        assert np.allclose(*(a.groups["latents"][name] for a in (one, other)), rtol=1e-3)
+
+
+def test_binary_latents_have_their_kl():
+    torch.manual_seed(0)
+    program, x = programs.Sigmoids(), torch.randn(120, 5)
+    p = program.encoder(x).sigmoid().detach().numpy()
+    exact = p * np.log(2 * p) + (1 - p) * np.log(2 - 2 * p)
+    assert np.allclose(ask(program, x).groups["latents"]["kl"], exact, atol=1e-5)
+
+
 def test_too_few_data_say_nothing():
     with pytest.raises(ppl_vae.InputError, match="at least 100"):
         ask(ppca(), draw(ppca(), 99))

@@ -232,7 +232,7 @@ def test_too_few_data_or_draws_leave_some_open():
     assert set(found.values()) == {"cannot say"}
 
 
-@pytest.mark.parametrize("name", ["TwoLayers", "Discrete", "Planar"])
+@pytest.mark.parametrize("name", ["TwoLayers", "Discrete", "Planar", "Sigmoids", "Rescaled"])
 def test_odd_programs_are_diagnosed_as_far_as_they_go(name):
     torch.manual_seed(0)
     found, diagnosis = grades(getattr(programs, name)(), torch.randn(1200, 5))
@@ -241,6 +241,35 @@ def test_odd_programs_are_diagnosed_as_far_as_they_go(name):
     for verdict in diagnosis.verdicts.values():
         assert "\n" not in verdict.meaning
     assert {"posterior", "diagnostics"} <= set(diagnosis.inference_data.groups())
+
+
+def test_whatever_a_program_raises_the_other_questions_go_on():
+    class Fragile(programs._Variant):
+        def guide(self, x):
+            assert len(x) < 30, "too much for me"
+            super().guide(x)
+
+    torch.manual_seed(0)
+    found, diagnosis = grades(Fragile(), torch.randn(1200, 5))
+    assert found["coverage"] == "cannot say"
+    assert diagnosis.verdicts["coverage"].meaning == "it met AssertionError: too much for me"
+    assert found["reference"] != "cannot say"
+    assert "too much for me" in diagnosis.about["left_out"]
+
+
+def test_the_predictives_have_noise_of_their_own(diagnosis):
+    idata = diagnosis.inference_data
+    noise = [
+        (idata[f"{name}_predictive"]["x"] - idata[f"{name}_predictive"]["x_mean"]).values.ravel()
+        for name in ("posterior", "prior")
+    ]
+    assert abs(np.corrcoef(*noise)[0, 1]) < 4.5 / len(noise[0]) ** 0.5
+
+
+def test_numbers_of_numpy_are_written(vae_and_data, tmp_path):
+    effort = ppl_vae.Effort(*(np.int64(n) for n in (20, 400, 100, 10, 1)))
+    diagnosis = ppl_vae.diagnose(*vae_and_data, effort)
+    assert read_diagnosis(write_diagnosis(tmp_path, diagnosis)[0].parent).about["draws"] == 400
 
 
 def test_a_library_that_fails_leaves_one_question_open(vae_and_data, monkeypatch):

@@ -94,6 +94,24 @@ def test_what_scales_an_objective_is_no_part_of_the_gap():
         assert np.allclose(one[name], other[name], atol=1e-4)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 100.0])
+def test_gaps_do_not_depend_on_the_units_of_z(unit):
+    torch.manual_seed(0)
+    program, other = programs.Rescaled(), programs.Rescaled(unit=unit)
+    other.load_state_dict(program.state_dict())
+    x = torch.randn(12, 5)
+    one, same = gaps(program, x), gaps(other, x)
+    for name in ("approximation_gap", "amortization_gap"):
+        assert np.allclose(one[name], same[name], atol=5e-3)
+
+
+def test_the_better_guide_is_never_worse():
+    # A likelihood so sharp that Adam's first steps go astray.
+    program = ppca((1e4, 1e4))
+    found = gaps(program, draw(program, 12))
+    assert (found["amortization_gap"] > -1e-6).all()
+
+
 @pytest.mark.parametrize("name", ["Minimal", "TwoLayers", "WithDropout", "Deterministic"])
 def test_programs_are_as_they_were_after_it(name):
     torch.manual_seed(0)

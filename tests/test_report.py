@@ -111,6 +111,24 @@ def test_a_diagnosis_of_nothing_still_has_a_page(run_and_diagnosis, tmp_path):
     assert not Page(page).all("img")
 
 
+def test_the_seed_is_that_of_the_diagnosis(run_and_diagnosis):
+    run, diagnosis = run_and_diagnosis
+    page = render(replace(diagnosis, about={**diagnosis.about, "seed": 77}), run)
+    assert "<td>seed</td><td>77</td>" in page.split("The settings of the fit")[0]
+
+
+def test_a_single_class_keeps_its_name(tmp_path):
+    data = ppl_vae.make_data(torch.randn(1200, 5), ["cat"] * 1200)
+    torch.manual_seed(0)
+    vae = VAE(data.shape, latent_dim=2, hidden=(8,), likelihood="gaussian")
+    from ppl_vae.diagnosis import read_diagnosis, write_diagnosis
+
+    write_diagnosis(tmp_path, ppl_vae.diagnose(vae, data, QUICK))
+    read = read_diagnosis(tmp_path)
+    assert json.loads(read.inference_data.diagnostics.attrs["label_names"]) == ["cat"]
+    assert len(Page(render(read)).all("img")) >= 6
+
+
 def test_tables_are_reported_too(tmp_path):
     torch.manual_seed(0)
     data = ppl_vae.make_data(torch.randn(1200, 5))
