@@ -30,10 +30,10 @@ def ask_generation(
     r"""Hold data drawn from the model against data that it was not fitted to.
 
     - Prior predictive: the distributions, over data, of a datum's total (the ink of an image), its
-      spread, and its distance to the nearest training datum, for draws from the model and
-      for held-out data. The figure is their largest Kolmogorov-Smirnov distance.
-    - Memorization: how often a draw is nearer to the training data than a held-out datum is; in half
-      of all pairs if nothing is copied (Meehan et al. 2020).
+      spread, and its distance to the nearest training datum, for draws from the model and for
+      held-out data. The figure is their largest Kolmogorov-Smirnov distance.
+    - Memorization: how often a draw is nearer to the training data than a held-out datum is; in
+      half of all pairs if nothing is copied (Meehan et al. 2020).
     - Posterior predictive: total and spread of x' ~ p(x | z), z ~ q(z | x), beside those of x
       (Gelman et al. 1996).
     - PIT: where each held-out value falls among prior predictive draws of it, ties broken at random
