@@ -259,7 +259,7 @@ def diagnose(
     from .console import diagnose_with_progress, show_verdicts
     from .diagnosis import Effort, write_diagnosis
     from .files import make_folder
-    from .report import REPORT, write_report
+    from .report import write_report
     from .runtime import check_seed
 
     effort, seed = (
@@ -271,8 +271,10 @@ def diagnose(
     make_folder(opened.results)
     found = diagnose_with_progress(program, dataset, effort, seed)
     files = write_diagnosis(opened.results, found)
-    write_report(run / REPORT, found, opened)
-    show_verdicts(found, {"results": [str(f) for f in files], "report": str(run / REPORT)}, as_json)
+    write_report(opened.report, found, opened)
+    show_verdicts(
+        found, {"results": [str(f) for f in files], "report": str(opened.report)}, as_json
+    )
 
 
 @app.command(epilog="Example: ppl-vae report runs/mnist --output mnist.html")
@@ -285,11 +287,11 @@ def report(
     """Write what ppl-vae diagnose found as one self-contained page."""
     from .console import output_file, show
     from .diagnosis import read_diagnosis
-    from .report import REPORT, write_report
+    from .report import write_report
     from .runs import Run
 
     opened = Run.open(run)
-    file = output_file(output, run, REPORT, ".html")
+    file = output_file(output, run, opened.report.name, ".html")
     write_report(file, read_diagnosis(opened.results), opened)
     show({}, {"report": str(file)}, as_json=False)
 

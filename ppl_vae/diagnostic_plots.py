@@ -142,7 +142,7 @@ def unit_activity(latents: xarray.Dataset) -> Figure:
     left.set(xlabel="unit, by its KL", ylabel="KL(q || p), nats per datum")
     right.plot(place, np.maximum(activity[order], 1e-6), "o", markersize=3)
     right.axhline(0.01, color="C3", linestyle="--", label="active above")
-    right.set(yscale="log", xlabel="unit, by its KL", ylabel="variance over data of E_q[z]")
+    right.set(yscale="log", xlabel="unit, by its KL", ylabel="variance of E_q[z], in the prior's")
     right.legend(**CAPTION)
     return figure
 

@@ -18,7 +18,6 @@ from .diagnostics.answers import GRADES, Verdict, sentence
 from .files import replacing
 from .runs import Run
 
-REPORT = "report.html"
 DPI = 110
 
 STYLE = """

@@ -21,6 +21,7 @@ from .program import Program, find_program
 from .sources import NAMED_SETS
 
 CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
+REPORT = "report.html"
 PICTURES, EVENTS, RESULTS = "pictures", "tensorboard", "results"
 FORMAT = 1
 
@@ -144,7 +145,7 @@ class Run:
         """
         self._refuse_what_is_there()
         try:
-            for name in (CONFIG, WEIGHTS, METRICS):
+            for name in (CONFIG, WEIGHTS, METRICS, REPORT):
                 (self.path / name).unlink(missing_ok=True)
             for name in (PICTURES, EVENTS, RESULTS):
                 shutil.rmtree(self.path / name, ignore_errors=True)
@@ -187,8 +188,13 @@ class Run:
 
     @property
     def results(self) -> Path:
-        """The folder of evaluations."""
+        """The folder of evaluations and diagnoses."""
         return self.path / RESULTS
+
+    @property
+    def report(self) -> Path:
+        """The page of the diagnosis."""
+        return self.path / REPORT
 
     def log(self, row: Mapping[str, float]) -> None:
         """Append one epoch's figures to ``metrics.csv``."""

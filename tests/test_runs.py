@@ -155,6 +155,8 @@ def test_overwriting_leaves_nothing_of_the_old_run_and_all_that_is_not_its_own(f
     (run.path / "notes.txt").write_text("mine")
     (run.pictures / "curves.png").write_text("old")
     (run.path / "tensorboard").mkdir()
+    run.results.mkdir()
+    run.report.write_text("of the old run")
     Run.create(run.path, config(), overwrite=True).start()
     assert sorted(os.listdir(run.path)) == ["config.json", "notes.txt", "pictures"]
     assert os.listdir(run.pictures) == []
