@@ -30,6 +30,7 @@ from .options import (
     in_diagnosis,
     in_fit,
     in_model,
+    sizes,
 )
 
 TRAIN_DRAWS = 100
@@ -142,8 +143,8 @@ def train(
     )
     given = {
         "latent_dim": latent_dim,
-        "hidden": _sizes("hidden", hidden),
-        "channels": _sizes("channels", channels),
+        "hidden": sizes("hidden", hidden),
+        "channels": sizes("channels", channels),
         "activation": activation,
         "likelihood": likelihood,
         "likelihood_scale": likelihood_scale,
@@ -389,13 +390,6 @@ def reconstruct(
     error = Estimate.of((x - mean).square().flatten(1).sum(1))
     about = {"split": split.value, "run": str(run), "output": str(file)}
     show({"squared_error": error}, about, as_json)
-
-
-def _sizes(name: str, text: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else tuple(int(part) for part in text.split(",") if part)
-    except ValueError:
-        raise InputError(f"--{name} must be whole numbers like 500,500, got {text!r}") from None
 
 
 def _say(text: str) -> None:

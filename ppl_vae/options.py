@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .errors import InputError
+
 
 class BinarizeChoice(StrEnum):
     """How grey values become zeros and ones."""
@@ -69,3 +71,15 @@ Trusted = Annotated[
     str | None,
     typer.Option("--model", help="The run's own model class, if it is not one of ppl_vae's."),
 ]
+
+
+def sizes(name: str, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers with commas in between, such as ``500,500``.
+
+    Raises:
+        InputError: If they are none, naming the option.
+    """
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise InputError(f"--{name} must be whole numbers like 500,500, got {text!r}") from None
