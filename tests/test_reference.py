@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 import ppl_vae
 from ppl_vae.diagnostics import reference
@@ -79,6 +79,26 @@ def test_errors_and_c2st_of_a_spoilt_guide_are_known(exact, scale, shift):
         0.5 + distance / 2, abs=4.5 * 0.5 / tested**0.5 + 0.01
     )
     assert answer.verdict.grade != "pass"
+
+
+def test_draws_that_depend_on_each_other_are_thinned():
+    # Chains of first order whose law is the posterior, and a guide that is all but exact.
+    size, memory = 200, 0.75
+    program = ppca()
+    x, generator = draw(program, size), torch.Generator().manual_seed(0)
+    posterior = program.posterior(x)
+    state, chain = torch.randn(reference.CHAINS, size, 2, generator=generator), []
+    for _ in range(reference.DRAWS):
+        noise = torch.randn(state.shape, generator=generator)
+        state = memory * state + (1 - memory**2) ** 0.5 * noise
+        chain.append(posterior.mean + posterior.stddev * state)
+    answer = compare_with(spoil(program, 0.999), x, {"z": torch.stack(chain).detach()}, 0)
+    found = answer.groups["nuts"]
+    z = (found["c2st"] - 0.5) / (0.5 / found["tested"] ** 0.5)
+    low, high = chi2.ppf([1e-4, 1 - 1e-4], size)
+    assert low < float((z**2).sum()) < high
+    assert found["tested"].mean() < 600  # of 1000
+    assert abs(answer.verdict.value - 0.5) < 4 * answer.verdict.error
 
 
 def test_guides_whose_density_is_not_known_are_told_apart_by_their_draws():
