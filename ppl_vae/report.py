@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from . import diagnostic_plots, plots
 from .diagnosis import Diagnosis
 from .diagnostics.answers import GRADES, Verdict, sentence
+from .errors import InputError, first_line
 from .files import replacing
 from .runs import Run
 
@@ -53,7 +54,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         run: The run that it is about, if any: its training curves and settings are shown too.
 
     Raises:
-        InputError: If it cannot be written.
+        InputError: If it cannot be written, or the diagnosis lacks what it should have.
 
     Example:
         >>> from ppl_vae.arviz_io import as_inference_data
@@ -63,8 +64,15 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         >>> "Nobody asked." in Path("a.html").read_text()
         True
     """
+    try:
+        page = render(diagnosis, run)
+    except (KeyError, IndexError, ValueError, TypeError) as error:  # groups that lack something
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"the diagnosis cannot be shown ({reason}): run ppl-vae diagnose again"
+        ) from error
     with replacing(Path(file)) as (temporary,):
-        temporary.write_text(render(diagnosis, run), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def render(diagnosis: Diagnosis, run: Run | None = None) -> str:

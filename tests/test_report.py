@@ -138,6 +138,22 @@ def test_tables_are_reported_too(tmp_path):
     assert len(Page(page).all("img")) >= 6
 
 
+@pytest.mark.parametrize("harm", ["attribute", "variable", "shape"])
+def test_a_diagnosis_that_lacks_something_is_refused_in_one_line(run_and_diagnosis, tmp_path, harm):
+    run, diagnosis = run_and_diagnosis
+    idata = diagnosis.inference_data.copy()
+    if harm == "attribute":
+        idata.diagnostics.attrs.pop("k_hat_threshold")
+    elif harm == "variable":
+        idata.calibration = idata.calibration.drop_vars("rank")
+    else:
+        idata.nuts = idata.nuts.isel(datum=slice(0, 0))
+    with pytest.raises(ppl_vae.InputError, match="run ppl-vae diagnose again") as error:
+        write_report(tmp_path / "report.html", replace(diagnosis, inference_data=idata), run)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_written_is_said(run_and_diagnosis, tmp_path):
     run, diagnosis = run_and_diagnosis
     (tmp_path / "report.html").mkdir()
