@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import arviz_io
 from .data import DataSet
-from .diagnostics.answers import Answer, Verdict, Work, variable
+from .diagnostics.answers import Answer, Verdict, Work
 from .diagnostics.calibration import QUESTION as CALIBRATION
 from .diagnostics.calibration import ask_calibration
 from .diagnostics.collapse import QUESTION as COLLAPSE
@@ -31,6 +31,7 @@ from .diagnostics.reference import ask_reference
 from .errors import InputError, first_line
 from .files import make_folder, replacing
 from .program import Program
+from .results import variable
 from .runtime import check_seed, derived_seed
 
 RESULT = "diagnosis.nc"
@@ -244,9 +245,8 @@ def _groups(answers: Mapping[str, Answer], data: DataSet, count: int) -> dict[st
     )
     if data.test.labels is not None:
         per_datum["label"] = variable("datum", data.test.labels[:count], "class index")
-        per_datum.attrs["label_names"] = json.dumps(
-            data.label_names
-        )  # a list of one comes back bare
+        # As JSON, for netCDF gives a list of one back as its element.
+        per_datum.attrs["label_names"] = json.dumps(data.label_names)
     return {**groups, "diagnostics": per_datum}
 
 

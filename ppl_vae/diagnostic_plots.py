@@ -10,7 +10,7 @@ import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .diagnostics.uniformity import band
+from .diagnostics.uniformity import band, ecdf, uniform
 from .plots import image_grid, is_image, reconstruction_pairs, value_span
 
 SCATTERS, OVERLAID = 6, 400
@@ -50,21 +50,21 @@ def rank_bands(calibration: xarray.Dataset) -> Figure:
     names = [str(name) for name in calibration["quantity"].values]
     level = float(calibration.attrs["level"]) / len(names)
     low, high = band(size, draws, level)
-    uniform = np.arange(1, draws + 1) / (draws + 1)
+    expected = uniform(draws)
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.fill_between(uniform, low - uniform, high - uniform, color="0.88", step="post")
+    left.fill_between(expected, low - expected, high - expected, color="0.88", step="post")
     ranks, p = calibration["rank"].values, calibration["p_value"].values
     nominal = calibration["level"].values
     coverage = calibration["expected_coverage"].values
     named = set(np.argsort(p, kind="stable")[:5]) | set(range(len(names))[-2:])
     right.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     for i, name in enumerate(names):
-        counts = np.bincount(ranks[:, i], minlength=draws + 1).cumsum()[:-1] / size
+        found = ecdf(ranks[:, i], draws)
         outside = p[i] < level
         shown = i in named and (outside or i >= len(names) - 2)
         style = {"linewidth": 1.4 if shown else 0.6, "color": None if shown else "0.6"}
-        left.step(uniform, counts - uniform, where="post", label=name if shown else None, **style)
+        left.step(expected, found - expected, where="post", label=name if shown else None, **style)
         right.plot(nominal, coverage[i], label=name if shown else None, **style)
     left.set(xlabel="rank of the truth among draws / (S + 1)", ylabel="ECDF - uniform")
     left.set_title("inside the band if calibrated", **CAPTION)

@@ -3,9 +3,11 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray
 from torch import Tensor
 
@@ -33,6 +35,22 @@ MEANINGS = {
 UNITS = {"acceptance": "1", "bits_per_dim": "bits"}  # all others are in nats
 
 
+def variable(
+    dims: str | Sequence[str], values: Tensor | np.ndarray, meaning: str, units: str = "1"
+) -> tuple[Sequence[str], np.ndarray, dict[str, str]]:
+    """A labelled array: its dimensions, its values, and what they are.
+
+    Arguments:
+        dims: Names of the dimensions.
+        values: The array.
+        meaning: What it is, with its source.
+        units: Its unit.
+    """
+    array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
+    names = (dims,) if isinstance(dims, str) else tuple(dims)
+    return names, array, {"long_name": meaning, "units": units}
+
+
 def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xarray.Dataset:
     """Scores with their names, units and meanings, along the dimension ``datum``.
 
@@ -47,7 +65,7 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xa
         ``log_p_SITE``, ``log_q_SITE`` and ``analytic_kl_SITE``.
     """
     variables = {
-        name: _variable(values, MEANINGS[name], UNITS.get(name, "nats"))
+        name: variable("datum", values, MEANINGS[name], UNITS.get(name, "nats"))
         for name, values in scores.chain.items()
     }
     for table, prefix, meaning in (
@@ -56,11 +74,11 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xa
         (scores.analytic_kl, "analytic_kl", "KL from guide to prior at site {!r}, closed form"),
     ):
         for site, values in table.items():
-            variables[re.sub(r"\W", "_", f"{prefix}_{site}")] = _variable(
-                values, meaning.format(site), "nats"
+            variables[re.sub(r"\W", "_", f"{prefix}_{site}")] = variable(
+                "datum", values, meaning.format(site), "nats"
             )
     if rows is not None:
-        variables["row"] = _variable(rows, "where the datum stood in its array", "1")
+        variables["row"] = variable("datum", rows, "where the datum stood in its array", "1")
     size = len(next(iter(scores.chain.values())))
     return xarray.Dataset(variables, {"datum": range(size)}, about)
 
@@ -115,10 +133,6 @@ def write_results(file: Path, dataset: xarray.Dataset, summary: dict[str, Any]) 
         dataset.to_netcdf(netcdf, engine="h5netcdf")
         plain.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return [file, beside]
-
-
-def _variable(values: Tensor, meaning: str, units: str) -> tuple[str, Any, dict[str, str]]:
-    return "datum", values.numpy(), {"long_name": meaning, "units": units}
 
 
 def _plain(estimate: Estimate) -> dict[str, float | int | None]:

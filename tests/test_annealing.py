@@ -9,13 +9,13 @@ from ppl_vae.annealing import _Path, transitions
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 from ppl_vae.program import reading
 
+from .misfits import NoModel
 from .programs import (
     Discrete,
     Explodes,
     Flow,
     Minimal,
     Nested,
-    NoModel,
     Planar,
     Positive,
     TwoLayers,

@@ -92,4 +92,7 @@ def test_too_few_say_nothing(data, draws):
 
 def test_a_discrete_guide_has_k_hats_too():
     program = programs.Discrete()
-    assert ask(program, torch.randn(40, 5)).verdict.grade in ("pass", "caution", "fail")
+    k_hat = ask(program, torch.randn(40, 5)).groups["diagnostics"]["k_hat"].values
+    # Three classes have three weights, which are bounded; a tail is seen only where the highest
+    # is that of a class so rare that it was hardly drawn.
+    assert (k_hat <= 0).mean() > 0.9

@@ -12,7 +12,8 @@ from ppl_vae import Estimate, InputError, evaluate, log_terms, log_weights, scor
 from ppl_vae.evidence import bounds
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
-from .programs import Discrete, Explodes, Minimal, TwoLayers, WrongSupport
+from .misfits import WrongSupport
+from .programs import Discrete, Explodes, Minimal, TwoLayers
 
 X = torch.randn(50, 5)
 

@@ -7,7 +7,7 @@ from ppl_vae import InputError, check_program
 from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.program import find_program
 
-from . import programs
+from . import misfits, programs
 
 X = torch.randn(8, 5)
 
@@ -15,18 +15,18 @@ X = torch.randn(8, 5)
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (programs.NoPlate, "site 'z' is not in a plate 'data' at dim -1"),
-        (programs.NoEvent, r"site 'z' has batch shape \(2, 2\)"),
-        (programs.NoDraws, "NoDraws does not run under a plate of draws around it"),
-        (programs.NoLatent, "NoLatent.model has no latent site"),
-        (programs.Frozen, "Frozen: every parameter is frozen"),
-        (programs.Transposed, "parameter 'encoder.weight' is not contiguous"),
-        (programs.Unobserved, "observes nothing: it must observe its argument"),
-        (programs.OtherSites, "site 'w' is only in the guide"),
-        (programs.Unregistered, "Pyro never sees parameter '.*weight'"),
-        (programs.Foreign, "parameter 'shift' does not belong to the module"),
-        (programs.NoParameters, "has no parameters"),
-        (programs.NoModel, "is no program: it must be an nn.Module with model and guide"),
+        (misfits.NoPlate, "site 'z' is not in a plate 'data' at dim -1"),
+        (misfits.NoEvent, r"site 'z' has batch shape \(2, 2\)"),
+        (misfits.NoDraws, "NoDraws does not run under a plate of draws around it"),
+        (misfits.NoLatent, "NoLatent.model has no latent site"),
+        (misfits.Frozen, "Frozen: every parameter is frozen"),
+        (misfits.Transposed, "parameter 'encoder.weight' is not contiguous"),
+        (misfits.Unobserved, "observes nothing: it must observe its argument"),
+        (misfits.OtherSites, "site 'w' is only in the guide"),
+        (misfits.Unregistered, "Pyro never sees parameter '.*weight'"),
+        (misfits.Foreign, "parameter 'shift' does not belong to the module"),
+        (misfits.NoParameters, "has no parameters"),
+        (misfits.NoModel, "is no program: it must be an nn.Module with model and guide"),
     ],
 )
 def test_refuses_what_does_not_conform(kind, message):

@@ -1,13 +1,12 @@
 """What a question is answered with: a verdict, and labelled arrays."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray
-from torch import Tensor
 
 Grade = Literal["pass", "caution", "fail", "cannot say"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
@@ -139,21 +138,6 @@ def share(chosen: Any) -> tuple[float, float]:
     count = len(chosen)
     guarded = (float(np.sum(chosen)) + 1) / (count + 2)
     return float(np.mean(chosen)), math.sqrt(guarded * (1 - guarded) / (count + 2))
-
-
-def mean(values: Any) -> tuple[float, float]:
-    """The mean of some values, and its standard error."""
-    array = np.asarray(values, dtype=float)
-    return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array)))
-
-
-def variable(
-    dims: str | Sequence[str], values: Tensor | np.ndarray, meaning: str, units: str = "1"
-) -> tuple[Sequence[str], np.ndarray, dict[str, str]]:
-    """An array with its dimensions, meaning, unit and, in the meaning, its reference."""
-    array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
-    names = (dims,) if isinstance(dims, str) else tuple(dims)
-    return names, array, {"long_name": meaning, "units": units}
 
 
 Work = Callable[[float], None]

@@ -11,12 +11,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..predict import prior_predictive
 from ..program import OBSERVED, Program, check_program, check_structure, reading
+from ..results import variable
 from ..runtime import derived_seed
 from ..sites import require_density
 from ..weights import score_latents
-from .answers import Answer, Grade, Verdict, Work, Z, advice, portion, variable
+from .answers import Answer, Grade, Verdict, Work, Z, advice, portion
 from .latents import as_units, guide_draws, in_blocks, knows_its_density, unit_names
-from .uniformity import band, ecdf, p_value
+from .uniformity import band, deviation, p_value
 
 QUESTION = "Is q(z|x) calibrated?"
 DRAWS = 100  # that each truth is ranked against
@@ -80,7 +81,7 @@ def ask_calibration(
         {
             "rank": (("simulation", "quantity"), ranks),
             "p_value": ("quantity", [p_value(ranks[:, i], DRAWS) for i in columns]),
-            "deviation": ("quantity", [_deviation(ranks[:, i]) for i in columns]),
+            "deviation": ("quantity", [deviation(ranks[:, i], DRAWS) for i in columns]),
             "expected_coverage": (("quantity", "level"), _coverage(ranks, names)),
             "truth": (("simulation", "unit"), truth),
             "z_score": (
@@ -143,12 +144,6 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
-def _deviation(ranks: np.ndarray) -> float:
-    """The largest distance between the ECDF of ranks and that of uniform ones."""
-    uniform = np.arange(1, DRAWS + 1) / (DRAWS + 1)
-    return float(np.abs(ecdf(ranks, DRAWS) - uniform).max())
-
-
 def _coverage(ranks: np.ndarray, names: list[str]) -> np.ndarray:
     """How often the truth is inside the guide's regions of given probability: central intervals
     of each quantity, and regions of highest density for the last."""
@@ -160,29 +155,29 @@ def _coverage(ranks: np.ndarray, names: list[str]) -> np.ndarray:
 
 
 def _verdict(dataset: xarray.Dataset) -> Verdict:
-    p, deviation = dataset["p_value"].values, dataset["deviation"].values
+    p, distance = dataset["p_value"].values, dataset["deviation"].values
     average = dataset["average_p_value"].values
-    signed = p * len(p) < LEVEL
-    averaged = average * len(average) < AVERAGE_LEVEL
+    outside = p * len(p) < LEVEL
+    unlike_prior = average * len(average) < AVERAGE_LEVEL
     simulations = dataset.sizes["simulation"]
-    at = int(np.where(signed, deviation, -1).argmax() if signed.any() else p.argmin())
+    at = int(np.where(outside, distance, -1).argmax() if outside.any() else p.argmin())
     name = str(dataset["quantity"].values[at])
     error = 0.5 / simulations**0.5
     low, high = band(simulations, DRAWS, LEVEL / len(p))
     given: Grade = "pass" if (high - low).max() / 2 <= MATERIAL else "cannot say"
-    if signed.any() or averaged.any():
-        material = signed.any() and deviation[at] - Z * error > MATERIAL
+    if outside.any() or unlike_prior.any():
+        material = outside.any() and distance[at] - Z * error > MATERIAL
         given = "fail" if material else "caution"
-    if not (signed.any() or averaged.any()):
+    if not (outside.any() or unlike_prior.any()):
         meaning = "what is true ranks among the guide's draws as one of them, within chance"
-    elif not signed.any():
+    elif not outside.any():
         unit = dataset["unit"].values[int(average.argmin())]
         meaning = f"the posterior of {unit}, averaged over simulated data, is not its prior"
     else:
-        meaning = f"{int(signed.sum())} of {len(p)} ranked quantities leave their bands; "
-        units = signed & np.isin(dataset["quantity"].values, dataset["unit"].values)
+        meaning = f"{int(outside.sum())} of {len(p)} ranked quantities leave their bands; "
+        units = outside & np.isin(dataset["quantity"].values, dataset["unit"].values)
         # A unit says more of what is wrong than a density does.
-        shown = int(np.where(units, deviation, -1).argmax()) if units.any() else at
+        shown = int(np.where(units, distance, -1).argmax()) if units.any() else at
         name_shown = str(dataset["quantity"].values[shown])
         meaning += f"{name_shown} {_shape(dataset['rank'].values[:, shown], name_shown)}"
     return Verdict(
@@ -190,7 +185,7 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         given,
         meaning,
         figure=f"largest distance of the ranks' ECDF from uniform, {name}",
-        value=float(deviation[at]),
+        value=float(distance[at]),
         error=error,
         unit="probability",
         threshold=f"caution outside simultaneous bands of level {LEVEL:g} over all quantities "

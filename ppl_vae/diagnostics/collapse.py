@@ -12,10 +12,11 @@ from torch.distributions import kl_divergence
 
 from ..errors import InputError
 from ..program import OBSERVED, Program, check_program, innermost, reading
+from ..results import variable
 from ..runtime import derived_seed
 from ..sites import require_density, trace_draws
 from ..weights import Terms, reduce_terms
-from .answers import Answer, Grade, Verdict, Work, mean, portion, variable
+from .answers import Answer, Grade, Verdict, Work, portion
 from .latents import (
     ACTIVE,
     activity,
@@ -129,7 +130,7 @@ def _unit_kl(q_node: Mapping[str, Any], p_node: Mapping[str, Any]) -> Tensor:
         moments = dist.Normal(value.mean(0), value.std(0).clamp(min=torch.finfo(value.dtype).tiny))
         kl = kl_divergence(moments, dist.Normal(p.loc[0], p.scale[0]))
     else:
-        kl = torch.full(value.shape[1:], math.nan)
+        kl = torch.full(value.shape[1:], math.nan, device=value.device)
     return kl.reshape(value.shape[1], -1).double()
 
 
@@ -173,7 +174,7 @@ def _information(program: Program, x: Tensor, seed: int) -> Tensor:
 def _verdict(dataset: xarray.Dataset) -> Verdict:
     idle = dataset["collapsed"].values | (dataset["activity"].values <= ACTIVE)
     units, count = len(idle), int((~idle).sum())
-    rate, _ = mean(dataset["rate"].values)
+    rate = float(dataset["rate"].mean())
     given: Grade = "pass" if not idle.any() else "caution" if count else "fail"
     names = dataset["unit"].values[idle]
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -7,9 +7,10 @@ from ..arviz_io import pareto_k, pareto_k_threshold
 from ..errors import InputError
 from ..evidence import bounds
 from ..program import Program, check_program
+from ..results import variable
 from ..sites import require_density
 from ..weights import Terms, reduce_terms
-from .answers import Answer, Verdict, Work, advice, grade, portion, share, variable
+from .answers import Answer, Verdict, Work, advice, grade, portion, share
 
 QUESTION = "Do the guide's draws cover the posterior?"
 CAUTION, FAIL = 0.05, 0.5  # shares of the data

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from ..arviz_io import pareto_k, pareto_k_threshold
 from ..errors import InputError
-from ..evidence import bounds
+from ..evidence import Estimate, bounds
 from ..program import Program, check_program, reading
+from ..results import variable
 from ..runtime import derived_seed
 from ..sites import require_density_anywhere, trace_draws
 from ..weights import log_terms, rows_at_once
-from .answers import Answer, Grade, Verdict, Work, Z, advice, grade, mean, portion, variable
+from .answers import Answer, Grade, Verdict, Work, Z, advice, grade, portion
 from .latents import ACTIVE, activity, moments, on_device, prior_variance
 from .refined import Refined, frozen, refine
 
@@ -129,34 +130,37 @@ def _log_weight(
 
 
 def _verdict(found: dict[str, Tensor], units: int, threshold: float) -> Verdict:
-    gap, error = mean(found["approximation_gap"] + found["amortization_gap"])
-    family, network = (mean(found[f"{name}_gap"])[0] for name in ("approximation", "amortization"))
-    given: Grade = grade(gap, error, CAUTION * units, FAIL * units)
+    gap = Estimate.of(found["approximation_gap"] + found["amortization_gap"])
+    family, network = (
+        Estimate.of(found[f"{name}_gap"]).mean for name in ("approximation", "amortization")
+    )
+    given: Grade = grade(gap.mean, gap.stderr, CAUTION * units, FAIL * units)
     loose = float((found["k_hat"] > threshold).double().mean())
     meaning = (
-        f"log p(x) is {gap:.2f} nats above the ELBO: {family:.2f} since the guide's family is too "
-        f"narrow (approximation), {network:.2f} since one network serves all data (amortization)"
+        f"log p(x) is {gap.mean:.2f} nats above the ELBO: {family:.2f} since the guide's family is "
+        f"too narrow (approximation), {network:.2f} since one network serves all data "
+        "(amortization)"
     )
     if loose > SOME:
         meaning += f"; for {loose:.0%} of the data log p(x) is itself bounded loosely, from below"
-    remedy = advice(given, "")
-    if given == "pass" and loose > MOST:
-        given, remedy = "cannot say", "ppl-vae evaluate --estimator ais, which bounds it otherwise"
     wider = "a guide with correlations or a flow, and more of iw's draws"
     trained = "a wider encoder, or more training of it"
+    remedy = advice(given, wider if family > network else trained)
+    if given == "pass" and loose > MOST:
+        given, remedy = "cannot say", "ppl-vae evaluate --estimator ais, which bounds it otherwise"
     return Verdict(
         QUESTION,
         given,
         meaning,
         figure="log p(x) - ELBO",
-        value=gap,
-        error=error,
+        value=gap.mean,
+        error=gap.stderr,
         unit="nats per datum",
         threshold=f"caution above {CAUTION * units:.2g}, fail above {FAIL * units:.2g}, by 3 "
         f"standard errors: {CAUTION:g} and {FAIL:g} for each of {units} active units, what a mean "
         "off by a quarter or half a standard deviation costs",
         source=SOURCE,
-        remedy=remedy or advice(given, wider if family > network else trained),
+        remedy=remedy,
     )
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..predict import posterior_predictive, prior_predictive
 from ..program import Program, check_program
+from ..results import variable
 from ..runtime import derived_seed
-from .answers import Answer, Grade, Verdict, Work, advice, grade, variable
+from .answers import Answer, Grade, Verdict, Work, advice, grade
 from .uniformity import p_value
 
 QUESTION = "Does the model generate data like the data?"

@@ -10,10 +10,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..predict import decode
 from ..program import OBSERVED, Program, check_program, reading
+from ..results import variable
 from ..runtime import derived_seed
 from ..sites import draw_latents, is_point_mass, latent_distributions, trace_draws
 from ..weights import Terms, concatenate, rows_at_once, score_traces
-from .answers import variable
 from .latents import guide_draws, latent_sites, on_device
 
 SHOWN, DRAWS, PREDICTIVE_DRAWS, WORST = 50, 100, 20, 10
@@ -45,7 +45,8 @@ def shown_groups(
         guide, terms = _posterior(program, batch, derived_seed(seed, "posterior"))
         with reading(program, derived_seed(seed, "prior")):
             prior = draw_latents(program, batch, DRAWS, "prior")
-        groups["posterior"] = _latents(guide, "draws from q(z|x); independent, so R-hat is 1")
+        about = "draws from q(z|x); independent, so that R-hat says nothing of the guide"
+        groups["posterior"] = _latents(guide, about)
         groups["prior"] = _latents(prior, "draws from p(z)")
         groups["posterior_predictive"] = _predictive(
             program, guide, shown, derived_seed(seed, "posterior predictive")

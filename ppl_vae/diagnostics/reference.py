@@ -11,11 +11,12 @@ from torch import Tensor
 from ..arviz_io import CONSTANT, chain_statistics
 from ..errors import InputError
 from ..program import Program, check_program, reading
+from ..results import variable
 from ..runtime import derived_seed
 from ..sites import require_density
 from ..unconstrained import State, Unconstrained
 from ..weights import rows_at_once, score_latents
-from .answers import Answer, Grade, Verdict, Work, advice, grade, portion, variable
+from .answers import Answer, Grade, Verdict, Work, advice, grade, portion
 from .latents import as_units, guide_draws, knows_its_density, latent_sites, on_device, unit_names
 from .refined import frozen
 

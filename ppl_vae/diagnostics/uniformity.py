@@ -27,6 +27,21 @@ def ecdf(ranks: np.ndarray, highest: int) -> np.ndarray:
     return counts.cumsum()[:-1] / len(ranks)
 
 
+def uniform(highest: int) -> np.ndarray:
+    """What :func:`ecdf` is on average, of uniform ranks."""
+    return np.arange(1, highest + 1) / (highest + 1)
+
+
+def deviation(ranks: np.ndarray, highest: int) -> float:
+    """The largest distance between the ECDF of ranks and that of uniform ones.
+
+    Example:
+        >>> round(deviation(np.array([0, 0, 0, 0]), 3), 2)
+        0.75
+    """
+    return float(np.abs(ecdf(ranks, highest) - uniform(highest)).max())
+
+
 def p_value(ranks: np.ndarray, highest: int) -> float:
     r"""How probable it is that uniform ranks leave the narrowest band that holds the ECDF of these.
 
@@ -46,9 +61,9 @@ def p_value(ranks: np.ndarray, highest: int) -> float:
         True
     """
     size = len(ranks)
-    uniform = _uniform(highest)
+    expected = uniform(highest)
     counts = np.rint(ecdf(ranks, highest) * size)
-    tail = np.minimum(binom.cdf(counts, size, uniform), binom.sf(counts - 1, size, uniform)).min()
+    tail = np.minimum(binom.cdf(counts, size, expected), binom.sf(counts - 1, size, expected)).min()
     return _leaves_band(size, highest, float(tail) * (1 + ROUNDING))
 
 
@@ -66,7 +81,7 @@ def band(size: int, highest: int, level: float) -> tuple[np.ndarray, np.ndarray]
 
     Example:
         >>> low, high = band(500, 20, 0.05)
-        >>> bool((low < _uniform(20)).all() and (high > _uniform(20)).all())
+        >>> bool((low < uniform(20)).all() and (high > uniform(20)).all())
         True
     """
     narrow, wide = np.log(0.5), np.log(level) - np.log(2.0 * highest)  # of the pointwise tails
@@ -82,17 +97,13 @@ def band(size: int, highest: int, level: float) -> tuple[np.ndarray, np.ndarray]
     return low / size, high / size
 
 
-def _uniform(highest: int) -> np.ndarray:
-    return np.arange(1, highest + 1) / (highest + 1)
-
-
 def _edges(size: int, highest: int, tail: float) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and highest counts whose tail probabilities, pointwise, are above ``tail``."""
-    uniform = _uniform(highest)
-    low = binom.ppf(tail, size, uniform)
-    low += binom.cdf(low, size, uniform) <= tail
-    high = binom.isf(tail, size, uniform)
-    high -= binom.sf(high - 1, size, uniform) <= tail
+    expected = uniform(highest)
+    low = binom.ppf(tail, size, expected)
+    low += binom.cdf(low, size, expected) <= tail
+    high = binom.isf(tail, size, expected)
+    high -= binom.sf(high - 1, size, expected) <= tail
     return low, high
 
 
