@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 
 import ppl_vae
-from ppl_vae.diagnostics.calibration import DENSITY, DRAWS, LIKELIHOOD, ask_calibration
+from ppl_vae.diagnostics.calibration import DENSITY, DRAWS, LIKELIHOOD, _ranks, ask_calibration
 
 from . import programs
 from .yardsticks import nothing, ppca, spoil
@@ -148,3 +148,14 @@ def test_draws_that_are_not_finite_say_nothing():
         ask(
             programs.Cauchy(), 400, dim=5
         )  # its data are so far out that the guide's scale overflows
+
+
+def test_ranks_count_every_draw_below_and_share_ties():
+    draws, runs = 10, 2000
+    truth = np.array([-1.0, 4.5, 20.0, 4.0])
+    values = np.concatenate([truth[None], np.repeat(np.arange(draws, dtype=float)[:, None], 4, 1)])
+    generator = np.random.default_rng(0)
+    ranks = np.array([_ranks(values, generator) for _ in range(runs)])
+    assert (ranks[:, :3] == [0, 5, 10]).all()
+    assert set(ranks[:, 3]) == {4, 5}  # one draw is as large as the truth
+    assert abs(ranks[:, 3].mean() - 4.5) < 4.5 * 0.5 / runs**0.5
