@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from .report import write_report
     from .runs import Config, Run, load
     from .sources import load_data
+    from .svi import CompiledSVI
     from .training import Settings, fit
     from .weights import log_terms, log_weights
 
 __all__ = [
     "Annealing",
+    "CompiledSVI",
     "Config",
     "DataSet",
     "Diagnosis",
@@ -75,6 +77,7 @@ _HOMES = {
     "report": ("write_report",),
     "runs": ("Config", "Run", "load"),
     "sources": ("load_data",),
+    "svi": ("CompiledSVI",),
     "training": ("Settings", "fit"),
     "weights": ("log_terms", "log_weights"),
 }

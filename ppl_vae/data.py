@@ -76,6 +76,8 @@ class DataSet:
     def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Go through the training data once, in random order.
 
+        Rows are gathered, and binarized, where the generator is.
+
         Arguments:
             size: Data in a batch; the last one holds what is left.
             generator: Where order and binarization come from.
@@ -83,9 +85,10 @@ class DataSet:
         Yields:
             Floating-point batches of shape (size, *data_shape).
         """
-        order = torch.randperm(len(self.train), generator=generator)
+        stored = self.train.x.to(generator.device)
+        order = torch.randperm(len(stored), generator=generator, device=generator.device)
         for index in order.split(size):
-            yield self._values(self.train.x[index], generator)
+            yield self._values(stored[index], generator)
 
     def fixed(self, split: SplitName, seed: int = 0) -> Tensor:
         """All values of a split; with dynamic binarization, one seeded draw of them.
@@ -105,8 +108,14 @@ class DataSet:
 def draw_binary(stored: Tensor, levels: int | None, generator: torch.Generator) -> Tensor:
     """Draw each value from Bernoulli(stored / levels), or Bernoulli(stored) without levels.
 
-    With levels the draw is exact: a whole number uniform on 0 ... levels - 1 is below the stored
-    one with probability stored / levels.
+    With levels the draw is exact, and on a processor takes a byte at random for nearly all of
+    them. Of 256 v = t L + r, a uniform byte is below t with probability t / 256; where it is t,
+    another draw of probability r / L decides, which makes v / L.
+
+    Arguments:
+        stored: Values of any shape: bytes, if there are levels.
+        levels: The highest value L.
+        generator: Where draws come from, on the device of the values.
 
     Example:
         >>> draw_binary(torch.tensor([0.0, 1.0]), None, torch.Generator().manual_seed(0))
@@ -114,9 +123,31 @@ def draw_binary(stored: Tensor, levels: int | None, generator: torch.Generator) 
     """
     if levels is None:
         noise = torch.rand(stored.shape, generator=generator, dtype=stored.dtype)
-    else:
-        noise = torch.randint(levels, stored.shape, generator=generator, dtype=stored.dtype)
-    return noise < stored
+        return noise < stored
+    if stored.device.type != "cpu":  # where to count the ties is to wait for them
+        drawn = torch.randint(
+            levels, stored.shape, generator=generator, dtype=torch.uint8, device=stored.device
+        )
+        return drawn < stored
+    scaled = 256 * torch.arange(levels + 1)
+    # At v = L, t is 256, which is no byte: 255 and a remainder of L come to the same.
+    threshold = (scaled // levels).clamp(max=255)
+    remainder = scaled - threshold * levels
+    # With 255 levels t is v, but for the highest, where it is 255 too.
+    limit = stored if levels == 255 else threshold.byte()[stored.long()]
+    noise = _random_bytes(stored.shape, generator)
+    drawn = noise < limit
+    ties = torch.from_numpy(np.flatnonzero((noise == limit).numpy()))
+    again = torch.randint(levels, ties.shape, generator=generator)
+    drawn.view(-1)[ties] = again < remainder[stored.flatten()[ties].long()]
+    return drawn
+
+
+def _random_bytes(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    count = shape.numel()
+    words = torch.empty(-(-count // 8), dtype=torch.int64)
+    words.random_(-(2**63), None, generator=generator)  # all of 64 bits
+    return words.view(torch.uint8)[:count].view(shape)
 
 
 def make_data(

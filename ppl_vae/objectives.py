@@ -53,8 +53,9 @@ class KLWeight(Messenger):
         free_bits: :math:`\lambda`, in nats per datum and latent site.
 
     Attributes:
-        weight: :math:`\beta`, to be set before each step.
-        kl: The KL of each latent site in the last step, unweighted, in nats per datum.
+        weight: :math:`\beta`, to be set before each step, for compiled steps too.
+        kl: The KL of each latent site in the last step that ran through Pyro, unweighted, in nats
+            per datum.
 
     Example:
         >>> import pyro
@@ -71,9 +72,17 @@ class KLWeight(Messenger):
     def __init__(self, free_bits: float = 0.0) -> None:
         super().__init__()
         self.free_bits = free_bits
-        self.weight = 1.0
+        self._weight = torch.ones((), dtype=torch.float64)  # a tensor, which a graph reads anew
         self.kl: dict[str, float] = {}
         self._from_guide: dict[str, tuple[dict, torch.Tensor]] = {}
+
+    @property
+    def weight(self) -> float:
+        return self._weight.item()
+
+    @weight.setter
+    def weight(self, value: float) -> None:
+        self._weight.fill_(value)
 
     def __enter__(self) -> Self:
         self._from_guide.clear()
@@ -88,13 +97,20 @@ class KLWeight(Messenger):
         name, value = msg["name"], msg["value"]
         if name not in self._from_guide:
             # The guide comes first, when the KL is not known yet: leave a tensor to be filled.
-            factor = torch.full((), self.weight, dtype=value.dtype, device=value.device)
+            self._weight = self._weight.to(value.device)
+            factor = self._weight.clone().to(_real(value))
             self._from_guide[name] = ({**msg}, factor)
             msg["scale"] = factor
             return
         guide, factor = self._from_guide.pop(name)
         kl = (guide["fn"].log_prob(value) - msg["fn"].log_prob(value)).mean()
-        weight = self.weight * (kl > self.free_bits if self.free_bits > 0 else 1.0)
+        weight = self._weight.to(_real(value))
+        if self.free_bits > 0:
+            weight = weight * (kl > self.free_bits)
         factor.copy_(torch.as_tensor(guide["scale"] * weight))
         msg["scale"] = msg["scale"] * weight
         self.kl[name] = kl.item()
+
+
+def _real(value: torch.Tensor) -> torch.dtype:
+    return value.dtype if value.is_floating_point() else torch.get_default_dtype()

@@ -14,16 +14,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from .data import DataSet, SplitName
+from .engine import Engine, pays
 from .errors import InputError
 from .evidence import summarize
+from .joint import TorchOptimizer
 from .objectives import IMPORTANCE_WEIGHTED, PATHWISE, KLWeight, Objective, make_objective
-from .program import Program, check_program, dtype_of
+from .program import Program, check_program, device_of, dtype_of
 from .runs import Run
 from .runtime import MAX_SEED, derived_seed, isolated, pick_device
 from .sites import is_point_mass, latent_distributions, require_density_anywhere
+from .svi import CompiledSVI
 from .weights import log_terms
 
 VALIDATION_SEED = 0
+LOOKS = 50  # at the loss in an epoch, each of which waits for a GPU
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Settings:
         patience: Epochs without a better validation ELBO before stopping; ``None`` never stops.
         seed: Seed of data order, binarization and draws.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        engine: ``"compiled"`` runs steps without Pyro, ``"eager"`` each through it, ``"auto"``
+            compiles where there are steps enough; see :class:`ppl_vae.CompiledSVI`.
 
     Raises:
         InputError: If a value is out of its range, or two contradict each other.
@@ -61,6 +67,7 @@ class Settings:
     patience: int | None = None
     seed: int = 0
     device: str = "auto"
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         def require(valid: bool, name: str, expected: str) -> None:
@@ -81,6 +88,7 @@ class Settings:
             require(0 <= number(name) < math.inf, name, "a number of at least 0")
         require(0 < number("learning_rate") < math.inf, "learning_rate", "a positive number")
         require(self.objective in get_args(Objective), "objective", f"in {get_args(Objective)}")
+        require(self.engine in get_args(Engine), "engine", f"in {get_args(Engine)}")
         require(self.clip_norm is None or number("clip_norm") > 0, "clip_norm", "positive")
         patient = self.patience is None or (whole("patience") and number("patience") >= 1)
         require(patient, "patience", "a whole number of at least 1")
@@ -119,8 +127,8 @@ def fit(
 ) -> History:
     """Fit a program by stochastic variational inference, in place.
 
-    Each step is one ``loss_and_grads`` of the objective and one step of Adam; after each epoch the
-    validation data are scored, and the weights that scored best are the ones kept.
+    Each step is one of :class:`ppl_vae.CompiledSVI` with Adam; after each epoch the validation data
+    are scored, and the weights that scored best are the ones kept.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`. It is moved to the device.
@@ -171,7 +179,12 @@ def fit(
         task = bar.add_task(
             "", total=settings.epochs * fitting.steps_per_epoch, loss="", figures=""
         )
-        fitting.on_step = lambda loss: bar.update(task, advance=1, loss=f"loss {loss:.2f}")
+        fitting.on_look = lambda steps, loss: bar.update(
+            task, advance=steps, loss=f"loss {loss:.2f}"
+        )
+        fitting.svi.gradients.on_compile = lambda begins: bar.update(
+            task, figures="compiling the step, once" if begins else ""
+        )
         best = _Best(program, run)
         for epoch in range(1, settings.epochs + 1):
             bar.update(task, description=f"epoch {epoch}/{settings.epochs}")
@@ -206,13 +219,17 @@ class _Fit:
     def __init__(self, program: Program, data: DataSet, settings: Settings) -> None:
         self.program, self.data, self.settings = program, data, settings
         self.objective = make_objective(settings.objective, settings.particles)
+        self.device = device_of(program)
         self.parameters = [p for p in program.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.learning_rate, fused=True)
+        if settings.clip_norm is not None:
+            self.optimizer.register_step_pre_hook(self._clip)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         weighs_kl = settings.kl_warmup_epochs > 0 or settings.free_bits > 0
         self.kl_weight = KLWeight(settings.free_bits) if weighs_kl else None
-        self.generator = torch.Generator().manual_seed(derived_seed(settings.seed, "data"))
+        self.generator = torch.Generator(self.device)
+        self.generator.manual_seed(derived_seed(settings.seed, "data"))
         self.validation = data.fixed("validation")
         guide, prior = latent_distributions(program, self.validation)
         self.point_mass = is_point_mass(guide, prior)
@@ -220,8 +237,33 @@ class _Fit:
         _check_objective(settings.objective, guide, list(prior))
         if settings.objective in PATHWISE:
             _check_paths(program, self.validation, guide)
+        self.svi = CompiledSVI(
+            program.model,
+            program.guide,
+            TorchOptimizer(self.optimizer),
+            self.objective.loss,
+            self._loss_and_grads,
+            engine=self._engine(),
+        )
         self.steps = 0
-        self.on_step: Any = None
+        self.on_look: Any = None
+
+    def _engine(self) -> Engine:
+        """What ``"auto"`` comes to, now that the number of steps is known."""
+        if self.settings.engine != "auto":
+            return self.settings.engine
+        batch = self.data.train.x[: self.settings.batch_size]
+        compiles = pays(self.settings.epochs * self.steps_per_epoch, batch.numel())
+        return "compiled" if compiles else "eager"
+
+    def _loss_and_grads(self, model: Any, guide: Any, x: Tensor) -> Any:
+        with self.kl_weight or nullcontext():
+            return self.objective.loss_and_grads(model, guide, x)
+
+    def _clip(self, *args: Any) -> None:
+        # Pyro's losses are sums over the batch, and so are their gradients.
+        assert self.settings.clip_norm is not None
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm * self.batch_size)
 
     def _rate(self, step: int) -> float:
         """Share of the highest rate: a linear rise, then half a cosine."""
@@ -239,35 +281,36 @@ class _Fit:
         """
         start = time.perf_counter()
         rate = self.optimizer.param_groups[0]["lr"]
-        loss, seen = 0.0, 0
-        for batch in self.data.batches(self.settings.batch_size, self.generator):
-            loss += self.step(batch)
+        loss, seen, looked = 0.0, 0, 0
+        unseen = torch.zeros((), dtype=torch.float64, device=self.device)
+        every = math.ceil(self.steps_per_epoch / LOOKS)
+        batches = self.data.batches(self.settings.batch_size, self.generator)
+        for number, batch in enumerate(batches, start=1):
+            unseen += self.step(batch)
             seen += len(batch)
-            self.on_step(loss / seen)
-        kl_weight = 1.0 if self.kl_weight is None else self.kl_weight.weight
+            if number % every == 0 or number == self.steps_per_epoch:
+                loss += unseen.item()
+                unseen.zero_()
+                if not math.isfinite(loss):
+                    raise FloatingPointError(f"the loss became {loss}")
+                self.on_look(number - looked, loss / seen)
+                looked = number
         return {
             **self.validate(),
             "loss": loss / len(self.data.train),
-            "learning_rate": rate,
-            "kl_weight": kl_weight,
+            "learning_rate": float(rate),
+            "kl_weight": 1.0 if self.kl_weight is None else self.kl_weight.weight,
             "seconds": time.perf_counter() - start,
         }
 
-    def step(self, batch: Tensor) -> float:
+    def step(self, batch: Tensor) -> Any:
         """One step of SVI; returns the loss in nats, summed over the batch."""
-        x = batch.to(self.parameters[0].device, dtype_of(self.program))
-        self.optimizer.zero_grad(set_to_none=True)
+        x = batch.to(self.device, dtype_of(self.program))
         if self.kl_weight is not None:
             ramp = self.settings.kl_warmup_epochs * self.steps_per_epoch
             self.kl_weight.weight = min(1.0, (self.steps + 1) / (ramp + 1))
-        with self.kl_weight or nullcontext():
-            loss = self.objective.loss_and_grads(self.program.model, self.program.guide, x)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss}")
-        if self.settings.clip_norm is not None:
-            # Pyro's losses are sums over the batch, and so are their gradients.
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm * len(x))
-        self.optimizer.step()
+        self.batch_size = len(x)
+        loss = self.svi.update(x)
         self.schedule.step()
         self.steps += 1
         return loss

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from ppl_vae import InputError, make_data
 from ppl_vae.data import draw_binary
@@ -69,18 +69,34 @@ def test_images_become_channels_first(shape, expected):
 
 @pytest.mark.parametrize("levels", [1, 16, 255, None])
 def test_binarization_is_unbiased(levels):
-    # One draw of 2e6 pixels: a chi-square over grey values, to fail 1 time in 10,000 if unbiased.
+    # A chi-square over grey values, to fail 1 time in 10,000 if unbiased.
     top = levels or 1
     values = torch.arange(levels + 1) if levels else torch.linspace(0, 1, 11)
     values = values.byte() if levels else values
-    pixels = values.repeat(2_000_000 // len(values))
-    ones = draw_binary(pixels, levels, torch.Generator().manual_seed(1)).reshape(-1, len(values))
-    n, p = len(ones), values.double() / top
-    assert not ones[:, 0].any()
-    assert ones[:, -1].all()
-    z2 = ((ones.double().sum(0) - n * p).square() / (n * p * (1 - p)))[1:-1]
+    pixels = values.repeat(1_000_000 // len(values))
+    generator, rounds = torch.Generator().manual_seed(1), 100
+    ones = torch.zeros(len(values), dtype=torch.int64)
+    for _ in range(rounds):  # 10^8 draws in all
+        ones += draw_binary(pixels, levels, generator).reshape(-1, len(values)).sum(0)
+    n, p = rounds * len(pixels) // len(values), values.double() / top
+    assert ones[0] == 0
+    assert ones[-1] == n
+    z2 = ((ones.double() - n * p).square() / (n * p * (1 - p)))[1:-1]
     if len(z2):
         assert z2.sum().item() < chi2.isf(1e-4, len(z2))
+
+
+@pytest.mark.parametrize("levels", [2, 16, 255])
+def test_binarized_pixels_are_independent(levels):
+    # Neighbours share no bits: the mean of products of 10^7 pairs, to fail 1 time in 10,000.
+    pixels = torch.full((1_000_001,), levels // 2, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(2)
+    p = (levels // 2) / levels
+    z = 0.0
+    for _ in range(10):
+        x = draw_binary(pixels, levels, generator).double() - p
+        z += (x[1:] * x[:-1]).sum().item() / (p * (1 - p)) / (1e7**0.5)
+    assert abs(z) < norm.isf(1e-4 / 2)
 
 
 def test_dynamic_binarization_is_new_each_time_and_seeded(digits):

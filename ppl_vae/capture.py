@@ -1,0 +1,200 @@
+"""A function that runs a Pyro program, as one graph of tensor operations."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest import mock
+
+import pyro
+import torch
+from pyro.util import warn_if_nan
+from torch import Tensor, fx
+from torch.distributions import Distribution
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from .errors import first_line
+
+# How Python reads a number off a tensor, for use in control flow.
+READS = {
+    getattr(Tensor, name)
+    for name in ("__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__array__")
+}
+LIBRARIES = (Path(torch.__file__).parent, Path(pyro.__file__).parent, Path(__file__).parent)
+# What validates only, and what it is told: that nothing is wrong. Whoever runs the graph sees the
+# loss, and the values of distributions that were made before validation was turned off passed once.
+VALIDATIONS = {warn_if_nan.__code__: False, Distribution._validate_sample.__code__: True}
+
+
+class CaptureError(RuntimeError):
+    """What keeps a function from being one graph, in one line."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A function as a graph.
+
+    Attributes:
+        graph: Takes the tensors of the function's arguments, then ``closed``; returns the tensors
+            among its results.
+        closed: What the function reads beside its arguments, such as parameters and buffers.
+        results: What it returned while it was captured.
+    """
+
+    graph: fx.GraphModule
+    closed: tuple[Tensor, ...]
+    results: Any
+
+
+def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
+    """Run a function once, and record what it does to tensors.
+
+    Gradients that it takes are recorded with it, and so is what it changes in place. Pyro's
+    validation is off, and a number that ``.item()`` reads stays a tensor: Pyro's estimators sum
+    such numbers up for the loss that they return.
+
+    Arguments:
+        function: Returns any tree of tensors and other things; the latter are taken as constant.
+        inputs: Its arguments.
+
+    Raises:
+        CaptureError: If it chooses what to do by the value of a tensor.
+
+    Example:
+        >>> weight = torch.ones(3)
+        >>> found = capture(lambda x: {"sum": (x * weight).sum()}, torch.arange(3.0))
+        >>> weight.mul_(2)  # which the graph sees
+        tensor([2., 2., 2.])
+        >>> found.graph(torch.arange(3.0), *found.closed)
+        [tensor(6.)]
+        >>> capture(lambda x: x if x.sum() > 0 else -x, torch.ones(3))
+        Traceback (most recent call last):
+        ppl_vae.capture.CaptureError: control flow depends on the value of a tensor (<doctest ...
+    """
+    results: Any = None
+
+    def flat(*arguments: Tensor) -> list[Tensor]:
+        nonlocal results
+        with _Reads():
+            results = function(*arguments)
+        return [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
+
+    try:
+        with (
+            pyro.validation_enabled(False),
+            torch.autograd.set_multithreading_enabled(False),
+            # What torch.compile says of itself while it traces.
+            mock.patch.object(torch.compiler, "_is_compiling_flag", True),
+        ):
+            graph = make_fx(flat)(*inputs)
+    except CaptureError:
+        raise
+    except Exception as error:  # whatever make_fx, or the function, raises
+        raise CaptureError(f"{first_line(error)} ({_culprit(error)})") from error
+    closed = _lift(graph)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return Capture(graph, closed, results)
+
+
+@contextmanager
+def rehearsal(closed: tuple[Tensor, ...] = ()) -> Iterator[None]:
+    """Undo what happens inside: random state, and what is changed in ``closed`` in place.
+
+    Parameters are left out, since no run changes them.
+    """
+    kept = [(tensor, tensor.clone()) for tensor in closed if not tensor.requires_grad]
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)
+        with torch.no_grad():
+            for tensor, values in kept:
+                if not torch.equal(tensor, values):
+                    tensor.copy_(values)
+
+
+def random_state() -> list[Tensor]:
+    """The state of torch's default generators, the processor's first."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *on_gpus]
+
+
+def set_random_state(state: list[Tensor]) -> None:
+    """Go back to what :func:`random_state` returned."""
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])
+
+
+class _Reads(TorchFunctionMode):
+    """Keep numbers in the graph, and refuse to let Python decide by them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.item:
+            return args[0].detach()
+        if func is torch.nn.functional.one_hot and _classes(*args, **kwargs) > 0:
+            return _one_hot(*args, **kwargs)
+        if func not in READS:
+            return func(*args, **kwargs)
+        caller = sys._getframe(1)
+        if caller.f_code in VALIDATIONS:
+            return VALIDATIONS[caller.f_code]
+        where = _place(traceback.walk_stack(caller))
+        raise CaptureError(f"control flow depends on the value of a tensor ({where})")
+
+
+def _classes(classes: Tensor, num_classes: int = -1) -> int:
+    return num_classes
+
+
+def _one_hot(classes: Tensor, num_classes: int) -> Tensor:
+    """torch's own looks at the values, to validate them."""
+    every = torch.arange(num_classes, device=classes.device)
+    return (classes.unsqueeze(-1) == every).long()
+
+
+def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """Where the program's own code was, of frames from the inside out; else where it led to."""
+    innermost = ""
+    for frame, line in frames:
+        file = Path(frame.f_code.co_filename)
+        if file == Path(__file__):
+            break
+        if not any(file.is_relative_to(folder) for folder in LIBRARIES):
+            return f"{file.name}, line {line}"
+        innermost = innermost or f"{file.parent.name}/{file.name}, {frame.f_code.co_name}"
+    return innermost
+
+
+def _culprit(error: BaseException) -> str:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    inside = next(n for n, (f, _) in enumerate(frames) if f.f_code.co_name == "flat")
+    return _place(reversed(frames[inside + 1 :]))
+
+
+def _lift(graph: fx.GraphModule) -> tuple[Tensor, ...]:
+    """Turn what a graph holds, literals apart, into inputs: it is read anew at each run."""
+    places: dict[str, fx.Node] = {}
+    closed: list[Tensor] = []
+    first = next(n for n in graph.graph.nodes if n.op != "placeholder")
+    for node in list(graph.graph.find_nodes(op="get_attr")):
+        if all(user.target is torch.ops.aten.lift_fresh_copy.default for user in node.users):
+            continue  # a number in the program's text
+        if node.target not in places:
+            with graph.graph.inserting_before(first):
+                places[node.target] = graph.graph.placeholder(node.target)
+            closed.append(getattr(graph, node.target))
+        node.replace_all_uses_with(places[node.target])
+        graph.graph.erase_node(node)
+    return tuple(closed)

@@ -1,0 +1,315 @@
+"""Functions that run Pyro programs: compiled where that pays, run as they are elsewhere."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from pyro.poutine.runtime import am_i_wrapped
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from .capture import Capture, CaptureError, capture, random_state, rehearsal, set_random_state
+from .errors import InputError, first_line
+from .kernels import compile_graph
+
+Engine = Literal["auto", "compiled", "eager"]
+
+# Measured on two cores: what compiling takes, and what a call saves, beside each number in it.
+SECONDS_TO_COMPILE, SECONDS_SAVED, SECONDS_SAVED_BY_NUMBER = 15.0, 3e-3, 3e-8
+MOST_GRAPHS, MOST_SHAPES = 8, 64
+FIRST_CHECK = 16  # calls of a graph before it is held against the function again
+
+
+class EagerWarning(UserWarning):
+    """A program runs through Pyro at each call, and the message says why."""
+
+
+def pays(calls: int, numbers: int) -> bool:
+    """Whether so many calls save more time than compiling takes.
+
+    A rule of counts, not of clocks, so that the same program does the same every time.
+
+    Arguments:
+        calls: How often.
+        numbers: Elements of all tensors given to a call.
+
+    Example:
+        >>> pays(calls=20 * 12, numbers=128 * 64), pays(calls=20 * 422, numbers=128 * 784)
+        (False, True)
+    """
+    return calls * (SECONDS_SAVED + SECONDS_SAVED_BY_NUMBER * numbers) > SECONDS_TO_COMPILE
+
+
+class Compiled:
+    """A function that runs a Pyro program: the same results from the same draws, without Pyro.
+
+    The first call of a shape runs the function. Once it pays, a call is captured as a graph, which
+    is compiled and held against what the function returned; later calls run the graph. It is held
+    against the function again at its calls 16, 32, 64, ..., since what Python keeps, such as a
+    weight in an attribute, is in no graph. What cannot be captured, or does not agree, runs as it
+    is, with one :class:`EagerWarning` that names the cause.
+
+    Tensors and floats may change from call to call, floats becoming tensors of no dimension. Each
+    shape, and each value of anything else, is a graph of its own, and there are few of them.
+
+    Arguments:
+        function: Takes and returns trees of tensors and other things.
+        engine: ``"compiled"`` compiles the first shape at its second call, and others where it
+            pays; ``"auto"`` all where it pays; ``"eager"`` none.
+        modules: Whose modes, training or evaluation, make another shape.
+        name: What messages call the function.
+
+    Raises:
+        InputError: If there is no such engine.
+
+    Attributes:
+        on_compile: Called with True before something is compiled, and with False after it.
+
+    Example:
+        >>> double = Compiled(lambda x: {"twice": 2 * x}, engine="compiled")
+        >>> [double(torch.ones(2))["twice"].tolist() for _ in range(3)], double.graphs
+        ([[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]], 1)
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        engine: Engine = "auto",
+        modules: Iterable[nn.Module] = (),
+        name: str = "the program",
+    ) -> None:
+        if engine not in get_args(Engine):
+            raise InputError(f"engine must be one of {', '.join(get_args(Engine))}: {engine!r}")
+        self.function, self.engine, self.name = function, engine, name
+        self.on_compile: Callable[[bool], None] = lambda begins: None
+        self._modules = list(modules)
+        self._shapes: dict[Any, _Shape] = {}
+        self._warned = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Handlers around a call want to see the sites, which a graph does not have.
+        shape, leaves = None, list[Any]()
+        if self.engine != "eager" and not am_i_wrapped():
+            leaves, spec = pytree.tree_flatten((args, kwargs))
+            shape = self._shape(leaves, spec)
+        if shape is None:
+            return self.function(*args, **kwargs)
+        shape.calls += 1
+        if shape.graph is not None:
+            if shape.calls - shape.compiled_at == shape.next_check:
+                return self._check(shape, shape.graph, leaves)
+            return shape.graph(shape.tensors(leaves))
+        if shape.refused or not self._worth(shape):
+            return self.function(*args, **kwargs)
+        return self._compile(shape, leaves)
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs there are."""
+        return sum(shape.graph is not None for shape in self._shapes.values())
+
+    def forget(self) -> None:
+        """Drop all graphs, as when parameters that they read have been replaced."""
+        self._shapes.clear()
+
+    def _shape(self, leaves: list[Any], spec: Any) -> "_Shape | None":
+        described = tuple(map(_describe, leaves))
+        modes = tuple(m.training for module in self._modules for m in module.modules())
+        key = (spec, described, modes)
+        try:
+            known = self._shapes.get(key)
+        except TypeError:
+            self._warn("an argument is no tensor, and nothing that can be hashed")
+            return None
+        if known is None:
+            if len(self._shapes) >= MOST_SHAPES:
+                changes = _change(described, [shape.described for shape in self._shapes.values()])
+                self._warn(f"its arguments keep changing, {changes}")
+                return None
+            known = self._shapes[key] = _Shape(spec, described, leaves)
+        return known
+
+    def _worth(self, shape: "_Shape") -> bool:
+        if self.engine == "compiled" and self.graphs == 0:
+            return shape.calls > 1
+        if shape.calls == 1 or not pays(shape.calls, shape.numbers):
+            return False
+        if self.graphs >= MOST_GRAPHS:
+            self._refuse(shape, f"there are {MOST_GRAPHS} graphs already, for other arguments")
+        return not shape.refused
+
+    def _compile(self, shape: "_Shape", leaves: list[Any]) -> Any:
+        """Capture this call, whose results are the function's own, and compile what it did."""
+        inputs, before = shape.tensors(leaves), random_state()
+        self.on_compile(True)
+        try:
+            found = capture(shape.of_tensors(self.function, leaves), *inputs)
+        except CaptureError as error:
+            self._refuse(shape, str(error))
+            set_random_state(before)
+            args, kwargs = pytree.tree_unflatten(leaves, shape.spec)
+            return self.function(*args, **kwargs)
+        else:
+            self._adopt(shape, found, inputs, before)
+            return found.results
+        finally:
+            self.on_compile(False)
+
+    def _adopt(
+        self, shape: "_Shape", found: Capture, inputs: list[Tensor], before: list[Tensor]
+    ) -> None:
+        """Compile, and see whether the same draws give the same results."""
+        try:
+            with rehearsal(found.closed):
+                graph = _Graph(found, compile_graph(found.graph, [*inputs, *found.closed]))
+                set_random_state(before)
+                again = graph(inputs)
+        except Exception as error:  # whatever a compiler may raise
+            cause = getattr(error, "inner_exception", error)
+            self._refuse(shape, f"it does not compile here: {first_line(cause)}")
+            return
+        shape.graph, shape.compiled_at = graph, shape.calls
+        self._compare(shape, again, found.results)
+
+    def _check(self, shape: "_Shape", graph: "_Graph", leaves: list[Any]) -> Any:
+        """Run the graph and, with the same draws, the function, whose results are returned."""
+        shape.next_check *= 2
+        with rehearsal(graph.closed):
+            again = graph(shape.tensors(leaves))
+        args, kwargs = pytree.tree_unflatten(leaves, shape.spec)
+        results = self.function(*args, **kwargs)
+        self._compare(shape, again, results)
+        return results
+
+    def _compare(self, shape: "_Shape", again: Any, results: Any) -> None:
+        if not agree(again, results):
+            shape.graph = None
+            self._refuse(
+                shape,
+                "its results are not those of its graph: what it reads beside its arguments, such "
+                "as a weight in an attribute, must be a tensor, changed in place, or an argument",
+            )
+
+    def _refuse(self, shape: "_Shape", reason: str) -> None:
+        shape.refused = True
+        self._warn(reason)
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{self.name} runs eagerly: {reason}", EagerWarning, stacklevel=4)
+
+
+@dataclass
+class _Shape:
+    """Calls whose arguments differ in the values of tensors and floats only."""
+
+    spec: Any
+    described: tuple
+    example: list[Any]
+    calls: int = 0
+    graph: "_Graph | None" = None
+    compiled_at: int = 0
+    next_check: int = FIRST_CHECK
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        tensors = [leaf for leaf in self.example if isinstance(leaf, Tensor)]
+        self.numbers = sum(tensor.numel() for tensor in tensors)
+        floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+        self.dtype = floating[0] if floating else torch.get_default_dtype()
+        self.example = []  # not to keep the data alive
+
+    def tensors(self, leaves: list[Any]) -> list[Tensor]:
+        """What a graph takes."""
+        return [
+            leaf.contiguous() if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=self.dtype)
+            for leaf in leaves
+            if isinstance(leaf, Tensor | float)
+        ]
+
+    def of_tensors(self, function: Callable[..., Any], leaves: list[Any]) -> Callable[..., Any]:
+        """The function of these tensors alone."""
+
+        def call(*tensors: Tensor) -> Any:
+            given = iter(tensors)
+            filled = [next(given) if isinstance(x, Tensor | float) else x for x in leaves]
+            args, kwargs = pytree.tree_unflatten(filled, self.spec)
+            return function(*args, **kwargs)
+
+        return call
+
+
+class _Graph:
+    """A compiled graph that returns what the function does."""
+
+    def __init__(self, found: Capture, run: Callable[..., Any]) -> None:
+        self.closed, self.run = found.closed, run
+        self.leaves, self.spec = pytree.tree_flatten(found.results)
+        self.computed = [isinstance(leaf, Tensor) for leaf in self.leaves]
+
+    def __call__(self, inputs: list[Tensor]) -> Any:
+        outputs = iter(self.run(*inputs, *self.closed))
+        leaves = [
+            next(outputs) if computed else leaf
+            for leaf, computed in zip(self.leaves, self.computed, strict=True)
+        ]
+        return pytree.tree_unflatten(leaves, self.spec)
+
+
+def agree(some: Any, others: Any) -> bool:
+    """Whether two trees of results are the same but for rounding.
+
+    Differences are held against the largest number of all arrays, or of a number's own size if
+    that is larger, for a sum of large terms may be small. The square root of the precision leaves
+    room for both.
+
+    Arguments:
+        some: A tree of tensors and numbers.
+        others: One of the same structure.
+
+    Example:
+        >>> agree([torch.ones(3), torch.tensor(1.0)], [torch.ones(3) + 1e-6, torch.tensor(1.01)])
+        False
+    """
+    pairs = [
+        (torch.as_tensor(a), torch.as_tensor(b))
+        for a, b in zip(pytree.tree_leaves(some), pytree.tree_leaves(others), strict=True)
+        if isinstance(a, Tensor | float | int) and isinstance(b, Tensor | float | int)
+    ]
+    arrays = [_size(b) for _, b in pairs if b.dim() and b.is_floating_point()]
+    largest = max(arrays, default=0.0)
+    for a, b in pairs:
+        if a.shape != b.shape:
+            return False
+        loose = b.is_floating_point()
+        share = torch.finfo(b.dtype).eps ** 0.5 if loose else 0.0
+        size = largest if b.dim() else max(largest, _size(b))
+        near = torch.isclose(a.to(b), b, rtol=0.0, atol=share * size, equal_nan=loose)
+        if not near.all():
+            return False
+    return True
+
+
+def _size(values: Tensor) -> float:
+    finite = values[values.isfinite()]
+    return finite.abs().max().item() if finite.numel() else 0.0
+
+
+def _describe(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad
+    return float if isinstance(leaf, float) else (type(leaf), leaf)
+
+
+def _change(described: tuple, others: list[tuple]) -> str:
+    """Which argument it is that took other values before."""
+    for position, now in enumerate(described):
+        values = {other[position] for other in others if len(other) > position}
+        if len(values - {now}) > MOST_SHAPES // 4:
+            if isinstance(now[0], torch.Size):
+                return f"the latest a tensor of shape {tuple(now[0])}: pad or crop it to one shape"
+            return f"the latest {now[1]!r}: hand it over as a tensor or a float"
+    return "in number or structure"
