@@ -26,7 +26,8 @@ READS = {
     getattr(Tensor, name)
     for name in ("__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__array__")
 }
-LIBRARIES = (Path(torch.__file__).parent, Path(pyro.__file__).parent, Path(__file__).parent)
+PYRO = Path(pyro.__file__).parent
+LIBRARIES = (PYRO, Path(torch.__file__).parent, Path(__file__).parent)
 # What validates only, and what it is told: that nothing is wrong. Whoever runs the graph sees the
 # loss, and the values of distributions that were made before validation was turned off passed once.
 VALIDATIONS = {warn_if_nan.__code__: False, Distribution._validate_sample.__code__: True}
@@ -143,6 +144,8 @@ class _Reads(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.item:
             return args[0].detach()
+        if func is Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
+            return None
         if func is torch.nn.functional.one_hot and _classes(*args, **kwargs) > 0:
             return _one_hot(*args, **kwargs)
         if func not in READS:
@@ -165,7 +168,7 @@ def _one_hot(classes: Tensor, num_classes: int) -> Tensor:
 
 
 def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
-    """Where the program's own code was, of frames from the inside out; else where it led to."""
+    """Where the program's own code was, of frames from the inside out; else where in Pyro."""
     innermost = ""
     for frame, line in frames:
         file = Path(frame.f_code.co_filename)
@@ -173,7 +176,9 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
             break
         if not any(file.is_relative_to(folder) for folder in LIBRARIES):
             return f"{file.name}, line {line}"
-        innermost = innermost or f"{file.parent.name}/{file.name}, {frame.f_code.co_name}"
+        if not innermost or (innermost.startswith("torch") and file.is_relative_to(PYRO)):
+            home = file.relative_to(next(f for f in LIBRARIES if file.is_relative_to(f)).parent)
+            innermost = f"{home}, {frame.f_code.co_name}"
     return innermost
 
 

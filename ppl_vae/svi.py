@@ -65,7 +65,7 @@ class CompiledSVI(pyro.infer.SVI):
         self.gradients = Compiled(self._gradients, engine, owners, _name(model))
         self.losses = Compiled(self._loss, engine, owners, _name(model))
         self._joint = JointOptimizer(optim)
-        self._parameters: dict[str, Tensor] = {}
+        self._named: dict[str, Tensor] = {}
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step on the loss; arguments are those of model and guide.
@@ -81,16 +81,18 @@ class CompiledSVI(pyro.infer.SVI):
         if not self._registered():
             self.gradients.forget()
             self.losses.forget()
-        for parameter in self._parameters.values():
-            parameter.grad = None
         loss, gradients = self.gradients(*args, **kwargs)
-        parameters = list(self._parameters.values())
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self._joint.step(parameters)
-        for parameter in parameters:
+        self._joint.step(self.parameters)
+        for parameter in self.parameters:
             parameter.grad = None
         return loss
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that the last step moved, unconstrained, as Pyro's store has them."""
+        return list(self._named.values())
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Estimate the loss as :meth:`step` does, and change nothing."""
@@ -101,11 +103,16 @@ class CompiledSVI(pyro.infer.SVI):
 
     def _gradients(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor | None]]:
         """The loss, and its gradient by each parameter, through Pyro."""
+        for parameter in self.parameters:
+            parameter.grad = None
         with poutine.trace(param_only=True) as found:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
         sites: dict[str, Any] = found.trace.nodes
-        self._parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
-        return loss, [parameter.grad for parameter in self._parameters.values()]
+        self._named = {name: site["value"].unconstrained() for name, site in sites.items()}
+        gradients = [parameter.grad for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = None
+        return loss, gradients
 
     def _loss(self, *args: Any, **kwargs: Any) -> Any:
         return self.loss(self.model, self.guide, *args, **kwargs)
@@ -113,7 +120,7 @@ class CompiledSVI(pyro.infer.SVI):
     def _registered(self) -> bool:
         """Whether Pyro's store still has the parameters that graphs read."""
         store = dict(pyro.get_param_store().named_parameters())
-        return all(store.get(name) is p for name, p in self._parameters.items())
+        return all(store.get(name) is p for name, p in self._named.items())
 
 
 def _as_floats(loss: Any) -> Any:
