@@ -97,6 +97,8 @@ class Compiled:
         if shape is None:
             return self.function(*args, **kwargs)
         shape.calls += 1
+        if shape.graph is not None and not shape.graph.fits():
+            shape.graph = None  # parameters are of another type now, or elsewhere
         if shape.graph is not None:
             if shape.calls - shape.compiled_at == shape.next_check:
                 return self._check(shape, shape.graph, leaves)
@@ -247,8 +249,16 @@ class _Graph:
 
     def __init__(self, found: Capture, run: Callable[..., Any]) -> None:
         self.closed, self.run = found.closed, run
+        self.kinds = [(tensor.dtype, tensor.device) for tensor in found.closed]
         self.leaves, self.spec = pytree.tree_flatten(found.results)
         self.computed = [isinstance(leaf, Tensor) for leaf in self.leaves]
+
+    def fits(self) -> bool:
+        """Whether what it reads beside its inputs is where and what it was."""
+        return all(
+            tensor.dtype is dtype and tensor.device == device
+            for tensor, (dtype, device) in zip(self.closed, self.kinds, strict=True)
+        )
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         outputs = iter(self.run(*inputs, *self.closed))

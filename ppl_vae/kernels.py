@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch._inductor
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -38,9 +39,9 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
             table = {**_SERIES, **(_PRODUCTS if _one_dnn() else {})}
             trace = make_fx(graph, table, tracing_mode="fake", _allow_non_fake_inputs=True)
             graph = trace(*(tensor.detach() for tensor in inputs))
-        compiled = torch.compile(
-            graph, fullgraph=True, dynamic=False, options={"fallback_random": True}
-        )
+        with torch.no_grad():
+            flat = [tensor.detach() for tensor in inputs]
+            compiled = torch._inductor.compile(graph, flat, options={"fallback_random": True})
         run = torch.no_grad()(compiled)
         run(*inputs)
     return run

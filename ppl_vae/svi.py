@@ -82,10 +82,11 @@ class CompiledSVI(pyro.infer.SVI):
             self.gradients.forget()
             self.losses.forget()
         loss, gradients = self.gradients(*args, **kwargs)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+        parameters = self.parameters
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self._joint.step(self.parameters)
-        for parameter in self.parameters:
+        self._joint.step(parameters)
+        for parameter in parameters:
             parameter.grad = None
         return loss
 
