@@ -23,7 +23,9 @@ lint: $(READY)
 notebooks: $(READY)  ## execute the notebooks at full size, in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-bench: $(READY)  ## measure the figures that the README prints
+bench: $(READY)  ## measure the figures that the README prints; peers: pip install '.[bench]'
+	$(BIN)/python benchmarks/svi_speed.py
+	$(BIN)/python benchmarks/svi_speed.py --batch-size 20 --images 12000
 	$(BIN)/python benchmarks/readme_figures.py
 
 clean:

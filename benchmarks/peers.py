@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 import ppl_vae
@@ -94,7 +95,7 @@ def compiled_svi(task: Task) -> Callable[[], Any]:
     svi = ppl_vae.CompiledSVI(
         networks.model,
         networks.guide,
-        pyro.optim.Adam({"lr": RATE}),
+        PyroOptim(torch.optim.Adam, {"lr": RATE}),
         pyro.infer.Trace_ELBO(),
         engine="compiled",
     )
@@ -132,7 +133,7 @@ def stock_svi(task: Task) -> Callable[[], Any]:
 
 
 def _stock(networks: Networks) -> Any:
-    optim = pyro.optim.Adam({"lr": RATE})
+    optim = PyroOptim(torch.optim.Adam, {"lr": RATE})  # which is pyro.optim.Adam
     return pyro.infer.SVI(networks.model, networks.guide, optim, pyro.infer.Trace_ELBO())
 
 
@@ -255,9 +256,7 @@ def numpyro_epoch(task: Task) -> Callable[[], Any]:
         with numpyro.plate("data", len(x)):
             numpyro.sample("z", ndist.Normal(*encode(x)).to_event(1))
 
-    svi = numpyro.infer.SVI(
-        model, guide, numpyro.optim.Adam(RATE), numpyro.infer.Trace_ELBO()
-    )
+    svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(RATE), numpyro.infer.Trace_ELBO())
     images = jnp.asarray(task.images.numpy())
     state = svi.init(jax.random.PRNGKey(0), jnp.zeros((task.batch_size, PIXELS)))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .networks import inverse_positive, positive
@@ -64,6 +65,9 @@ class _IndependentBernoulli(dist.Independent):
         if self._validate_args:
             self.base_dist._validate_sample(value)
         event = -self.reinterpreted_batch_ndims
+        if torch.compiler.is_compiling():  # a compiler makes one pass of it, logarithms included
+            logits = self.base_dist.logits
+            return (value * logits - F.softplus(logits)).flatten(event).sum(-1)
         return _BernoulliLogProb.apply(self.base_dist.logits.flatten(event), value.flatten(event))
 
 

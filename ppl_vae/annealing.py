@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from .engine import DENSITY_AND_SLOPE, Compiled, Engine, pays
 from .errors import InputError
 from .predict import prior_predictive
 from .program import (
@@ -222,6 +223,10 @@ class _Path:
         self.posterior, self.annealing = Unconstrained(program, x), annealing
         self.x = self.posterior.x
         self.on_block = on_block or (lambda done: None)
+        calls = annealing.temperatures * (annealing.leapfrog_steps + 1)
+        compiles = pays(calls, annealing.chains * self.x.numel(), DENSITY_AND_SLOPE)
+        engine: Engine = "compiled" if compiles else "eager"
+        self._fast_slope = Compiled(self._slope, engine, [program], type(program).__name__)
 
     def draw(self, chains: int) -> State:
         """Draws from the start, of shape (C, N, ...)."""
@@ -233,6 +238,12 @@ class _Path:
 
     def slope(self, state: State, beta: Tensor) -> tuple[Tensor, State]:
         """Log density at an inverse temperature, of shape (C, N), and its gradient."""
+        chains = len(next(iter(state.values())))
+        # The pilot's chains are few, and not worth a graph of their own.
+        slope = self._fast_slope if chains == self.annealing.chains else self._slope
+        return slope(state, beta)
+
+    def _slope(self, state: State, beta: Tensor) -> tuple[Tensor, State]:
         with torch.enable_grad():
             state = {site: u.detach().requires_grad_() for site, u in state.items()}
             start, joint = self.energies(state)

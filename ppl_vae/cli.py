@@ -4,6 +4,7 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,11 @@ from rich.markup import escape
 from .errors import InputError
 from .options import (
     BinarizeChoice,
+    Data,
     DataDir,
     Device,
+    Engine,
+    EngineChoice,
     EstimatorChoice,
     JsonFlag,
     ObjectiveChoice,
@@ -48,7 +52,9 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line: exit code 0, 2 for the user's input, 1 for a fault of ours."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(f"warning: {escape(str(message))}")
+            app()
     except InputError as error:
         _say(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2)
@@ -59,13 +65,7 @@ def main() -> None:
     "--output runs/mnist"
 )
 def train(
-    data: Annotated[
-        str,
-        in_data(
-            help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv or .parquet file; "
-            "or a folder of images."
-        ),
-    ] = "digits",
+    data: Data = "digits",
     data_dir: DataDir = None,
     binarize: Annotated[
         BinarizeChoice,
@@ -106,6 +106,7 @@ def train(
     patience: Annotated[
         int | None, in_fit(help="Stop after this many epochs without a better validation ELBO.")
     ] = None,
+    engine: Engine = EngineChoice.auto,
     seed: Seed = 0,
     device: Device = "auto",
     output: Annotated[
@@ -140,6 +141,7 @@ def train(
         patience=patience,
         seed=seed,
         device=device,
+        engine=engine.value,
     )
     given = {
         "latent_dim": latent_dim,

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from pyro.poutine.runtime import am_i_wrapped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .capture import Capture, CaptureError, capture, random_state, rehearsal, set_random_state
@@ -16,8 +16,9 @@ from .kernels import compile_graph
 
 Engine = Literal["auto", "compiled", "eager"]
 
-# Measured on two cores: what compiling takes, and what a call saves, beside each number in it.
-SECONDS_TO_COMPILE, SECONDS_SAVED, SECONDS_SAVED_BY_NUMBER = 15.0, 3e-3, 3e-8
+# Measured on two cores: what compiling takes, what a call saves, and for each number in it.
+SECONDS_TO_COMPILE, SECONDS_SAVED = 15.0, 3e-3
+STEP, DENSITY_AND_SLOPE, DENSITY = 3e-8, 6e-9, 3e-9
 MOST_GRAPHS, MOST_SHAPES = 8, 64
 FIRST_CHECK = 16  # calls of a graph before it is held against the function again
 
@@ -26,7 +27,7 @@ class EagerWarning(UserWarning):
     """A program runs through Pyro at each call, and the message says why."""
 
 
-def pays(calls: int, numbers: int) -> bool:
+def pays(calls: int, numbers: int, saved: float = STEP) -> bool:
     """Whether so many calls save more time than compiling takes.
 
     A rule of counts, not of clocks, so that the same program does the same every time.
@@ -34,12 +35,13 @@ def pays(calls: int, numbers: int) -> bool:
     Arguments:
         calls: How often.
         numbers: Elements of all tensors given to a call.
+        saved: Seconds that it saves for each of them: ``STEP``, ``DENSITY_AND_SLOPE``, ``DENSITY``.
 
     Example:
         >>> pays(calls=20 * 12, numbers=128 * 64), pays(calls=20 * 422, numbers=128 * 784)
         (False, True)
     """
-    return calls * (SECONDS_SAVED + SECONDS_SAVED_BY_NUMBER * numbers) > SECONDS_TO_COMPILE
+    return calls * (SECONDS_SAVED + saved * numbers) > SECONDS_TO_COMPILE
 
 
 class Compiled:
@@ -77,7 +79,7 @@ class Compiled:
         self,
         function: Callable[..., Any],
         engine: Engine = "auto",
-        modules: Iterable[nn.Module] = (),
+        modules: Iterable[Any] = (),
         name: str = "the program",
     ) -> None:
         if engine not in get_args(Engine):

@@ -40,7 +40,7 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
             trace = make_fx(graph, table, tracing_mode="fake", _allow_non_fake_inputs=True)
             graph = trace(*(tensor.detach() for tensor in inputs))
         with torch.no_grad():
-            flat = [tensor.detach() for tensor in inputs]
+            flat: list[Any] = [tensor.detach() for tensor in inputs]
             compiled = torch._inductor.compile(graph, flat, options={"fallback_random": True})
         run = torch.no_grad()(compiled)
         run(*inputs)

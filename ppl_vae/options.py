@@ -37,6 +37,14 @@ class ObjectiveChoice(StrEnum):
     dreg = "dreg"
 
 
+class EngineChoice(StrEnum):
+    """What runs the steps of a fit."""
+
+    auto = "auto"
+    compiled = "compiled"
+    eager = "eager"
+
+
 class EstimatorChoice(StrEnum):
     """How log p(x) is bounded."""
 
@@ -62,6 +70,17 @@ RunPath = Annotated[Path, typer.Argument(help="A run directory, written by `ppl-
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print figures as JSON, for machines.")]
 Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same bits here.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Data = Annotated[
+    str,
+    in_data(
+        help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv or .parquet file; or a "
+        "folder of images."
+    ),
+]
+Engine = Annotated[
+    EngineChoice,
+    in_fit(help="Compile the step once, or run each through Pyro; auto: what takes less time."),
+]
 DataDir = Annotated[
     Path | None,
     in_data(help="Where mnist and its kin lie; else $PPL_VAE_DATA, else a cache folder."),

@@ -15,6 +15,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from .engine import DENSITY, Compiled, Engine, pays
 from .errors import InputError
 from .program import (
     OBSERVED,
@@ -48,6 +49,11 @@ class Terms:
     model: dict[str, Tensor]
     guide: dict[str, Tensor]
     analytic_kl: dict[str, Tensor] = field(default_factory=dict)
+
+    def cpu(self) -> "Terms":
+        """The same, in the computer's own memory."""
+        tables = (self.model, self.guide, self.analytic_kl)
+        return Terms(*({site: values.cpu() for site, values in t.items()} for t in tables))
 
     @property
     def reconstruction(self) -> Tensor:
@@ -231,7 +237,7 @@ def refuse_infinite(terms: Terms, first: int = 0) -> None:
 
 
 def score_traces(guide: Any, model: Any, shape: tuple[int, int], analytic: bool = False) -> Terms:
-    """The log densities that traces of guide and model hold, on the CPU.
+    """The log densities that traces of guide and model hold, on their device.
 
     Arguments:
         guide: The guide's trace, as :func:`ppl_vae.sites.trace_draws` gives it.
@@ -239,11 +245,8 @@ def score_traces(guide: Any, model: Any, shape: tuple[int, int], analytic: bool 
         shape: Draws and data, (S, N).
         analytic: Whether the KL of each latent site is computed in closed form too.
     """
-    p, q = (
-        {site: log_prob.cpu() for site, log_prob in _densities(trace, shape).items()}
-        for trace in (model, guide)
-    )
-    return Terms(p, q, _analytic_kl(guide, model, shape) if analytic else {})
+    kl = _analytic_kl(guide, model, shape) if analytic else {}
+    return Terms(_densities(model, shape), _densities(guide, shape), kl)
 
 
 def score_latents(
@@ -286,16 +289,28 @@ def _blocks(
         raise InputError(f"draws must be a whole number of at least 1, got {draws}")
     rows = rows_at_once(program, x)
     data_step = max(1, rows // draws)
+    scored = _scoring(program, x, draws, min(rows, draws * data_step), analytic)
     for start in range(0, len(x), data_step):
         batch = x[start : start + data_step].to(device_of(program), dtype_of(program))
         parts = []
         for first in range(0, draws, rows):
             count = min(rows, draws - first)
-            traces = trace_draws(program, batch, count)
-            parts.append(score_traces(*traces, (count, len(batch)), analytic))
+            parts.append(Terms(*scored(batch, count)).cpu())
             if on_block is not None:
                 on_block(count * len(batch))
         yield start, concatenate(parts, dim=0)
+
+
+def _scoring(program: Program, x: Tensor, draws: int, rows: int, analytic: bool) -> Compiled:
+    """What scores a block, compiled if there are many of them."""
+
+    def scored(batch: Tensor, count: int) -> Any:
+        terms = score_traces(*trace_draws(program, batch, count), (count, len(batch)), analytic)
+        return terms.model, terms.guide, terms.analytic_kl
+
+    blocks = len(x) * draws // rows
+    engine: Engine = "compiled" if pays(blocks, rows * x[0].numel(), DENSITY) else "eager"
+    return Compiled(scored, engine, [program], type(program).__name__)
 
 
 def _densities(trace: Any, shape: tuple[int, int]) -> dict[str, Tensor]:
@@ -323,7 +338,7 @@ def _analytic_kl(guide: Any, model: Any, shape: tuple[int, int]) -> dict[str, Te
             continue
         with suppress(NotImplementedError):
             kl = kl_divergence(q["fn"], _as_family(p["fn"], q["fn"]))
-            found[site] = scale_and_mask(kl, mask=q["mask"]).expand(shape).cpu()
+            found[site] = scale_and_mask(kl, mask=q["mask"]).expand(shape)
     return found
 
 

@@ -43,6 +43,7 @@ def test_every_option_of_train_reaches_the_fit(shell, tmp_path):
         "epochs": 1, "batch_size": 64, "learning_rate": 0.003, "warmup_epochs": 0.5,
         "objective": "analytic-kl", "particles": 2, "kl_warmup_epochs": 1.5, "free_bits": 0.25,
         "clip_norm": 100.0, "patience": 7, "seed": 9, "device": "cpu",
+        "engine": "eager",
     }  # fmt: skip
     arguments = {
         "latent_dim": 3, "hidden": [16, 8], "channels": [2], "activation": "tanh",

@@ -69,7 +69,7 @@ def _posterior(program: Program, batch: Tensor, seed: int) -> tuple[Latents, Ter
             count = min(step, DRAWS - first)
             traces = trace_draws(program, batch, count)
             drawn = {site: traces[1].nodes[site]["value"].cpu() for site in sites}
-            parts.append((drawn, score_traces(*traces, (count, len(batch)))))
+            parts.append((drawn, score_traces(*traces, (count, len(batch))).cpu()))
     draws = {site: torch.cat([drawn[site] for drawn, _ in parts]) for site in sites}
     return draws, concatenate([terms for _, terms in parts], dim=0)
 
