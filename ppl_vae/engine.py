@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from .capture import Capture, CaptureError, capture, random_state, rehearsal, set_random_state
 from .errors import InputError, first_line
 from .kernels import compile_graph
+from .recording import Recording
 
 Engine = Literal["auto", "compiled", "eager"]
 
@@ -54,7 +55,8 @@ class Compiled:
     is, with one :class:`EagerWarning` that names the cause.
 
     Tensors and floats may change from call to call, floats becoming tensors of no dimension. Each
-    shape, and each value of anything else, is a graph of its own, and there are few of them.
+    shape, and each value of anything else, is a graph of its own, and there are few of them. Where
+    all tensors are on a GPU, the graph and what follows a call replay as one CUDA graph.
 
     Arguments:
         function: Takes and returns trees of tensors and other things.
@@ -68,6 +70,9 @@ class Compiled:
 
     Attributes:
         on_compile: Called with True before something is compiled, and with False after it.
+        then: What follows each call, given its results, such as the step of an optimizer.
+        recordable: Says whether ``then`` may be part of a CUDA graph, by an object that changes
+            when it must be recorded anew, or ``None``.
 
     Example:
         >>> double = Compiled(lambda x: {"twice": 2 * x}, engine="compiled")
@@ -86,6 +91,8 @@ class Compiled:
             raise InputError(f"engine must be one of {', '.join(get_args(Engine))}: {engine!r}")
         self.function, self.engine, self.name = function, engine, name
         self.on_compile: Callable[[bool], None] = lambda begins: None
+        self.then: Callable[[Any], None] = lambda results: None
+        self.recordable: Callable[[], Any] = lambda: None
         self._modules = list(modules)
         self._shapes: dict[Any, _Shape] = {}
         self._warned = False
@@ -96,18 +103,20 @@ class Compiled:
         if self.engine != "eager" and not am_i_wrapped():
             leaves, spec = pytree.tree_flatten((args, kwargs))
             shape = self._shape(leaves, spec)
-        if shape is None:
-            return self.function(*args, **kwargs)
-        shape.calls += 1
-        if shape.graph is not None and not shape.graph.fits():
-            shape.graph = None  # parameters are of another type now, or elsewhere
-        if shape.graph is not None:
-            if shape.calls - shape.compiled_at == shape.next_check:
-                return self._check(shape, shape.graph, leaves)
-            return shape.graph(shape.tensors(leaves))
-        if shape.refused or not self._worth(shape):
-            return self.function(*args, **kwargs)
-        return self._compile(shape, leaves)
+        if shape is not None:
+            shape.calls += 1
+            if shape.graph is not None and not shape.graph.fits():
+                shape.graph = None  # parameters are of another type now, or elsewhere
+            if shape.graph is not None and not shape.is_checked():
+                return self._replay(shape.graph, shape.tensors(leaves))
+        if shape is not None and shape.graph is not None:
+            results = self._check(shape, shape.graph, leaves)
+        elif shape is not None and not shape.refused and self._worth(shape):
+            results = self._compile(shape, leaves)
+        else:
+            results = self.function(*args, **kwargs)
+        self.then(results)
+        return results
 
     @property
     def graphs(self) -> int:
@@ -177,6 +186,26 @@ class Compiled:
         shape.graph, shape.compiled_at = graph, shape.calls
         self._compare(shape, again, found.results)
 
+    def _replay(self, graph: "_Graph", inputs: list[Tensor]) -> Any:
+        """Run the graph, and what follows; on a GPU, as it was recorded."""
+
+        def work(tensors: list[Tensor]) -> Any:
+            results = graph(tensors)
+            self.then(results)
+            return results
+
+        token = self.recordable() if graph.on_gpu(inputs) else None
+        if token is None:
+            return work(inputs)
+        if graph.recorded_for is not token:
+            graph.recorded_for = token
+            try:
+                graph.recording = Recording(work, inputs)
+            except RuntimeError as error:
+                graph.recording = None
+                self._warn(f"it cannot be a CUDA graph: {first_line(error)}")
+        return work(inputs) if graph.recording is None else graph.recording(inputs)
+
     def _check(self, shape: "_Shape", graph: "_Graph", leaves: list[Any]) -> Any:
         """Run the graph and, with the same draws, the function, whose results are returned."""
         shape.next_check *= 2
@@ -222,14 +251,21 @@ class _Shape:
     def __post_init__(self) -> None:
         tensors = [leaf for leaf in self.example if isinstance(leaf, Tensor)]
         self.numbers = sum(tensor.numel() for tensor in tensors)
+        self.device = tensors[0].device if tensors else torch.device("cpu")
         floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
         self.example = []  # not to keep the data alive
 
+    def is_checked(self) -> bool:
+        """Whether this call is one of those at which the graph is held against the function."""
+        return self.calls - self.compiled_at == self.next_check
+
     def tensors(self, leaves: list[Any]) -> list[Tensor]:
         """What a graph takes."""
         return [
-            leaf.contiguous() if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=self.dtype)
+            leaf.contiguous()
+            if isinstance(leaf, Tensor)
+            else torch.tensor(leaf, dtype=self.dtype, device=self.device)
             for leaf in leaves
             if isinstance(leaf, Tensor | float)
         ]
@@ -251,6 +287,8 @@ class _Graph:
 
     def __init__(self, found: Capture, run: Callable[..., Any]) -> None:
         self.closed, self.run = found.closed, run
+        self.recording: Recording | None = None
+        self.recorded_for: Any = None
         self.kinds = [(tensor.dtype, tensor.device) for tensor in found.closed]
         self.leaves, self.spec = pytree.tree_flatten(found.results)
         self.computed = [isinstance(leaf, Tensor) for leaf in self.leaves]
@@ -261,6 +299,10 @@ class _Graph:
             tensor.dtype is dtype and tensor.device == device
             for tensor, (dtype, device) in zip(self.closed, self.kinds, strict=True)
         )
+
+    def on_gpu(self, inputs: list[Tensor]) -> bool:
+        """Whether nothing that it reads is elsewhere."""
+        return all(tensor.is_cuda for tensor in (*inputs, *self.closed))
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         outputs = iter(self.run(*inputs, *self.closed))

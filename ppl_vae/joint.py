@@ -41,18 +41,27 @@ class JointOptimizer:
 
     def step(self, parameters: Sequence[Tensor]) -> None:
         """Move the parameters along their gradients."""
-        own = [_own(self.optim.optim_objs.get(parameter)) for parameter in parameters]
-        if not self._can_join(own):
+        joint = self.joined(parameters)
+        if joint is None:
             self.optim(list(parameters))  # which makes the optimizers, too
             return
         for parameter in parameters:
-            if (clip := self.optim.grad_clip[parameter]) is not None:
+            if (clip := self.optim.grad_clip.get(parameter)) is not None:
                 clip(parameter)
+        joint.step()
+
+    def joined(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer | None:
+        """One optimizer of them all, another one when options change; ``None`` if Pyro steps."""
+        if isinstance(self.optim, TorchOptimizer):
+            return self.optim.optimizer
+        own = [_own(self.optim.optim_objs.get(parameter)) for parameter in parameters]
+        if not self._can_join(own):
+            return None
         options = [_options(optimizer) for optimizer in own]
         states = [optimizer.state[p] for p, optimizer in zip(parameters, own, strict=True)]
         if self._joint is None or options != self._options or not self._shares(parameters, states):
             self._joint = self._join(parameters, own, options)
-        self._joint.step()
+        return self._joint
 
     def _can_join(self, own: list[Any]) -> bool:
         kind = type(own[0]) if own else None
@@ -77,8 +86,11 @@ class JointOptimizer:
                     break
             else:
                 groups.append({"params": [parameter], "options": option})
+        fast: dict[str, Any] = {"fused": True}
+        if "capturable" in options[0]:
+            fast["capturable"] = parameters[0].is_cuda
         joint: torch.optim.Optimizer = type(own[0])(
-            [{**group["options"], "fused": True, "params": group["params"]} for group in groups]
+            [{**group["options"], **fast, "params": group["params"]} for group in groups]
         )
         for parameter, optimizer in zip(parameters, own, strict=True):
             state = joint.state[parameter] = optimizer.state[parameter]

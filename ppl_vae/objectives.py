@@ -6,8 +6,12 @@ import torch
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
 
+from .errors import InputError
 from .pathwise import PathwiseELBO
+from .program import Program
+from .sites import latent_distributions, require_density_anywhere
 
 Objective = Literal["elbo", "analytic-kl", "stl", "iw", "dreg"]
 
@@ -37,6 +41,42 @@ def make_objective(name: Objective, particles: int = 1) -> Any:
     if name == "iw":
         return RenyiELBO(alpha=0.0, **options)
     return {"elbo": Trace_ELBO, "analytic-kl": TraceMeanField_ELBO}[name](**options)
+
+
+def check_objective(objective: Objective, program: Program, x: Tensor) -> None:
+    """Refuse a guide that an estimator would train towards something else, or not at all.
+
+    Arguments:
+        objective: One of ``Objective``.
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, *data_shape).
+
+    Raises:
+        InputError: Naming the site, and an objective that fits.
+    """
+    guide, prior = latent_distributions(program, x)
+    if objective == "elbo":
+        return
+    for site, distribution in guide.items():
+        if not distribution.has_rsample:
+            raise InputError(
+                f"the guide's site {site!r} cannot be reparameterized, and the objective "
+                f"{objective} would not train it: use the objective elbo"
+            )
+    if objective == "analytic-kl" and list(guide) != list(prior):
+        raise InputError(
+            f"the guide draws {', '.join(guide)} and the model {', '.join(prior)}: the objective "
+            "analytic-kl needs the same sites in the same order; use the objective elbo"
+        )
+    if objective in PATHWISE:
+        # A guide whose density at its own draws is not the one it drew them from.
+        require_density_anywhere(program, x)
+        noisy = nn.modules.dropout._DropoutNd | nn.modules.batchnorm._NormBase
+        if len(guide) > 1 and any(isinstance(module, noisy) for module in program.modules()):
+            raise InputError(
+                "path gradients run a guide of several sites again at its own draws, and layers "
+                "such as dropout would change it: use the objective elbo or iw"
+            )
 
 
 class KLWeight(Messenger):

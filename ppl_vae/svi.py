@@ -65,6 +65,8 @@ class CompiledSVI(pyro.infer.SVI):
         self.gradients = Compiled(self._gradients, engine, owners, _name(model))
         self.losses = Compiled(self._loss, engine, owners, _name(model))
         self._joint = JointOptimizer(optim)
+        self.gradients.then = self._descend
+        self.gradients.recordable = lambda: self._joint.joined(self.parameters)
         self._named: dict[str, Tensor] = {}
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
@@ -81,13 +83,7 @@ class CompiledSVI(pyro.infer.SVI):
         if not self._registered():
             self.gradients.forget()
             self.losses.forget()
-        loss, gradients = self.gradients(*args, **kwargs)
-        parameters = self.parameters
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self._joint.step(parameters)
-        for parameter in parameters:
-            parameter.grad = None
+        loss, _ = self.gradients(*args, **kwargs)
         return loss
 
     @property
@@ -114,6 +110,15 @@ class CompiledSVI(pyro.infer.SVI):
         for parameter in self.parameters:
             parameter.grad = None
         return loss, gradients
+
+    def _descend(self, results: tuple[Any, list[Tensor | None]]) -> None:
+        """Step along the gradients."""
+        parameters = self.parameters
+        for parameter, gradient in zip(parameters, results[1], strict=True):
+            parameter.grad = gradient
+        self._joint.step(parameters)
+        for parameter in parameters:
+            parameter.grad = None
 
     def _loss(self, *args: Any, **kwargs: Any) -> Any:
         return self.loss(self.model, self.guide, *args, **kwargs)

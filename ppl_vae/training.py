@@ -18,11 +18,17 @@ from .engine import Engine, pays
 from .errors import InputError
 from .evidence import summarize
 from .joint import TorchOptimizer
-from .objectives import IMPORTANCE_WEIGHTED, PATHWISE, KLWeight, Objective, make_objective
+from .objectives import (
+    IMPORTANCE_WEIGHTED,
+    KLWeight,
+    Objective,
+    check_objective,
+    make_objective,
+)
 from .program import Program, check_program, device_of, dtype_of
 from .runs import Run
 from .runtime import MAX_SEED, derived_seed, isolated, pick_device
-from .sites import is_point_mass, latent_distributions, require_density_anywhere
+from .sites import is_point_mass, latent_distributions
 from .svi import CompiledSVI
 from .weights import log_terms
 
@@ -221,7 +227,15 @@ class _Fit:
         self.objective = make_objective(settings.objective, settings.particles)
         self.device = device_of(program)
         self.parameters = [p for p in program.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.learning_rate, fused=True)
+        on_gpu = self.device.type == "cuda"
+        self.optimizer = torch.optim.Adam(
+            self.parameters,
+            lr=torch.tensor(settings.learning_rate, device=self.device)
+            if on_gpu
+            else settings.learning_rate,
+            fused=True,
+            capturable=on_gpu,
+        )
         if settings.clip_norm is not None:
             self.optimizer.register_step_pre_hook(self._clip)
         self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
@@ -231,12 +245,9 @@ class _Fit:
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(derived_seed(settings.seed, "data"))
         self.validation = data.fixed("validation")
-        guide, prior = latent_distributions(program, self.validation)
-        self.point_mass = is_point_mass(guide, prior)
+        self.point_mass = is_point_mass(*latent_distributions(program, self.validation))
         self.criterion = "iw_bound" if settings.objective in IMPORTANCE_WEIGHTED else "elbo"
-        _check_objective(settings.objective, guide, list(prior))
-        if settings.objective in PATHWISE:
-            _check_paths(program, self.validation, guide)
+        check_objective(settings.objective, program, self.validation)
         self.svi = CompiledSVI(
             program.model,
             program.guide,
@@ -353,34 +364,6 @@ class _Best:
         self.weights = {k: v.detach().clone() for k, v in self.program.state_dict().items()}
         if self.run is not None:
             self.run.save_weights(self.program)
-
-
-def _check_objective(objective: str, guide: dict[str, Any], prior: list[str]) -> None:
-    """Refuse a guide that Pyro's estimator would train towards something else, or not at all."""
-    if objective == "elbo":
-        return
-    for site, distribution in guide.items():
-        if not distribution.has_rsample:
-            raise InputError(
-                f"the guide's site {site!r} cannot be reparameterized, and the objective "
-                f"{objective} would not train it: use the objective elbo"
-            )
-    if objective == "analytic-kl" and list(guide) != prior:
-        raise InputError(
-            f"the guide draws {', '.join(guide)} and the model {', '.join(prior)}: the objective "
-            "analytic-kl needs the same sites in the same order; use the objective elbo"
-        )
-
-
-def _check_paths(program: Program, x: Tensor, guide: dict[str, Any]) -> None:
-    """Refuse a guide whose density at its own draws is not the one it drew them from."""
-    require_density_anywhere(program, x)
-    noisy = nn.modules.dropout._DropoutNd | nn.modules.batchnorm._NormBase
-    if len(guide) > 1 and any(isinstance(module, noisy) for module in program.modules()):
-        raise InputError(
-            "path gradients run a guide of several sites again at its own draws, and layers such "
-            "as dropout would change it: use the objective elbo or iw"
-        )
 
 
 def _figures(row: dict[str, float]) -> str:

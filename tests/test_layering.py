@@ -12,7 +12,7 @@ FILES = sorted([*ROOT.glob("ppl_vae/**/*.py"), *ROOT.glob("models/*.py")])
 # Each file may import from the lines above its own.
 LAYERS = [
     {"errors"},
-    {"runtime", "arviz_io", "files", "options", "capture", "kernels", "joint"},
+    {"runtime", "arviz_io", "files", "options", "capture", "kernels", "joint", "recording"},
     {"program", "data", "engine"},
     {"sites", "sources", "pathwise", "svi"},
     {"weights"},
