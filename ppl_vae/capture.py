@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 from pyro.util import warn_if_nan
 from torch import Tensor, fx
 from torch.distributions import Distribution
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import first_line
 
@@ -26,6 +27,7 @@ READS = {
     getattr(Tensor, name)
     for name in ("__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__array__")
 }
+MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 PYRO = Path(pyro.__file__).parent
 LIBRARIES = (PYRO, Path(torch.__file__).parent, Path(__file__).parent)
 # What validates only, and what it is told: that nothing is wrong. Whoever runs the graph sees the
@@ -46,11 +48,13 @@ class Capture:
             among its results.
         closed: What the function reads beside its arguments, such as parameters and buffers.
         results: What it returned while it was captured.
+        before: What it has changed in place of all these inputs: their former values, by position.
     """
 
     graph: fx.GraphModule
     closed: tuple[Tensor, ...]
     results: Any
+    before: dict[int, Tensor]
 
 
 def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
@@ -65,7 +69,8 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
         inputs: Its arguments.
 
     Raises:
-        CaptureError: If it chooses what to do by the value of a tensor.
+        CaptureError: If it chooses what to do by the value of a tensor, or raises an error. What it
+            has changed in place is then undone.
 
     Example:
         >>> weight = torch.ones(3)
@@ -79,10 +84,11 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
         ppl_vae.capture.CaptureError: control flow depends on the value of a tensor (<doctest ...
     """
     results: Any = None
+    operations = _Operations()
 
     def flat(*arguments: Tensor) -> list[Tensor]:
         nonlocal results
-        with _Reads():
+        with operations, _Reads():
             results = function(*arguments)
         return [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
 
@@ -94,23 +100,21 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
             mock.patch.object(torch.compiler, "_is_compiling_flag", True),
         ):
             graph = make_fx(flat)(*inputs)
-    except CaptureError:
-        raise
     except Exception as error:  # whatever make_fx, or the function, raises
+        operations.undo()
+        if isinstance(error, CaptureError):
+            raise
         raise CaptureError(f"{first_line(error)} ({_culprit(error)})") from error
     closed = _lift(graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return Capture(graph, closed, results)
+    return Capture(graph, closed, results, operations.changed((*inputs, *closed)))
 
 
 @contextmanager
-def rehearsal(closed: tuple[Tensor, ...] = ()) -> Iterator[None]:
-    """Undo what happens inside: random state, and what is changed in ``closed`` in place.
-
-    Parameters are left out, since no run changes them.
-    """
-    kept = [(tensor, tensor.clone()) for tensor in closed if not tensor.requires_grad]
+def rehearsal(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Undo what happens inside: to random state, and to the values of some tensors."""
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
     state = random_state()
     try:
         yield
@@ -118,8 +122,7 @@ def rehearsal(closed: tuple[Tensor, ...] = ()) -> Iterator[None]:
         set_random_state(state)
         with torch.no_grad():
             for tensor, values in kept:
-                if not torch.equal(tensor, values):
-                    tensor.copy_(values)
+                tensor.copy_(values)
 
 
 def random_state() -> list[Tensor]:
@@ -143,18 +146,82 @@ class _Reads(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.item:
-            return args[0].detach()
+            return args[0].detach().clone()  # as it is now
         if func is Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
             return None
         if func is torch.nn.functional.one_hot and _classes(*args, **kwargs) > 0:
             return _one_hot(*args, **kwargs)
+        if func in MAKERS and any(isinstance(x, Tensor) for x in _inside(args)):
+            raise _by_value(sys._getframe(1))
         if func not in READS:
             return func(*args, **kwargs)
         caller = sys._getframe(1)
         if caller.f_code in VALIDATIONS:
             return VALIDATIONS[caller.f_code]
-        where = _place(traceback.walk_stack(caller))
-        raise CaptureError(f"control flow depends on the value of a tensor ({where})")
+        raise _by_value(caller)
+
+
+class _Operations(TorchDispatchMode):
+    """See all operations: keep what they change in place, and refuse what would be frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.data_dependent_output in func.tags or _sizes_by_value(func, args):
+            raise _by_value(sys._getframe(1))
+        for place, argument in enumerate(func._schema.arguments if func._schema.is_mutable else ()):
+            if argument.alias_info is None or not argument.alias_info.is_write:
+                continue
+            given = args[place] if place < len(args) else kwargs.get(argument.name)
+            with disable_proxy_modes_tracing():
+                for tensor in pytree.tree_leaves(given):
+                    if isinstance(tensor, Tensor):
+                        self._before.append((tensor, tensor.detach().clone()))
+        return func(*args, **kwargs)
+
+    def undo(self, places: Container[int] | None = None) -> None:
+        """Give what was changed its former values; all of it, or what lies at some places."""
+        with torch.no_grad():
+            for tensor, values in reversed(self._before):
+                if places is None or _memory(tensor) in places:
+                    tensor.copy_(values)
+
+    def changed(self, tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+        """Former values of those that were changed, or a part of which was, by position."""
+        places = {_memory(tensor) for tensor, _ in self._before}
+        found = {i: t for i, t in enumerate(tensors) if _memory(t) in places}
+        with rehearsal(found.values()):
+            self.undo({_memory(tensor) for tensor in found.values()})
+            return {i: tensor.detach().clone() for i, tensor in found.items()}
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _sizes_by_value(func: Any, args: tuple) -> bool:
+    """Whether the size of the result depends on values."""
+    if func is torch.ops.aten.index.Tensor:
+        masks = (torch.bool, torch.uint8)
+        return any(isinstance(index, Tensor) and index.dtype in masks for index in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
+
+
+def _by_value(frame: FrameType) -> CaptureError:
+    where = _place(traceback.walk_stack(frame))
+    return CaptureError(f"control flow depends on the value of a tensor ({where})")
+
+
+def _inside(args: tuple) -> list[Any]:
+    """What is in lists, of which tensors are made by value."""
+    return [
+        leaf for arg in args if isinstance(arg, list | tuple) for leaf in pytree.tree_leaves(arg)
+    ]
 
 
 def _classes(classes: Tensor, num_classes: int = -1) -> int:
@@ -173,7 +240,9 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
     for frame, line in frames:
         file = Path(frame.f_code.co_filename)
         if file == Path(__file__):
-            break
+            if frame.f_code.co_name == "flat":
+                break
+            continue
         if not any(file.is_relative_to(folder) for folder in LIBRARIES):
             return f"{file.name}, line {line}"
         if not innermost or (innermost.startswith("torch") and file.is_relative_to(PYRO)):
@@ -192,13 +261,20 @@ def _lift(graph: fx.GraphModule) -> tuple[Tensor, ...]:
     """Turn what a graph holds, literals apart, into inputs: it is read anew at each run."""
     places: dict[str, fx.Node] = {}
     closed: list[Tensor] = []
-    first = next(n for n in graph.graph.nodes if n.op != "placeholder")
+    inputs = list(graph.graph.find_nodes(op="placeholder"))
     for node in list(graph.graph.find_nodes(op="get_attr")):
         if all(user.target is torch.ops.aten.lift_fresh_copy.default for user in node.users):
             continue  # a number in the program's text
         if node.target not in places:
-            with graph.graph.inserting_before(first):
-                places[node.target] = graph.graph.placeholder(node.target)
+            # Before the first node, if there is no input yet.
+            at = (
+                graph.graph.inserting_after(inputs[-1])
+                if inputs
+                else graph.graph.inserting_before()
+            )
+            with at:
+                inputs.append(graph.graph.placeholder(node.target))
+            places[node.target] = inputs[-1]
             closed.append(getattr(graph, node.target))
         node.replace_all_uses_with(places[node.target])
         graph.graph.erase_node(node)

@@ -175,9 +175,13 @@ class Compiled:
     ) -> None:
         """Compile, and see whether the same draws give the same results."""
         try:
-            with rehearsal(found.closed):
-                graph = _Graph(found, compile_graph(found.graph, [*inputs, *found.closed]))
+            given = [*inputs, *found.closed]
+            with rehearsal(given[i] for i in found.before):
+                graph = _Graph(found, compile_graph(found.graph, given))
                 set_random_state(before)
+                with torch.no_grad():
+                    for position, values in found.before.items():
+                        given[position].copy_(values)
                 again = graph(inputs)
         except Exception as error:  # whatever a compiler may raise
             cause = getattr(error, "inner_exception", error)
@@ -209,8 +213,9 @@ class Compiled:
     def _check(self, shape: "_Shape", graph: "_Graph", leaves: list[Any]) -> Any:
         """Run the graph and, with the same draws, the function, whose results are returned."""
         shape.next_check *= 2
-        with rehearsal(graph.closed):
-            again = graph(shape.tensors(leaves))
+        given = shape.tensors(leaves)
+        with rehearsal(graph.changed(given)):
+            again = graph(given)
         args, kwargs = pytree.tree_unflatten(leaves, shape.spec)
         results = self.function(*args, **kwargs)
         self._compare(shape, again, results)
@@ -286,19 +291,21 @@ class _Graph:
     """A compiled graph that returns what the function does."""
 
     def __init__(self, found: Capture, run: Callable[..., Any]) -> None:
-        self.closed, self.run = found.closed, run
+        self.closed, self.run, self._changed = found.closed, run, list(found.before)
         self.recording: Recording | None = None
         self.recorded_for: Any = None
-        self.kinds = [(tensor.dtype, tensor.device) for tensor in found.closed]
+        self.kinds = list(map(_kind, found.closed))
         self.leaves, self.spec = pytree.tree_flatten(found.results)
         self.computed = [isinstance(leaf, Tensor) for leaf in self.leaves]
 
     def fits(self) -> bool:
         """Whether what it reads beside its inputs is where and what it was."""
-        return all(
-            tensor.dtype is dtype and tensor.device == device
-            for tensor, (dtype, device) in zip(self.closed, self.kinds, strict=True)
-        )
+        return list(map(_kind, self.closed)) == self.kinds
+
+    def changed(self, inputs: list[Tensor]) -> list[Tensor]:
+        """What a run on these inputs changes in place."""
+        given = (*inputs, *self.closed)
+        return [given[position] for position in self._changed]
 
     def on_gpu(self, inputs: list[Tensor]) -> bool:
         """Whether nothing that it reads is elsewhere."""
@@ -328,28 +335,34 @@ def agree(some: Any, others: Any) -> bool:
         >>> agree([torch.ones(3), torch.tensor(1.0)], [torch.ones(3) + 1e-6, torch.tensor(1.01)])
         False
     """
-    pairs = [
-        (torch.as_tensor(a), torch.as_tensor(b))
-        for a, b in zip(pytree.tree_leaves(some), pytree.tree_leaves(others), strict=True)
-        if isinstance(a, Tensor | float | int) and isinstance(b, Tensor | float | int)
-    ]
-    arrays = [_size(b) for _, b in pairs if b.dim() and b.is_floating_point()]
+    (ones, one_spec), (twos, two_spec) = map(pytree.tree_flatten, (some, others))
+    if one_spec != two_spec or any(type(a) is not type(b) for a, b in zip(ones, twos, strict=True)):
+        return False
+    arrays = [_size(b) for b in twos if isinstance(b, Tensor) and b.dim() and b.is_floating_point()]
     largest = max(arrays, default=0.0)
-    for a, b in pairs:
-        if a.shape != b.shape:
-            return False
-        loose = b.is_floating_point()
-        share = torch.finfo(b.dtype).eps ** 0.5 if loose else 0.0
-        size = largest if b.dim() else max(largest, _size(b))
-        near = torch.isclose(a.to(b), b, rtol=0.0, atol=share * size, equal_nan=loose)
-        if not near.all():
-            return False
-    return True
+    return all(_near(a, b, largest) for a, b in zip(ones, twos, strict=True))
+
+
+def _near(one: Any, other: Any, largest: float) -> bool:
+    if not isinstance(other, Tensor | float):
+        return bool(one == other)
+    a, b = torch.as_tensor(one), torch.as_tensor(other)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not b.is_floating_point():
+        return torch.equal(a, b)
+    size = largest if b.dim() else max(largest, _size(b))
+    tolerance = torch.finfo(b.dtype).eps ** 0.5 * size
+    return bool(torch.isclose(a, b, rtol=0.0, atol=tolerance, equal_nan=True).all())
 
 
 def _size(values: Tensor) -> float:
     finite = values[values.isfinite()]
     return finite.abs().max().item() if finite.numel() else 0.0
+
+
+def _kind(tensor: Tensor) -> Any:
+    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
 
 
 def _describe(leaf: Any) -> Any:
@@ -363,7 +376,8 @@ def _change(described: tuple, others: list[tuple]) -> str:
     for position, now in enumerate(described):
         values = {other[position] for other in others if len(other) > position}
         if len(values - {now}) > MOST_SHAPES // 4:
-            if isinstance(now[0], torch.Size):
-                return f"the latest a tensor of shape {tuple(now[0])}: pad or crop it to one shape"
+            if now is float or isinstance(now[0], torch.Size):
+                of_shape = () if now is float else tuple(now[0])
+                return f"the latest a tensor of shape {of_shape}: pad or crop it to one shape"
             return f"the latest {now[1]!r}: hand it over as a tensor or a float"
     return "in number or structure"

@@ -111,11 +111,17 @@ def _options(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _is_plain(optimizer: Any, kind: Any) -> bool:
+    if type(optimizer) is not kind or len(optimizer.param_groups) != 1:
+        return False
+    (group,) = optimizer.param_groups
+    (parameter,) = group["params"]
     hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    unusual = any(optimizer.param_groups[0].get(o) for o in ("foreach", "differentiable"))
-    return (
-        type(optimizer) is kind and len(optimizer.param_groups) == 1 and not hooks and not unusual
-    )
+    unusual = group.get("foreach") or group.get("differentiable")
+    sparse = parameter.grad is not None and parameter.grad.layout != torch.strided
+    # One that has not moved yet has no momentum, which a fused kernel wants of all or none.
+    momentum = optimizer.state[parameter].get("momentum_buffer")
+    at_rest = group.get("momentum") and momentum is None
+    return parameter.is_floating_point() and not (hooks or unusual or sparse or at_rest)
 
 
 class TorchOptimizer(PyroOptim):

@@ -85,7 +85,7 @@ def log1p_of_unit(u: Tensor) -> Tensor:
 
 
 def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
-    if beta != 1 or x.dtype not in (torch.float32, torch.float64):
+    if (beta, threshold) != (1, 20) or x.dtype not in (torch.float32, torch.float64):
         return NotImplemented
     return x.clamp(min=0) + log1p_of_unit((-x.abs()).exp())
 

@@ -261,8 +261,8 @@ def test_a_function_that_cannot_be_captured_leaves_torch_as_it_was():
     assert float(X.sum()) == pytest.approx(5.75)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_rehearsal_undoes_draws_and_changes(fails):
+@pytest.mark.parametrize("error", [False, True])
+def test_a_rehearsal_undoes_draws_and_changes(error):
     norm, unknown = nn.BatchNorm1d(2), torch.tensor([float("nan"), 1.0])
     before = [buffer.clone() for buffer in norm.buffers()]
     state = torch.get_rng_state()
@@ -271,9 +271,9 @@ def test_a_rehearsal_undoes_draws_and_changes(fails):
             norm(torch.randn(3, 2))
             unknown.add_(1.0)
             assert norm.num_batches_tracked == 1
-            assert not fails
+            assert not error
     except AssertionError:
-        assert fails
+        assert error
     assert torch.equal(torch.get_rng_state(), state)
     assert_same(list(norm.buffers()), before)
     assert unknown[0].isnan()
