@@ -27,6 +27,8 @@ READS = {
     getattr(Tensor, name)
     for name in ("__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__array__")
 }
+# Their schemas do not say that they change the running mean and variance.
+BATCH_NORMS = {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
 MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 PYRO = Path(pyro.__file__).parent
 LIBRARIES = (PYRO, Path(torch.__file__).parent, Path(__file__).parent)
@@ -174,14 +176,10 @@ class _Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         if torch.Tag.data_dependent_output in func.tags or _sizes_by_value(func, args):
             raise _by_value(sys._getframe(1))
-        for place, argument in enumerate(func._schema.arguments if func._schema.is_mutable else ()):
-            if argument.alias_info is None or not argument.alias_info.is_write:
-                continue
-            given = args[place] if place < len(args) else kwargs.get(argument.name)
-            with disable_proxy_modes_tracing():
-                for tensor in pytree.tree_leaves(given):
-                    if isinstance(tensor, Tensor):
-                        self._before.append((tensor, tensor.detach().clone()))
+        with disable_proxy_modes_tracing():
+            for tensor in pytree.tree_leaves(_changes(func, args, kwargs)):
+                if isinstance(tensor, Tensor):
+                    self._before.append((tensor, tensor.detach().clone()))
         return func(*args, **kwargs)
 
     def undo(self, places: Container[int] | None = None) -> None:
@@ -198,6 +196,18 @@ class _Operations(TorchDispatchMode):
         with rehearsal(found.values()):
             self.undo({_memory(tensor) for tensor in found.values()})
             return {i: tensor.detach().clone() for i, tensor in found.items()}
+
+
+def _changes(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that an operation changes in place."""
+    if func in BATCH_NORMS:
+        return list(args[3:5])
+    if not func._schema.is_mutable:
+        return []
+    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
+    named |= kwargs
+    writes = [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
+    return [named.get(name) for name in writes]
 
 
 def _memory(tensor: Tensor) -> int:
