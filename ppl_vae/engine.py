@@ -336,7 +336,7 @@ def agree(some: Any, others: Any) -> bool:
         False
     """
     (ones, one_spec), (twos, two_spec) = map(pytree.tree_flatten, (some, others))
-    if one_spec != two_spec or any(type(a) is not type(b) for a, b in zip(ones, twos, strict=True)):
+    if one_spec != two_spec:
         return False
     arrays = [_size(b) for b in twos if isinstance(b, Tensor) and b.dim() and b.is_floating_point()]
     largest = max(arrays, default=0.0)
@@ -344,16 +344,19 @@ def agree(some: Any, others: Any) -> bool:
 
 
 def _near(one: Any, other: Any, largest: float) -> bool:
+    if type(one) is not type(other) and {type(one), type(other)} != {Tensor, float}:
+        return False  # a number that the function has read is a tensor in its graph
     if not isinstance(other, Tensor | float):
         return bool(one == other)
     a, b = torch.as_tensor(one), torch.as_tensor(other)
-    if a.shape != b.shape or a.dtype != b.dtype:
+    both = isinstance(one, Tensor) and isinstance(other, Tensor)
+    if a.shape != b.shape or (both and a.dtype != b.dtype):
         return False
     if not b.is_floating_point():
         return torch.equal(a, b)
     size = largest if b.dim() else max(largest, _size(b))
-    tolerance = torch.finfo(b.dtype).eps ** 0.5 * size
-    return bool(torch.isclose(a, b, rtol=0.0, atol=tolerance, equal_nan=True).all())
+    tolerance = max(torch.finfo(t.dtype).eps for t in (a, b)) ** 0.5 * size
+    return bool(torch.isclose(a.to(b), b, rtol=0.0, atol=tolerance, equal_nan=True).all())
 
 
 def _size(values: Tensor) -> float:

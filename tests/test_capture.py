@@ -167,6 +167,8 @@ def test_the_line_is_that_of_the_program_where_a_library_reads_the_value():
 
 VALUES_IN_SHAPES = {
     "a new tensor": lambda x: torch.tensor([x[0, 0], x[0, 1]]),
+    "by its keyword": lambda x: torch.tensor(data=[x[0, 0], x[0, 1]]),
+    "by an older name": lambda x: x.new([x[0, 0], x[0, 1]]),
     "a count": lambda x: x * len((x > 0.4).nonzero()),
     "a mask": lambda x: x.new_ones(len(x[x > 0.4])),
 }

@@ -15,7 +15,6 @@ from ppl_vae import InputError
 from ppl_vae.engine import FIRST_CHECK, MOST_SHAPES, Compiled, EagerWarning, agree, pays
 
 X = torch.tensor([1.0, 2.0, 4.0])
-FOUND_OUT = "its results are not those of its graph"
 
 
 class Counted:
@@ -239,7 +238,6 @@ def test_errors_of_the_function_are_its_own(as_it_is, warned):
 CHANGES = {
     "a weight": lambda x, on: x * (2.0 if on else 3.0),
     "a float": lambda x, on: (x, 0.5 if on else 0.25),
-    "a count": lambda x, on: (x, 7 if on else 8),
     "a word": lambda x, on: (x, "on" if on else "off"),
     "no tensor": lambda x, on: (x, 3 * x if on else None),
     "a structure": lambda x, on: {"a": x, "b": x} if on else {"a": x},
@@ -262,7 +260,7 @@ def test_what_changes_in_python_is_found_out(as_it_is, warned, name, checks):
         assert alike(run(X), CHANGES[name](X, True))
     assert run.graphs == 0
     assert run.ran[-4:] == list(range(found_out, found_out + 4))
-    told_once(warned, FOUND_OUT)
+    told_once(warned, "its results are not those of its graph")
 
 
 def test_tensors_that_are_changed_in_place_are_followed(as_it_is):
@@ -329,6 +327,13 @@ def test_results_are_of_the_same_structure_whoever_computes_them(as_it_is):
     assert run.graphs == 1
 
 
+def test_numbers_that_the_function_reads_off_tensors_are_tensors_from_its_graph(as_it_is):
+    run = Counted(lambda x, by: {"loss": x.sum().item(), "by": by})
+    for i in range(40):
+        assert run(X * i, i / 4) == {"loss": 7.0 * i, "by": i / 4}
+    assert run.ran == [1, 2, 18, 34]
+
+
 def test_graphs_are_forgotten_on_demand(as_it_is):
     run = Counted(lambda x: 2 * x)
     for call in range(6):
@@ -379,16 +384,15 @@ NAN, INF, ROUNDED = float("nan"), float("inf"), 1 + 1e-6
         (torch.tensor([1.0, INF]), torch.tensor([1.0, -INF]), False),
         (torch.tensor([1.01, INF]), torch.tensor([1.0, INF]), False),
         (X, X[:2], False),
-        (X[:1], X[0], False),
         (torch.tensor([10**6]), torch.tensor([10**6 + 1]), False),
         (10**9, 10**9 + 1, False),
         (torch.tensor([True, False]), torch.tensor([True, True]), False),
         (X.double(), X.double() * ROUNDED, False),
-        (X.double(), X.double() * (1 + 1e-12), True),
         (1.5, 1, False),
         ((X, None), (X, X), False),
         ([1.0, 2.0], [1.0], False),
         ({"a": X}, {"b": X}, False),
+        ([torch.tensor(2.5), X], [2.5, X], True),
     ],
 )
 def test_results_agree_but_for_rounding(some, others, expected):

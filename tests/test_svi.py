@@ -227,6 +227,15 @@ def test_a_loss_may_be_a_function():
     assert sum(losses[-10:]) < sum(losses[:10])
 
 
+def test_checks_find_nothing_to_say_of_a_program_that_is_static():
+    vae, x = VAE((5,), latent_dim=2, hidden=(8,)), binary(9, 5)
+    svi = compiled(vae.model, vae.guide, engine="compiled")
+    for _ in range(70):  # among which are checks, at the 16th, 32nd and 64th call of the graph
+        assert isinstance(svi.step(x), float)
+        svi.evaluate_loss(x)
+    assert svi.gradients.graphs == svi.losses.graphs == 1
+
+
 def test_auto_compiles_nothing_that_does_not_pay():
     vae, x = VAE((5,), latent_dim=2, hidden=(8,)), binary(9, 5)
     svi = compiled(vae.model, vae.guide)
