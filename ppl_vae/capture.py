@@ -29,8 +29,9 @@ READS = {
 }
 # Their schemas do not say that they change the running mean and variance.
 BATCH_NORMS = {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
-MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
+MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new}
 PYRO = Path(pyro.__file__).parent
+MODELS = Path(__file__).parent / "models"  # which is where an installation has them
 LIBRARIES = (PYRO, Path(torch.__file__).parent, Path(__file__).parent)
 # What validates only, and what it is told: that nothing is wrong. Whoever runs the graph sees the
 # loss, and the values of distributions that were made before validation was turned off passed once.
@@ -153,7 +154,9 @@ class _Reads(TorchFunctionMode):
             return None
         if func is torch.nn.functional.one_hot and _classes(*args, **kwargs) > 0:
             return _one_hot(*args, **kwargs)
-        if func in MAKERS and any(isinstance(x, Tensor) for x in _inside(args)):
+        if func in MAKERS and any(
+            isinstance(x, Tensor) for x in _inside((*args, *kwargs.values()))
+        ):
             raise _by_value(sys._getframe(1))
         if func not in READS:
             return func(*args, **kwargs)
@@ -253,11 +256,11 @@ def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
             if frame.f_code.co_name == "flat":
                 break
             continue
-        if not any(file.is_relative_to(folder) for folder in LIBRARIES):
+        folder = next((f for f in LIBRARIES if file.is_relative_to(f)), None)
+        if folder is None or file.is_relative_to(MODELS):
             return f"{file.name}, line {line}"
         if not innermost or (innermost.startswith("torch") and file.is_relative_to(PYRO)):
-            home = file.relative_to(next(f for f in LIBRARIES if file.is_relative_to(f)).parent)
-            innermost = f"{home}, {frame.f_code.co_name}"
+            innermost = f"{file.relative_to(folder.parent)}, {frame.f_code.co_name}"
     return innermost
 
 

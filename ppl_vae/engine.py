@@ -130,7 +130,7 @@ class Compiled:
     def _shape(self, leaves: list[Any], spec: Any) -> "_Shape | None":
         described = tuple(map(_describe, leaves))
         modes = tuple(m.training for module in self._modules for m in module.modules())
-        key = (spec, described, modes)
+        key = (spec, described, modes, torch.is_grad_enabled())
         try:
             known = self._shapes.get(key)
         except TypeError:
@@ -344,16 +344,18 @@ def agree(some: Any, others: Any) -> bool:
 
 
 def _near(one: Any, other: Any, largest: float) -> bool:
-    if type(one) is not type(other) and {type(one), type(other)} != {Tensor, float}:
-        return False  # a number that the function has read is a tensor in its graph
-    if not isinstance(other, Tensor | float):
+    # A number that the function has read is a tensor in its graph.
+    kinds = {type(one), type(other)}
+    if len(kinds) > 1 and not (Tensor in kinds and kinds < {Tensor, bool, int, float}):
+        return False
+    if not isinstance(other, Tensor | float) and Tensor not in kinds:
         return bool(one == other)
     a, b = torch.as_tensor(one), torch.as_tensor(other)
     both = isinstance(one, Tensor) and isinstance(other, Tensor)
     if a.shape != b.shape or (both and a.dtype != b.dtype):
         return False
     if not b.is_floating_point():
-        return torch.equal(a, b)
+        return torch.equal(a.to(b), b)
     size = largest if b.dim() else max(largest, _size(b))
     tolerance = max(torch.finfo(t.dtype).eps for t in (a, b)) ** 0.5 * size
     return bool(torch.isclose(a.to(b), b, rtol=0.0, atol=tolerance, equal_nan=True).all())

@@ -63,6 +63,18 @@ class JointOptimizer:
             self._joint = self._join(parameters, own, options)
         return self._joint
 
+    def recordable(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer | None:
+        """The optimizer whose step may be part of a CUDA graph, if there is one.
+
+        A torch optimizer of the user's must keep count, and its rate, in tensors.
+        """
+        joint = self.joined(parameters)
+        if isinstance(self.optim, TorchOptimizer) and joint is not None:
+            groups = joint.param_groups
+            if not all(g.get("capturable") and isinstance(g["lr"], Tensor) for g in groups):
+                return None
+        return joint
+
     def _can_join(self, own: list[Any]) -> bool:
         kind = type(own[0]) if own else None
         plain = type(self.optim).__call__ in (PyroOptim.__call__, PyroLRScheduler.__call__)

@@ -103,8 +103,8 @@ def _cross_entropy(
     reduction: int = 1,
 ) -> Any:
     plain = weight is None and pos_weight is None and reduction == 0
-    soft = _softplus(x) if plain else NotImplemented
-    return soft if soft is NotImplemented else soft - x * target
+    soft = _softplus(-x) if plain else NotImplemented
+    return soft if soft is NotImplemented else (1 - target) * x + soft
 
 
 _SERIES: dict[Any, Callable[..., Any]] = {

@@ -66,7 +66,7 @@ class CompiledSVI(pyro.infer.SVI):
         self.losses = Compiled(self._loss, engine, owners, _name(model))
         self._joint = JointOptimizer(optim)
         self.gradients.then = self._descend
-        self.gradients.recordable = lambda: self._joint.joined(self.parameters)
+        self.gradients.recordable = lambda: self._joint.recordable(self.parameters)
         self._named: dict[str, Tensor] = {}
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
