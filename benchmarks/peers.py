@@ -196,7 +196,7 @@ def _by_hand(task: Task, step: Callable[[Tensor], float]) -> Callable[[], Any]:
 def cuda_graph(task: Task) -> Callable[[], Any]:
     """PyTorch by hand, a step captured as a CUDA graph."""
     if DEVICE.type != "cuda":
-        raise ImportError(name="a CUDA device")
+        raise LookupError("needs a CUDA device")
     networks = Networks(task.width).to(DEVICE)
     adam = torch.optim.Adam(networks.parameters(), lr=RATE, fused=True, capturable=True)
     x = torch.zeros(task.batch_size, PIXELS, device=DEVICE)

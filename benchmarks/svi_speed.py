@@ -44,6 +44,9 @@ def prepared(task: Task, names: list[str]) -> dict[str, Callable[[], Any] | str]
         except ImportError as error:
             found[name] = f"not installed ({error.name}): pip install 'ppl-vae[bench]'"
             continue
+        except LookupError as error:
+            found[name] = str(error)
+            continue
         found[name] = epoch
     return found
 
