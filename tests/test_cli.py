@@ -38,6 +38,35 @@ def test_train_as_json(shell):
     assert figures["elbo"]["mean"] == pytest.approx(difference, abs=1e-4)
 
 
+CHOOSY = """\
+import pyro
+import pyro.distributions as dist
+import torch
+
+
+class Choosy(torch.nn.Module):
+    def __init__(self, data_shape):
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(2))
+
+    def draw(self, x):
+        pyro.module("choosy", self)
+        if self.loc.sum() > 100:
+            raise RuntimeError
+        return pyro.plate("data", len(x))
+
+    def model(self, x):
+        with self.draw(x):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            logits = z[..., :1].unsqueeze(-1).unsqueeze(-1).expand(*z.shape[:-1], 1, 8, 8)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(3), obs=x)
+
+    def guide(self, x):
+        with self.draw(x):
+            pyro.sample("z", dist.Normal(self.loc, 1.0).to_event(1))
+"""
+
+
 def test_every_option_of_train_reaches_the_fit(shell, tmp_path):
     given = {
         "epochs": 1, "batch_size": 64, "learning_rate": 0.003, "warmup_epochs": 0.5,
@@ -72,6 +101,7 @@ def test_the_defaults_are_those_of_settings(shell, tmp_path):
 def test_choices_are_those_of_the_engine():
     from ppl_vae.annealing import Start
     from ppl_vae.data import Binarize, SplitName
+    from ppl_vae.engine import Engine
     from ppl_vae.estimators import Estimator
     from ppl_vae.objectives import Objective
 
@@ -80,6 +110,18 @@ def test_choices_are_those_of_the_engine():
     assert {choice.value for choice in cli.ObjectiveChoice} == {*get_args(Objective)}
     assert {choice.value for choice in cli.EstimatorChoice} == {*get_args(Estimator)}
     assert {choice.value for choice in cli.StartChoice} == {*get_args(Start)}
+    assert {choice.value for choice in cli.EngineChoice} == {*get_args(Engine)}
+
+
+@pytest.mark.filterwarnings("always::ppl_vae.engine.EagerWarning")
+def test_a_program_that_runs_eagerly_says_so_in_one_line(shell, tmp_path):
+    (tmp_path / "mine.py").write_text(CHOOSY)
+    words = ["--model", "mine.py:Choosy", "--engine", "compiled", "--output", "run"]
+    code, _, err = shell("train", "--binarize", "dynamic", "--epochs", "1", *words)
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "warning" in line]
+    assert line.startswith("warning: Choosy runs eagerly: control flow depends on the value of a")
+    assert line.endswith("(mine.py, line 13)")
 
 
 def test_a_run_made_in_python_is_known_to_the_shell(shell, digits):

@@ -291,6 +291,7 @@ def test_refusals_come_before_anything_is_written(tmp_path):
         ({"patience": 0}, "patience must be a whole number of at least 1"),
         ({"seed": -1}, "seed must be in 0"),
         ({"objective": "magic"}, "objective must be in"),
+        ({"engine": "magic"}, "engine must be in"),
         ({"objective": "iw"}, "particles must be 2 or more for the objective iw"),
         ({"objective": "dreg"}, "particles must be 2 or more for the objective dreg"),
         ({"objective": "dreg", "particles": 5, "free_bits": 1.0}, "free_bits .* no KL term"),
