@@ -135,4 +135,5 @@ def _mean(node: Any) -> Tensor:
     except NotImplementedError:
         return node["value"].cpu()
     # Of those that have no mean, some raise, and some return NaN.
+    mean = mean.detach()  # it may be a parameter itself
     return mean.cpu() if mean.isfinite().all() else node["value"].cpu()
