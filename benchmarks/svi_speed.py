@@ -87,9 +87,9 @@ def plot(images: torch.Tensor, rounds: int, file: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=False)
     tasks = {
-        "batch size, at width 400": [Task(images[: max(4096, 40 * b)], b, 400) for b in BATCHES],
+        "batch size, at width 400": [Task(images[: max(8192, 20 * b)], b, 400) for b in BATCHES],
         "width of the hidden layers, at batch size 256": [
-            Task(images[: 256 * 40], 256, width) for width in WIDTHS
+            Task(images[: 256 * 32], 256, width) for width in WIDTHS
         ],
     }
     for axis, (label, ladder) in zip(axes, tasks.items(), strict=True):

