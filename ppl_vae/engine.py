@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -246,20 +246,19 @@ class _Shape:
 
     spec: Any
     described: tuple
-    example: list[Any]
+    example: InitVar[list[Any]]
     calls: int = 0
     graph: "_Graph | None" = None
     compiled_at: int = 0
     next_check: int = FIRST_CHECK
     refused: bool = False
 
-    def __post_init__(self) -> None:
-        tensors = [leaf for leaf in self.example if isinstance(leaf, Tensor)]
+    def __post_init__(self, example: list[Any]) -> None:
+        tensors = [leaf for leaf in example if isinstance(leaf, Tensor)]
         self.numbers = sum(tensor.numel() for tensor in tensors)
         self.device = tensors[0].device if tensors else torch.device("cpu")
         floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
-        self.example = []  # not to keep the data alive
 
     def is_checked(self) -> bool:
         """Whether this call is one of those at which the graph is held against the function."""
