@@ -3,7 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint notebooks bench clean
+.PHONY: demo test test-all lint notebooks experiments bench clean
+
+EXPERIMENTS := reparameterization latent-size reconstruction-loss generate gap
 
 demo: $(READY)  ## fit a VAE to 1,797 real digits, show how good it is and whether to believe it
 	$(BIN)/ppl-vae train --data digits --latent-dim 2 --epochs 60 --output runs/demo --overwrite
@@ -22,6 +24,9 @@ lint: $(READY)
 
 notebooks: $(READY)  ## execute the notebooks at full size, in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+experiments: $(READY)  ## put the exercise's claims to the test on MNIST, each in minutes
+	for name in $(EXPERIMENTS); do $(BIN)/ppl-vae experiment $$name --overwrite || exit; done
 
 bench: $(READY)  ## measure the figures that the README prints; peers: pip install '.[bench]'
 	$(BIN)/python benchmarks/svi_speed.py

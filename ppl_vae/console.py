@@ -1,12 +1,15 @@
 """What the shell shows: figures as tables or JSON, files, progress of an evaluation."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +24,8 @@ from .diagnostics.answers import Verdict, sentence
 from .errors import InputError
 from .estimators import Estimator, estimate, work
 from .evidence import Estimate, Ledger, Scores
+from .experiments.outcome import Outcome, as_plain
+from .experiments.outcome import Table as OutcomeTable
 from .files import make_folder, replacing
 from .gradients import Gradient
 from .plots import is_image
@@ -41,6 +46,8 @@ TITLES = {
     "acceptance": "(share of trajectories accepted)",
     "squared_error": "squared error",
 }
+CLAIM_STYLES = {"holds": "green", "holds in part": "yellow", "does not hold": "bold red"}
+DECIMALS = 2  # of nats
 STYLES = {"pass": "green", "caution": "yellow", "fail": "bold red", "cannot say": "dim"}
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 
@@ -198,6 +205,57 @@ def show_verdicts(diagnosis: Diagnosis, about: dict[str, Any], as_json: bool) ->
     show({}, about, as_json=False)
 
 
+def show_outcome(outcome: Outcome, about: dict[str, Any], as_json: bool) -> None:
+    """Print the tables of an experiment, and what they say about its claims, on standard output.
+
+    Arguments:
+        outcome: What the experiment found.
+        about: Files and the like.
+        as_json: Whether to print one JSON object instead of tables.
+    """
+    console = Console()
+    if as_json:
+        console.print_json(data={**as_plain(outcome), **about})
+        return
+    for name, table in outcome.tables.items():
+        console.print(_outcome_table(name, table))
+    claims = Table(show_lines=True)
+    claims.add_column("claim", ratio=1)
+    claims.add_column("verdict")
+    for claim in outcome.claims:
+        words = f"[bold]{escape(claim.text)}[/]\n{escape(claim.because)}"
+        claims.add_row(words, f"[{CLAIM_STYLES[claim.verdict]}]{claim.verdict}[/]")
+    console.print(claims)
+    show({}, about, as_json=False)
+
+
+def _outcome_table(name: str, found: OutcomeTable) -> Table:
+    table = Table(title=name, title_justify="left")
+    rows = found.rounded(DECIMALS)
+    names = [str(column) for column in rows if not str(column).endswith("_error")]
+    for column in names:
+        numeric = is_numeric_dtype(rows[column])
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in rows.to_dict("records"):
+        table.add_row(*(escape(_outcome_cell(row, c, found.exact_columns)) for c in names))
+    return table
+
+
+def _outcome_cell(row: dict[Any, Any], column: str, exact: set[str]) -> str:
+    value, error = row[column], row.get(f"{column}_error")
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    if math.isnan(value):
+        return ""
+    # Of other columns, what the error leaves: two of its digits.
+    digits = DECIMALS if column in exact else None
+    if digits is None and error:
+        digits = max(0, 1 - math.floor(math.log10(error)))
+    if digits is None:
+        return f"{value:.3g}"
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
 def _figure(verdict: Verdict) -> str:
     return f"{verdict.figure_text}\n{verdict.unit}" if verdict.error else verdict.figure_text
 
@@ -209,12 +267,24 @@ def _table(figures: dict[str, Estimate], about: dict[str, Any]) -> Table:
     table.add_column("per datum")
     table.add_column(unit, justify="right")
     table.add_column("standard error", justify="right")
+    means = {name: estimate.mean for name, estimate in figures.items()}
+    means |= results.round_together(means, identities(means), DECIMALS)
     for name, title in TITLES.items():
         if name in figures:
-            digits = 4 if name == "bits_per_dim" else 2
-            mean, stderr = (f"{v:.{digits}f}" for v in (figures[name].mean, figures[name].stderr))
-            table.add_row(title, mean, stderr)
+            digits = 4 if name == "bits_per_dim" else DECIMALS
+            table.add_row(title, *(f"{v:.{digits}f}" for v in (means[name], figures[name].stderr)))
     return table
+
+
+def identities(means: dict[str, float]) -> dict[str, tuple[str, str]]:
+    """Which figures of an evaluation are differences of others."""
+    lower = max(("iw_bound", "ais_bound"), key=lambda name: means.get(name, -math.inf))
+    return {
+        "kl": ("reconstruction", "elbo"),
+        "kl_to_posterior": (lower, "elbo"),
+        "gap": ("upper_bound", "ais_bound"),
+        "kl_to_posterior_upper": ("upper_bound", "elbo"),
+    }
 
 
 def _ledger_table(ledger: Ledger) -> Table:
@@ -223,8 +293,11 @@ def _ledger_table(ledger: Ledger) -> Table:
     table.add_column("term")
     table.add_column("nats", justify="right")
     table.add_column("standard error", justify="right")
-    for row in ledger.rows:
-        table.add_row(row.site, escape(row.term), *_cells(row.estimate))
+    # The last row takes what rounding leaves, so that what is printed adds up.
+    means = [round(row.estimate.mean, DECIMALS) for row in ledger.rows]
+    means[-1] = round(ledger.elbo.mean, DECIMALS) - sum(means[:-1])
+    for row, mean in zip(ledger.rows, means, strict=True):
+        table.add_row(row.site, escape(row.term), *_cells(replace(row.estimate, mean=mean)))
     table.add_row("", "sum: the ELBO", *_cells(ledger.elbo), end_section=True)
     for site, (sampled, exact) in ledger.kl.items():
         table.add_row(site, "KL(q || p), Monte Carlo", *_cells(sampled))
@@ -233,7 +306,7 @@ def _ledger_table(ledger: Ledger) -> Table:
 
 
 def _cells(estimate: Estimate) -> tuple[str, str]:
-    return f"{estimate.mean:.2f}", f"{estimate.stderr:.2f}"
+    return f"{estimate.mean:.{DECIMALS}f}", f"{estimate.stderr:.{DECIMALS}f}"
 
 
 def output_file(output: Path | None, folder: Path, name: str, *endings: str) -> Path:

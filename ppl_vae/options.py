@@ -60,6 +60,16 @@ class StartChoice(StrEnum):
     guide = "guide"
 
 
+class ExperimentChoice(StrEnum):
+    """Claims to be put to the test."""
+
+    reparameterization = "reparameterization"
+    latent_size = "latent-size"
+    reconstruction_loss = "reconstruction-loss"
+    generate = "generate"
+    gap = "gap"
+
+
 in_data = partial(typer.Option, rich_help_panel="Data")
 in_model = partial(typer.Option, rich_help_panel="Model")
 in_fit = partial(typer.Option, rich_help_panel="Fit")

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,41 @@ def as_json(
             site: {"monte_carlo": _plain(sampled), "analytic": _plain(exact)}
             for site, (sampled, exact) in ledger.kl.items()
         }
+    return found
+
+
+def round_together(
+    values: Mapping[str, Any], identities: Mapping[str, tuple[str, str]], decimals: int
+) -> dict[str, Any]:
+    """Round numbers, or columns of them, so that what is printed adds up.
+
+    Numbers that are rounded one by one need not: 1.4 = 0.9 + 0.5 turns into 1 = 1 + 1. Hence a
+    difference is taken of what it is the difference of, once that is rounded; by that it is off by
+    less than one in the last decimal.
+
+    Arguments:
+        values: Numbers or columns by name.
+        identities: Names of differences, each with what is taken from what; one may be of another
+            that stands before it.
+        decimals: How many to leave.
+
+    Returns:
+        Those that stand in an identity, rounded.
+
+    Example:
+        >>> values = {"elbo": -1.4, "reconstruction": -0.9, "kl": 0.5}
+        >>> round_together(values, {"kl": ("reconstruction", "elbo")}, 0)
+        {'reconstruction': -1.0, 'elbo': -1.0, 'kl': 0.0}
+    """
+    found = {
+        name: round(values[name], decimals) + 0.0  # no -0.0
+        for pair in identities.values()
+        for name in pair
+        if name in values
+    }
+    for name, (whole, part) in identities.items():
+        if name in values and whole in values and part in values:
+            found[name] = round(found[whole] - found[part], decimals) + 0.0
     return found
 
 

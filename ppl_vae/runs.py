@@ -26,9 +26,28 @@ PICTURES, EVENTS, RESULTS = "pictures", "tensorboard", "results"
 FORMAT = 1
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the software that makes the figures."""
     python = ".".join(map(str, sys.version_info[:3]))
     return {"python": python, **{n: version(n) for n in ("ppl-vae", "pyro-ppl", "torch")}}
+
+
+def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """Where data came from and what they were, as plain data, to be found again from any folder.
+
+    Arguments:
+        data: The data.
+        data_dir: Where they were looked for; see :func:`ppl_vae.load_data`.
+    """
+    named = data.source in NAMED_SETS
+    place = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
+    return {
+        "source": data.source if named else str(Path(data.source).expanduser().resolve()),
+        "data_dir": place,
+        "binarize": data.binarize,
+        "shape": list(data.shape),
+        "digest": data.digest,
+    }
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Config:
     arguments: dict[str, Any]
     data: dict[str, Any]
     settings: dict[str, Any]
-    versions: dict[str, str] = field(default_factory=_versions)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
     format: int = FORMAT
 
     @classmethod
@@ -75,16 +94,9 @@ class Config:
             >>> config.data["source"], config.data["shape"]
             ('digits', [1, 8, 8])
         """
-        named = data.source in NAMED_SETS
-        place = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
-        recipe = {
-            "source": data.source if named else str(Path(data.source).expanduser().resolve()),
-            "data_dir": place,
-            "binarize": data.binarize,
-            "shape": list(data.shape),
-            "digest": data.digest,
-        }
-        return cls(program, arguments, recipe, {} if settings is None else asdict(settings))
+        return cls(
+            program, arguments, recipe(data, data_dir), {} if settings is None else asdict(settings)
+        )
 
 
 class Run:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ppl_vae
-from ppl_vae import cli
+from ppl_vae import options
 
 from .conftest import TRAIN
 
@@ -105,12 +105,12 @@ def test_choices_are_those_of_the_engine():
     from ppl_vae.estimators import Estimator
     from ppl_vae.objectives import Objective
 
-    assert {choice.value for choice in cli.BinarizeChoice} == {*get_args(Binarize), "auto"}
-    assert {choice.value for choice in cli.SplitChoice} == {*get_args(SplitName)}
-    assert {choice.value for choice in cli.ObjectiveChoice} == {*get_args(Objective)}
-    assert {choice.value for choice in cli.EstimatorChoice} == {*get_args(Estimator)}
-    assert {choice.value for choice in cli.StartChoice} == {*get_args(Start)}
-    assert {choice.value for choice in cli.EngineChoice} == {*get_args(Engine)}
+    assert {choice.value for choice in options.BinarizeChoice} == {*get_args(Binarize), "auto"}
+    assert {choice.value for choice in options.SplitChoice} == {*get_args(SplitName)}
+    assert {choice.value for choice in options.ObjectiveChoice} == {*get_args(Objective)}
+    assert {choice.value for choice in options.EstimatorChoice} == {*get_args(Estimator)}
+    assert {choice.value for choice in options.StartChoice} == {*get_args(Start)}
+    assert {choice.value for choice in options.EngineChoice} == {*get_args(Engine)}
 
 
 @pytest.mark.filterwarnings("always::ppl_vae.engine.EagerWarning")

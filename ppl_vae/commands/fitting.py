@@ -1,0 +1,145 @@
+"""``ppl-vae train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..options import (
+    BinarizeChoice,
+    Data,
+    DataDir,
+    Device,
+    Engine,
+    EngineChoice,
+    JsonFlag,
+    ObjectiveChoice,
+    Seed,
+    in_data,
+    in_fit,
+    in_model,
+    sizes,
+)
+
+TRAIN_DRAWS = 100
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: ppl-vae train --model vae --data mnist --data-dir DIR --epochs 20 --seed 1 "
+    "--output runs/mnist"
+)
+def train(
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    binarize: Annotated[
+        BinarizeChoice,
+        in_data(help="auto: dynamic where a named set meets a Bernoulli likelihood."),
+    ] = BinarizeChoice.auto,
+    model: Annotated[
+        str,
+        in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
+    ] = "vae",
+    latent_dim: Annotated[int | None, in_model(help="Latent variables (vae: 50).")] = None,
+    hidden: Annotated[str | None, in_model(help="Widths of layers (vae: 500,500).")] = None,
+    channels: Annotated[
+        str | None, in_model(help="Channels of convolutions, like 32,64 (vae: none).")
+    ] = None,
+    activation: Annotated[
+        str | None, in_model(help="silu (vae), tanh or relu, between layers.")
+    ] = None,
+    likelihood: Annotated[
+        str | None, in_model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
+    ] = None,
+    likelihood_scale: Annotated[
+        float | None, in_model(help="Scale of gaussian or laplace, fixed (vae: learned).")
+    ] = None,
+    epochs: Annotated[int, in_fit(help="Passes over the data, at most.")] = 20,
+    batch_size: Annotated[int, in_fit(help="Data in a step.")] = 128,
+    learning_rate: Annotated[float, in_fit(help="Adam's highest rate.")] = 2e-3,
+    warmup_epochs: Annotated[float, in_fit(help="Epochs for the rate to rise.")] = 1.0,
+    objective: Annotated[
+        ObjectiveChoice,
+        in_fit(help="ELBO; with analytic KL; sticking the landing; importance-weighted; its DReG."),
+    ] = ObjectiveChoice.elbo,
+    particles: Annotated[int, in_fit(help="Draws for each datum and step.")] = 1,
+    kl_warmup_epochs: Annotated[float, in_fit(help="Epochs for the KL's weight to rise.")] = 0.0,
+    free_bits: Annotated[float, in_fit(help="Unpunished KL, nats per latent site.")] = 0.0,
+    clip_norm: Annotated[
+        float | None, in_fit(help="Bound on the gradient's norm, nats per datum.")
+    ] = None,
+    patience: Annotated[
+        int | None, in_fit(help="Stop after this many epochs without a better validation ELBO.")
+    ] = None,
+    engine: Engine = EngineChoice.auto,
+    seed: Seed = 0,
+    device: Device = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="The new run directory (default: runs/DATA-MODEL).")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --output.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events too.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a model to data, and show how good it is on data it has not seen."""
+    from ..composition import build_program, check_arguments, choose_binarization, find_model
+    from ..console import estimate_with_progress, show
+    from ..pictures import draw_pictures
+    from ..runs import Config, Run
+    from ..sources import load_data
+    from ..training import Settings, fit
+
+    settings = Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        objective=objective.value,
+        particles=particles,
+        kl_warmup_epochs=kl_warmup_epochs,
+        free_bits=free_bits,
+        clip_norm=clip_norm,
+        patience=patience,
+        seed=seed,
+        device=device,
+        engine=engine.value,
+    )
+    given = {
+        "latent_dim": latent_dim,
+        "hidden": sizes("hidden", hidden),
+        "channels": sizes("channels", channels),
+        "activation": activation,
+        "likelihood": likelihood,
+        "likelihood_scale": likelihood_scale,
+    }
+    arguments = {name: value for name, value in given.items() if value is not None}
+    kind, reference = find_model(model)
+    check_arguments(kind, arguments)
+    choice = choose_binarization(binarize.value, data, kind, arguments)
+    dataset = load_data(data, data_dir=data_dir, binarize=choice)
+    program = build_program(kind, dataset.shape, arguments, seed)
+    path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
+    config = Config.of(reference, arguments, dataset, settings, data_dir)
+    run = Run.create(path, config, overwrite=overwrite, tensorboard=tensorboard)
+    try:
+        history = fit(program, dataset, settings, run=run)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {path} holds the best weights up to here", err=True)
+        raise typer.Exit(130) from None
+    x = dataset.fixed("test", seed)
+    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, seed)
+    pictures = draw_pictures(program, dataset, history.epochs, run.pictures, seed)
+    about = {
+        "split": "test",
+        "draws": TRAIN_DRAWS,
+        "epochs": len(history.epochs),
+        "best_epoch": history.best_epoch,
+        "run": str(run.path),
+        "pictures": [str(file) for file in pictures],
+    }
+    show(scores.estimates(), about, as_json)

@@ -1,0 +1,197 @@
+"""log p(x) = F + KL over training: does F rise because the model improves, or the guide?"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from pyro.infer import Trace_ELBO
+from pyro.optim import Adam  # type: ignore[attr-defined]
+from torch import Tensor
+
+from ..annealing import Annealing
+from ..data import DataSet
+from ..estimators import estimate
+from ..evidence import Estimate
+from ..models import VAE
+from ..runtime import derived_seed, isolated
+from ..svi import CompiledSVI
+from .outcome import Claim, OnWork, Outcome, Table
+
+MEANINGS = {
+    "epoch": "passes over the training data",
+    "log_p": "log p(x), a lower bound by annealing from the guide, or by its draws if that is "
+    "tighter; nats per test datum",
+    "elbo": "F = E_q[log p(x|z)] - KL(q(z|x) || p(z)), nats per test datum",
+    "kl_to_posterior": "KL(q(z|x) || p(z|x)) = log p(x) - F, nats per test datum",
+    "reconstruction": "E_q[log p(x|z)], nats per test datum",
+    "kl": "KL(q(z|x) || p(z)), nats per test datum",
+    "slack": "upper less lower bound on log p(x) of data drawn from the model, by bidirectional "
+    "annealing: what log_p may fall short by, nats per datum",
+}
+CHANGES = {
+    "epochs": "from which epoch to which",
+    "elbo": "rise of F, nats per test datum, paired by datum",
+    "log_p": "rise of log p(x): the model's share of it",
+    "kl_to_posterior": "rise of KL(q(z|x) || p(z|x)): minus the guide's share of it",
+}
+IDENTITIES = {"kl": ("reconstruction", "elbo"), "kl_to_posterior": ("log_p", "elbo")}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to do.
+
+    Attributes:
+        epochs: After which epochs to measure.
+        latent_dim: Units of the VAE.
+        hidden: Widths of its layers.
+        learning_rate: Adam's, constant.
+        data_points: Test data to measure on.
+        draws: Draws from the guide for each of them.
+        chains: Annealed chains for each of them.
+        temperatures: Steps of each chain.
+    """
+
+    epochs: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    latent_dim: int = 50
+    hidden: tuple[int, ...] = (500, 500)
+    learning_rate: float = 1e-3
+    data_points: int = 100
+    draws: int = 1000
+    chains: int = 8
+    temperatures: int = 60
+
+
+QUICK = Settings(
+    epochs=(1, 4, 16),
+    latent_dim=5,
+    hidden=(100,),
+    learning_rate=3e-3,
+    data_points=50,
+    draws=200,
+    chains=8,
+    temperatures=40,
+)
+
+
+def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcome:
+    """Fit a VAE, and take log p(x) apart after some of its epochs, on the same test data.
+
+    Arguments:
+        data: Binary data.
+        settings: How much to do.
+        seed: Seed of everything random.
+        on_work: Called with the share of the work done.
+
+    Raises:
+        InputError: If the data are not binary.
+    """
+    with isolated(derived_seed(seed, "weights")):
+        vae = VAE(data.shape, settings.latent_dim, settings.hidden)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "data"))
+    annealing = Annealing(settings.chains, settings.temperatures, start="guide")
+    x = data.fixed("test", seed)[: settings.data_points]
+    found: dict[int, dict[str, Tensor]] = {}
+    rows, share = [], 1 / len(settings.epochs)
+    with isolated(derived_seed(seed, "draws")):
+        adam = Adam({"lr": settings.learning_rate})
+        svi = CompiledSVI(vae.model, vae.guide, adam, Trace_ELBO())
+        for epoch in range(1, max(settings.epochs) + 1):
+            on_work(0, f"epoch {epoch} of {max(settings.epochs)}")
+            for batch in data.batches(128, generator):
+                svi.step(batch)
+            if epoch in settings.epochs:
+                on_work(share / 2, f"annealing after epoch {epoch}")
+                found[epoch], slack = _measure(vae, x, settings.draws, annealing, seed)
+                rows.append(_row(epoch, found[epoch], slack))
+                on_work(share / 2, "")
+    tables = {
+        "epochs": Table(pd.DataFrame(rows), MEANINGS, IDENTITIES),
+        "changes": Table(
+            pd.DataFrame([_change(found, *span) for span in _spans(settings.epochs)]),
+            CHANGES,
+            {"kl_to_posterior": ("log_p", "elbo")},
+        ),
+    }
+    return Outcome(_claims(found, rows), tables, _draw(tables["epochs"].rows))
+
+
+def _measure(
+    vae: VAE, x: Tensor, draws: int, annealing: Annealing, seed: int
+) -> tuple[dict[str, Tensor], Estimate]:
+    """The terms of the identity for each datum, and how loose log p(x) may be."""
+    chain = estimate("ais", vae, x, draws, annealing, seed)[1].chain
+    both = estimate("bdmc", vae, x[: len(x) // 2], 1, annealing, seed)[1].chain
+    terms = {name: chain[name] for name in ("elbo", "reconstruction", "kl", "kl_to_posterior")}
+    return {**terms, "log_p": chain["elbo"] + chain["kl_to_posterior"]}, Estimate.of(both["gap"])
+
+
+def _row(epoch: int, terms: dict[str, Tensor], slack: Estimate) -> dict[str, float]:
+    row: dict[str, float] = {"epoch": epoch}
+    for name in ("log_p", "elbo", "kl_to_posterior", "reconstruction", "kl"):
+        mean = Estimate.of(terms[name])
+        row |= {name: mean.mean, f"{name}_error": mean.stderr}
+    return row | {"slack": slack.mean, "slack_error": slack.stderr}
+
+
+def _spans(epochs: tuple[int, ...]) -> list[tuple[int, int]]:
+    """From each measurement to the next, and from the first to the last."""
+    return [*pairwise(epochs), (epochs[0], epochs[-1])]
+
+
+def _change(found: dict[int, dict[str, Tensor]], first: int, last: int) -> dict[str, object]:
+    row: dict[str, object] = {"epochs": f"{first} to {last}"}
+    for name in ("elbo", "log_p", "kl_to_posterior"):
+        rise = Estimate.of(found[last][name] - found[first][name])
+        row |= {name: rise.mean, f"{name}_error": rise.stderr}
+    return row
+
+
+def _claims(found: dict[int, dict[str, Tensor]], rows: list[dict[str, float]]) -> tuple[Claim, ...]:
+    first, last = min(found), max(found)
+    rise = {
+        name: Estimate.of(found[last][name] - found[first][name])
+        for name in ("elbo", "log_p", "kl_to_posterior")
+    }
+    model = rise["log_p"].mean > 3 * rise["log_p"].stderr
+    guide = rise["kl_to_posterior"].mean < -3 * rise["kl_to_posterior"].stderr
+    gaps = [(row["kl_to_posterior"], row["kl_to_posterior_error"]) for row in rows]
+    bounded = all(gap > 3 * error for gap, error in gaps)
+    return (
+        Claim(
+            "F rises because the model improves, not because the guide catches up.",
+            "holds" if model and not guide else "holds in part" if model else "does not hold",
+            f"From epoch {first} to {last} F rises by {rise['elbo']} nats per test datum; log p(x) "
+            f"rises by {rise['log_p']}, KL(q(z|x) || p(z|x)) by {rise['kl_to_posterior']}.",
+        ),
+        Claim(
+            "F stays below log p(x), by KL(q(z|x) || p(z|x)).",
+            "holds" if bounded else "holds in part",
+            f"The KL is {min(g for g, _ in gaps):.2f} to {max(g for g, _ in gaps):.2f} nats, and "
+            f"{'more' if bounded else 'not always more'} than three standard errors above 0. "
+            f"log p(x) itself may be higher by up to {max(r['slack'] for r in rows):.2f} nats.",
+        ),
+    )
+
+
+def _draw(rows: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, names in (
+        (left, {"log_p": "log p(x)", "elbo": "F"}),
+        (right, {"kl_to_posterior": "KL(q(z|x) || p(z|x))", "slack": "slack of log p(x)"}),
+    ):
+        for name, label in names.items():
+            axes.errorbar(
+                rows["epoch"], rows[name], 2 * rows[f"{name}_error"], marker="o", ms=4, label=label
+            )
+        axes.set(xscale="log", xlabel="epoch", ylabel="nats per test datum")
+        axes.set_xticks(rows["epoch"], rows["epoch"].astype(str), minor=False)
+        axes.minorticks_off()
+        axes.legend()
+    left.set_title("The model improves ...", fontsize=10)
+    right.set_title("... and what the guide falls short by", fontsize=10)
+    right.set_ylim(bottom=0)
+    return figure

@@ -1,0 +1,317 @@
+"""The size of the latent space: an autoencoder's error falls to zero with it, a VAE's does not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..data import DataSet
+from ..evidence import Estimate, evaluate
+from ..models import VAE, Autoencoder, LinearGaussian
+from ..models.networks import inverse_positive
+from ..predict import posterior_predictive
+from ..program import Program
+from ..runtime import derived_seed, isolated
+from ..training import Settings as FitSettings
+from ..training import fit
+from .outcome import Claim, OnWork, Outcome, Table
+
+LINEAR = {
+    "latent_dim": "units of the code",
+    "pca": "what principal components leave of the training data: the sum of the discarded "
+    "eigenvalues; squared grey value per datum",
+    "autoencoder": "what the linear autoencoder leaves; squared grey value per datum",
+    "excess": "autoencoder less pca, as a share of pca; absolute where pca is below 1e-8",
+    "vae": "what a linear VAE at its optimum leaves, reconstructing from the mean of q(z|x)",
+    "vae_active": "units with Var_x(E_q[z]) > 0.01 (Burda et al. 2015), of the linear VAE",
+}
+DEEP = {
+    "latent_dim": "units of the code",
+    "autoencoder": "-log p(x|z) of the autoencoder, nats per test datum",
+    "vae": "-E_q[log p(x|z)] of the VAE, nats per test datum",
+    "kl": "KL(q(z|x) || p(z)) of the VAE, nats per test datum",
+    "loss": "-F of the VAE, the sum of both",
+    "active": "units of the VAE with Var_x(E_q[z]) > 0.01",
+}
+NOISE_SHARE = 5e-4  # of the data's variance: the linear VAE's noise, for each pixel
+ACTIVE = 0.01
+ROUNDS, LIMIT = 1000, 1e-6  # of regressions, which end when a round gains less than this share
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to do.
+
+    Attributes:
+        linear: Codes of the linear autoencoders; the data's rank, their size, and one beyond it are
+            added.
+        deep: Codes of the deep ones.
+        hidden: Widths of their layers.
+        epochs: Of each of their fits.
+    """
+
+    linear: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200, 400, 600)
+    deep: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 200, 800)
+    hidden: tuple[int, ...] = (800,)
+    epochs: int = 6
+
+
+QUICK = Settings(linear=(1, 2, 5, 10, 20, 40), deep=(1, 5, 20, 80), hidden=(200,), epochs=50)
+
+
+def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcome:
+    """Fit linear and deep autoencoders and VAEs of growing latent size.
+
+    Arguments:
+        data: Binary data; the linear ones take the grey values that they are drawn from.
+        settings: How much to do.
+        seed: Seed of everything random.
+        on_work: Called with the share of the work done.
+
+    Raises:
+        InputError: If the data are not binary.
+    """
+    grey = data.train.x.flatten(1).double() / (data.levels or 1)
+    mean, covariance = grey.mean(0), grey.T.cov(correction=0)
+    eigenvalues = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
+    rank = int(torch.linalg.matrix_rank(covariance, hermitian=True))
+    beyond = len(covariance) + 16
+    sizes = sorted({*settings.linear, rank, len(covariance), beyond})
+    rows = []
+    for size in sizes:
+        on_work(0.3 / len(sizes), f"linear autoencoder, {size} units")
+        rows.append(_linear_row(data.shape, grey, mean, covariance, eigenvalues, size, seed))
+    linear = pd.DataFrame(rows)
+    x, deep_rows = data.fixed("test", seed), []
+    for size in settings.deep:
+        on_work(0.7 / len(settings.deep), f"deep autoencoder and VAE, {size} units")
+        deep_rows.append(_deep_row(data, x, settings, size, seed))
+    deep = pd.DataFrame(deep_rows)
+    tables = {
+        "linear": Table(linear, LINEAR),
+        "deep": Table(deep, DEEP, {"kl": ("loss", "vae")}),
+    }
+    claims = (*_linear_claims(linear, rank, data, eigenvalues), *_deep_claims(deep))
+    return Outcome(claims, tables, _draw(linear, deep))
+
+
+def fit_linear_autoencoder(
+    mean: Tensor, covariance: Tensor, shape: tuple[int, ...], size: int, seed: int
+) -> Autoencoder:
+    """Train a linear autoencoder by regressions in turn, from random weights.
+
+    Given the encoder, the best decoder is the regression of x on its codes; given the decoder, the
+    best encoder is the projection onto what it spans. Either lowers the squared error, which
+    has no other minimum than that of principal components (Baldi & Hornik 1989).
+
+    Arguments:
+        mean: Of the data, of shape (D,), float64.
+        covariance: Of the data, of shape (D, D).
+        shape: Shape of one datum.
+        size: Units of the code.
+        seed: Seed of the weights.
+
+    Returns:
+        A program with float64 weights, for Gaussian noise of scale 1: -log p(x|z) is half the
+        squared error, but for a constant.
+    """
+    with isolated(derived_seed(seed, "weights")):
+        program = Autoencoder(shape, size, (), likelihood="gaussian", likelihood_scale=1.0).double()
+    encoder, decoder = program.encoder.mlp[0], program.decoder.mlp[0]
+    weight, left = encoder.weight.detach().T, torch.inf
+    for _ in range(ROUNDS):
+        # Codes matter by what they span only: an orthonormal basis keeps regressions stable.
+        basis = torch.linalg.qr(covariance @ torch.linalg.qr(weight)[0])[0]
+        before, left = left, float(covariance.trace() - (covariance @ basis * basis).sum())
+        weight = basis
+        if before - left <= LIMIT * left:
+            break
+    with torch.no_grad():
+        kept = basis.shape[1]  # units beyond the size of the data are of no use
+        encoder.weight.zero_()[:kept].copy_(basis.T)
+        encoder.bias.copy_(-encoder.weight @ mean)
+        decoder.weight.zero_()[:, :kept].copy_(basis)
+        decoder.bias.copy_(mean)
+    return program
+
+
+def linear_vae(
+    mean: Tensor, covariance: Tensor, shape: tuple[int, ...], size: int, noise: float
+) -> LinearGaussian:
+    """The linear VAE of most likely parameters for a given noise, and its exact guide.
+
+    A unit takes an eigenvector of the covariance whose eigenvalue is above the noise, and is left
+    unused where there is none (Lucas et al. 2019, section 4).
+
+    Arguments:
+        mean: Of the data, of shape (D,), float64.
+        covariance: Of the data, of shape (D, D).
+        shape: Shape of one datum.
+        size: Units.
+        noise: Variance of the noise of each pixel.
+    """
+    program = LinearGaussian(shape, size)
+    eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
+    kept = min(size, len(mean))
+    strength = (eigenvalues[-kept:] - noise).clamp(min=0).sqrt().flip(0)
+    with torch.no_grad():
+        program.loading.zero_()
+        program.loading[:, :kept] = eigenvectors[:, -kept:].flip(1) * strength
+        program.loc.copy_(mean)
+        program.raw_scale.copy_(inverse_positive(torch.tensor(noise, dtype=torch.float64).sqrt()))
+    program.set_exact_guide()
+    return program
+
+
+def _linear_row(
+    shape: tuple[int, ...],
+    grey: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    eigenvalues: Tensor,
+    size: int,
+    seed: int,
+) -> dict[str, float]:
+    program = fit_linear_autoencoder(mean, covariance, shape, size, seed)
+    x = grey.unflatten(1, shape)
+    left = _squared_error(x, posterior_predictive(program, x, seed).mean)
+    pca = eigenvalues[size:].sum().item()
+    noise = NOISE_SHARE * eigenvalues.sum().item()
+    vae = linear_vae(mean, covariance, shape, size, noise)
+    with torch.no_grad():
+        codes = vae.encoder(grey)
+        decoded = (codes @ vae.loading.T + vae.loc).unflatten(1, shape)
+    return {
+        "latent_dim": size,
+        "pca": pca,
+        "autoencoder": left,
+        "excess": (left - pca) / pca if pca > 1e-8 else left - pca,
+        "vae": _squared_error(x, decoded),
+        "vae_active": int((codes.var(0) > ACTIVE).sum()),
+    }
+
+
+def _squared_error(x: Tensor, found: Tensor) -> float:
+    return (x - found).square().flatten(1).sum(1).mean().item()
+
+
+def _deep_row(
+    data: DataSet, x: Tensor, settings: Settings, size: int, seed: int
+) -> dict[str, float]:
+    row: dict[str, float] = {"latent_dim": size}
+    for name, kind in (("autoencoder", Autoencoder), ("vae", VAE)):
+        with isolated(derived_seed(seed, "weights")):
+            program: Program = kind(data.shape, size, settings.hidden)
+        fit(program, data, FitSettings(epochs=settings.epochs, seed=seed), progress=False)
+        figures = evaluate(program, x, draws=1, seed=seed)
+        row |= _cells(name, figures["reconstruction"], -1)
+        if name == "vae":
+            row |= _cells("kl", figures["kl"]) | _cells("loss", figures["elbo"], -1)
+            means = next(iter(posterior_predictive(program, x, seed).latent_means.values()))
+            row["active"] = int((means.var(0) > ACTIVE).sum())
+    return row
+
+
+def _cells(name: str, estimate: Estimate, sign: int = 1) -> dict[str, float]:
+    return {name: sign * estimate.mean, f"{name}_error": estimate.stderr}
+
+
+def _linear_claims(
+    linear: pd.DataFrame, rank: int, data: DataSet, eigenvalues: Tensor
+) -> tuple[Claim, ...]:
+    below = linear[linear["latent_dim"] < rank]
+    full = linear[linear["latent_dim"] >= rank]
+    varying = int((data.train.x.flatten(1).float().std(0) > 0).sum())
+    reached = below["excess"].abs().max() < 1e-4 and full["autoencoder"].max() < 1e-8
+    last, first_full = linear.iloc[-1], int(full["latent_dim"].min())
+    noise = NOISE_SHARE * eigenvalues.sum().item()
+    return (
+        Claim(
+            "A linear autoencoder is principal component analysis: its error falls to zero as the "
+            "code reaches the data's rank.",
+            "holds" if reached else "does not hold",
+            f"At every size it is within {below['excess'].abs().max():.1e} (relative) of the sum "
+            f"of the discarded eigenvalues; from {first_full} units on it is at most "
+            f"{full['autoencoder'].max():.1e}. That is the rank of the data, less than their "
+            f"{len(eigenvalues)} values, of which {varying} vary.",
+        ),
+        Claim(
+            "A linear VAE's error does not fall to zero, and its active units level off.",
+            "holds"
+            if last["vae"] > 1e-3 * eigenvalues.sum().item() and last["vae_active"] < rank
+            else "does not hold",
+            f"With noise of variance {noise:.3g} for each value it ends at {last['vae']:.3g}, and "
+            f"{int(last['vae_active'])} of {int(last['latent_dim'])} units are active; "
+            f"{int((eigenvalues > noise).sum())} eigenvalues are above the noise.",
+        ),
+    )
+
+
+def _deep_claims(deep: pd.DataFrame) -> tuple[Claim, ...]:
+    first, last = deep.iloc[0], deep.iloc[-1]
+    best = deep["autoencoder"].min()
+    share = last["autoencoder"] / first["autoencoder"]
+    half = deep[deep["latent_dim"] >= deep["latent_dim"].max() / 10]
+    change = half["vae"].max() - half["vae"].min()
+    error = 3 * float(np.hypot(half["vae_error"].iloc[0], half["vae_error"].iloc[-1]))
+    units = int(deep["active"].max())
+    levels = last["active"] <= units and units < last["latent_dim"] / 2
+    return (
+        Claim(
+            "A deep autoencoder's error falls to zero as the code reaches the input's size.",
+            "holds" if share < 0.01 else "holds in part" if share < 0.5 else "does not hold",
+            f"From {first['autoencoder']:.1f} nats with {int(first['latent_dim'])} units to "
+            f"{last['autoencoder']:.1f} ± {last['autoencoder_error']:.1f} with "
+            f"{int(last['latent_dim'])} on test data; the least is {best:.1f}. Its networks could "
+            "copy the input, but a fit of so many epochs does not make them.",
+        ),
+        Claim(
+            "A deep VAE's error does not fall to zero.",
+            "holds"
+            if last["vae"] > 3 * last["vae_error"] and last["vae"] > 2 * best
+            else "does not hold",
+            f"It ends at {last['vae']:.1f} ± {last['vae_error']:.1f} nats, "
+            f"{last['vae'] / best:.1f} times the autoencoder's least.",
+        ),
+        Claim(
+            "A deep VAE's active units, and with them its error, level off.",
+            "holds"
+            if levels and change < error
+            else "holds in part"
+            if levels
+            else "does not hold",
+            f"{units} units are active at most, {int(last['active'])} of {int(last['latent_dim'])} "
+            f"in the end; from {int(half['latent_dim'].min())} units on the error moves within "
+            f"{change:.1f} nats.",
+        ),
+    )
+
+
+def _draw(linear: pd.DataFrame, deep: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    floor = 1e-12  # what is zero but for rounding lies below
+    for name, style in (("pca", "k-"), ("autoencoder", "o"), ("vae", "s--")):
+        label = {"pca": "PCA", "autoencoder": "linear autoencoder", "vae": "linear VAE"}[name]
+        left.plot(linear["latent_dim"], linear[name].clip(lower=floor), style, ms=5, label=label)
+    left.set(yscale="log", ylabel="squared error per datum")
+    for name, label in (
+        ("autoencoder", "autoencoder"),
+        ("vae", "VAE"),
+        ("loss", "VAE, with its KL"),
+    ):
+        middle.errorbar(
+            deep["latent_dim"], deep[name], 2 * deep[f"{name}_error"], marker="o", ms=4, label=label
+        )
+    middle.set(ylabel="reconstruction error, nats per test datum", ylim=(0, None))
+    right.plot(linear["latent_dim"], linear["vae_active"], "s--", ms=4, label="linear VAE")
+    right.plot(deep["latent_dim"], deep["active"], "o-", ms=4, label="deep VAE")
+    right.plot(deep["latent_dim"], deep["latent_dim"], ":", color="0.6", label="all")
+    right.set(yscale="log", ylabel="active units")
+    for axes in (left, middle, right):
+        axes.set(xscale="log", xlabel="units of the code")
+        axes.legend(fontsize=8)
+    return figure

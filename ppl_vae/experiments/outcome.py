@@ -1,0 +1,147 @@
+"""What an experiment finds: tables, a figure, and what they say about each claim."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from ..files import replacing
+from ..results import round_together
+
+Verdict = Literal["holds", "holds in part", "does not hold"]
+
+CONFIG, FIGURE, FINDINGS = "config.json", "figure.png", "findings.json"
+STORED_DECIMALS = 6
+
+OnWork = Callable[[float, str], None]
+"""Called with the share of the work done, and what comes next."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the exercise, and what the figures say about it.
+
+    Attributes:
+        text: The claim.
+        verdict: Whether it holds.
+        because: The figures that decide, with their errors.
+    """
+
+    text: str
+    verdict: Verdict
+    because: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures in rows, with what the columns mean.
+
+    Attributes:
+        rows: One column for each quantity; ``NAME_error`` is the standard error of ``NAME``.
+        meanings: What each column is, with its unit.
+        identities: Columns that are the difference of two others, such as
+            ``{"kl": ("reconstruction", "elbo")}``; they hold to the printed digits.
+    """
+
+    rows: pd.DataFrame
+    meanings: dict[str, str]
+    identities: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def exact_columns(self) -> set[str]:
+        """Columns in which an identity holds; all of one unit, and written with fixed decimals."""
+        return {name for key, pair in self.identities.items() for name in (key, *pair)}
+
+    def rounded(self, decimals: int) -> pd.DataFrame:
+        """The rows, with the columns of identities rounded so that what is printed adds up.
+
+        Arguments:
+            decimals: How many to leave.
+
+        Example:
+            >>> rows = pd.DataFrame({"elbo": [-1.4], "reconstruction": [-0.9], "kl": [0.5]})
+            >>> table = Table(rows, {}, {"kl": ("reconstruction", "elbo")})
+            >>> table.rounded(0).iloc[0].to_dict()
+            {'elbo': -1.0, 'reconstruction': -1.0, 'kl': 0.0}
+        """
+        columns = {str(name): self.rows[name] for name in self.rows}
+        return self.rows.assign(**round_together(columns, self.identities, decimals))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that an experiment found.
+
+    Attributes:
+        claims: Every claim it puts to the test.
+        tables: By the names of their files.
+        figure: One picture of it.
+    """
+
+    claims: tuple[Claim, ...]
+    tables: dict[str, Table]
+    figure: Figure
+
+
+def prepare_folder(folder: Path, overwrite: bool) -> None:
+    """Make the folder that an experiment is to write to, before it takes its time.
+
+    Raises:
+        InputError: If it is taken by something else, or by an outcome that was not to be
+            overwritten; or cannot be made.
+    """
+    taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if taken and not (folder / FINDINGS).is_file():
+        raise InputError(f"{folder} exists and is no experiment: choose another --output")
+    if taken and not overwrite:
+        raise InputError(
+            f"{folder} holds an experiment: choose another --output, or --overwrite it"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): write elsewhere") from None
+
+
+def write_outcome(folder: Path, outcome: Outcome, config: dict[str, Any]) -> list[Path]:
+    """Write tables, figure, config and findings, all of them or none.
+
+    Arguments:
+        folder: A folder made by :func:`prepare_folder`.
+        outcome: What was found.
+        config: What it takes to find it again, as plain data.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: If they cannot be written.
+    """
+    tables = {folder / f"{name}.csv": table for name, table in outcome.tables.items()}
+    files = [folder / CONFIG, folder / FINDINGS, folder / FIGURE, *tables]
+    with replacing(*files) as (plain, findings, picture, *sheets):
+        plain.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        findings.write_text(json.dumps(as_plain(outcome), indent=2) + "\n", encoding="utf-8")
+        outcome.figure.savefig(picture, dpi=120, format="png")
+        for sheet, table in zip(sheets, tables.values(), strict=True):
+            table.rounded(STORED_DECIMALS).to_csv(sheet, index=False)
+    return files
+
+
+def as_plain(outcome: Outcome) -> dict[str, Any]:
+    """Claims and tables as plain data, for JSON, which has no NaN: it becomes ``None``."""
+    tables = {
+        name: {
+            "rows": json.loads(
+                table.rounded(STORED_DECIMALS).to_json(orient="records", double_precision=15)
+            ),
+            "meanings": table.meanings,
+        }
+        for name, table in outcome.tables.items()
+    }
+    return {"claims": [asdict(claim) for claim in outcome.claims], "tables": tables}

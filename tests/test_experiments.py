@@ -1,0 +1,176 @@
+"""Experiments from the shell: what they write, refuse and repeat."""
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import ppl_vae
+from ppl_vae.experiments import latent_size
+from ppl_vae.experiments.catalogue import EXPERIMENTS, perform
+from ppl_vae.experiments.outcome import Verdict
+from ppl_vae.options import ExperimentChoice
+from ppl_vae.results import round_together
+
+# The identities that must hold in what is written, to the last digit.
+IDENTITIES = {
+    ("gap", "epochs"): [("log_p", "elbo", "kl_to_posterior"), ("reconstruction", "elbo", "kl")],
+    ("gap", "changes"): [("log_p", "elbo", "kl_to_posterior")],
+    ("latent-size", "deep"): [("loss", "vae", "kl")],
+    ("reconstruction-loss", "fits"): [("reconstruction", "elbo", "kl")],
+}
+
+
+def test_the_shell_knows_every_experiment():
+    assert [choice.value for choice in ExperimentChoice] == list(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_quick_experiments_write_tables_a_figure_and_their_config(name, shell, tmp_path):
+    code, out, err = shell("experiment", name, "--quick", "--output", "found", "--json")
+    assert (code, err) == (0, "")
+    printed = json.loads(out)
+    folder = tmp_path / "found"
+    assert {folder.parent / file for file in printed.pop("files")} == {*folder.iterdir()}
+    assert printed == json.loads((folder / "findings.json").read_text())
+    assert all(claim["verdict"] in get_args(Verdict) for claim in printed["claims"])
+    assert all(claim["because"] for claim in printed["claims"])
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["experiment"], config["seed"], config["data"]["source"]) == (name, 0, "digits")
+    with Image.open(folder / "figure.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 200
+    for table, stored in printed["tables"].items():
+        rows = pd.read_csv(folder / f"{table}.csv", dtype=str)
+        explained = {column.removesuffix("_error") for column in rows}
+        assert explained == stored["meanings"].keys()
+        for whole, part, rest in IDENTITIES.get((name, table), []):
+            cells = rows[[whole, part, rest]].map(Decimal)
+            assert (cells[whole] - cells[part] == cells[rest]).all()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """An experiment that takes a second."""
+    tiny = latent_size.Settings(linear=(1, 5), deep=(1, 2), hidden=(16,), epochs=2)
+    changed = replace(EXPERIMENTS["latent-size"], quick=tiny)
+    monkeypatch.setitem(EXPERIMENTS, "latent-size", changed)
+
+
+@pytest.mark.usefixtures("small")
+def test_tables_show_errors_and_what_holds(shell):
+    code, out, _ = shell("experiment", "latent-size", "--quick")
+    assert code == 0
+    assert "±" in out
+    assert "holds" in out
+    assert "runs/experiments/latent-size/linear.csv" in out
+
+
+@pytest.mark.usefixtures("small")
+def test_the_same_seed_gives_the_same_tables(digits):
+    first, again, other = (
+        perform("latent-size", digits, quick=True, seed=seed)[0].tables["deep"].rows
+        for seed in (3, 3, 4)
+    )
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert not first.equals(other)
+
+
+def test_what_is_there_is_kept(shell, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("all of it")
+    for words in ((), ("--overwrite",)):
+        code, out, err = shell("experiment", "gap", "--quick", "--output", "mine", *words)
+        assert (code, out) == (2, "")
+        assert err == "error: mine exists and is no experiment: choose another --output\n"
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.usefixtures("small")
+def test_an_experiment_is_replaced_only_on_request(shell, tmp_path):
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "findings.json").write_text("{}")
+    words = ("experiment", "latent-size", "--quick", "--output", "found")
+    code, _, err = shell(*words)
+    assert code == 2
+    assert "found holds an experiment: choose another --output, or --overwrite it" in err
+    assert shell(*words, "--overwrite")[0] == 0
+    assert (tmp_path / "found" / "findings.json").read_text() != "{}"
+
+
+@pytest.mark.parametrize("name", ["generate", "reconstruction-loss"])
+def test_a_judge_needs_images_with_labels(name, shell, tmp_path):
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).random((100, 5)))
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((100, 8, 8)))
+    for file, words in (("table", "must be an image"), ("images", "have no labels")):
+        code, out, err = shell("experiment", name, "--quick", "--data", f"{file}.npy")
+        assert (code, out) == (2, "")
+        assert words in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        (),
+        ("gap", "--seed", "-1"),
+        ("gap", "--data", "none.npy"),
+        ("gap", "--quick", "--output", "file"),
+        ("gap", "--quick", "--output", "file/below"),
+    ],
+)
+def test_bad_words_are_refused(words, shell, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    code, out, err = shell("experiment", *words)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_rounding_together_is_off_by_less_than_a_digit():
+    generator = np.random.default_rng(0)
+    for whole, part in generator.normal(size=(1000, 2)):
+        values = {"whole": whole, "part": part, "rest": whole - part}
+        found = round_together(values, {"rest": ("whole", "part")}, 2)
+        assert Decimal(str(found["whole"])) - Decimal(str(found["part"])) == Decimal(
+            str(found["rest"])
+        )
+        assert abs(found["rest"] - values["rest"]) < 0.01 + 1e-12
+
+
+def test_an_evaluation_adds_up_as_printed(fitted):
+    code, out, _ = fitted("evaluate", "run", "--draws", "20")
+    assert code == 0
+    cells = {
+        line.split("│")[1].strip(): Decimal(line.split("│")[2].strip())
+        for line in out.splitlines()
+        if line.count("│") == 4
+    }
+    elbo = cells["ELBO"]
+    assert cells["reconstruction, E log p(x|z)"] - cells["KL(q(z|x) || p(z))"] == elbo
+    bound = cells["log p(x): importance-weighted bound"]
+    assert bound - cells["KL(q(z|x) || p(z|x)), at least"] == elbo
+    ledger = [
+        Decimal(line.split("│")[3].strip())
+        for line in out.splitlines()
+        if line.count("│") == 5 and ("E_q" in line or "the ELBO" in line)
+    ]
+    assert sum(ledger[:-1]) == ledger[-1] == elbo
+
+
+@pytest.mark.usefixtures("small")
+def test_outcomes_are_found_from_python():
+    data = ppl_vae.load_data("digits", binarize="dynamic")
+    shares = []
+    outcome, config = perform(
+        "latent-size", data, quick=True, on_work=lambda share, text: shares.append(share)
+    )
+    assert outcome.tables["linear"].rows["latent_dim"].is_monotonic_increasing
+    assert config["settings"]["epochs"] == EXPERIMENTS["latent-size"].quick.epochs
+    assert sum(shares) == pytest.approx(1)
