@@ -15,6 +15,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_runs_from_top_to_bottom(file, tmp_path, monkeypatch):
     monkeypatch.setenv("PPL_VAE_NOTEBOOKS", "small")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two workers share two cores
     notebook = nbformat.read(file, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
 

@@ -233,7 +233,7 @@ def _draw(images: dict[str, Tensor]) -> Figure:
         axes.imshow(strip.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_ylabel(
-            name.replace(", ", "\n").replace("fitted to ", "fitted\nto "),
+            name.replace(", ", "\n", 1).replace("fitted to ", "fitted\nto "),
             fontsize=7,
             rotation=0,
             ha="right",
