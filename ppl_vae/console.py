@@ -1,5 +1,6 @@
 """What the shell shows: figures as tables or JSON, files, progress of an evaluation."""
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 from rich.console import Console
@@ -92,6 +94,11 @@ def progress(text: str, total: float) -> Iterator[Callable[..., None]]:
         yield advance
 
 
+def print_json(data: dict[str, Any]) -> None:
+    """Print one object on standard output: bare JSON, even where colours are forced."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
 def show(
     figures: dict[str, Estimate],
     about: dict[str, Any],
@@ -108,7 +115,7 @@ def show(
     """
     console = Console()
     if as_json:
-        console.print_json(data=results.as_json(figures, about, ledger))
+        print_json(results.as_json(figures, about, ledger))
         return
     if figures:
         console.print(_table(figures, about))
@@ -150,7 +157,7 @@ def show_gradients(found: dict[str, Gradient], about: dict[str, Any], as_json: b
         for name, gradient in found.items()
     }
     if as_json:
-        Console().print_json(data={**about, "gradients": rows})
+        print_json({**about, "gradients": rows})
         return
     table = Table(title="gradient by the guide's parameters", title_justify="left")
     table.add_column("estimator")
@@ -189,7 +196,7 @@ def show_verdicts(diagnosis: Diagnosis, about: dict[str, Any], as_json: bool) ->
     """
     console = Console()
     if as_json:
-        console.print_json(data={**diagnosis.as_dict(), **about})
+        print_json({**diagnosis.as_dict(), **about})
         return
     table = Table(show_lines=True)
     table.add_column("question", ratio=1)
@@ -215,7 +222,7 @@ def show_outcome(outcome: Outcome, about: dict[str, Any], as_json: bool) -> None
     """
     console = Console()
     if as_json:
-        console.print_json(data={**as_plain(outcome), **about})
+        print_json({**as_plain(outcome), **about})
         return
     for name, table in outcome.tables.items():
         console.print(_outcome_table(name, table))

@@ -119,3 +119,10 @@ def test_an_autoencoder_has_no_evidence_but_reconstructions(shell):
         code, _, err = shell(*words)
         assert code == 2
         assert "Autoencoder is a point mass" in err
+
+
+def test_json_is_bare_where_colours_are_forced(fitted, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, out, _ = fitted("evaluate", "run", "--draws", "2", "--json")
+    assert code == 0
+    assert json.loads(out)["draws"] == 2
