@@ -46,7 +46,9 @@ def test_programs_describe_their_arguments(name):
     assert inspect.signature(kind).parameters.keys() <= described
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/diagnostics.md", "docs/svi.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/diagnostics.md", "docs/exercise.md", "docs/svi.md"]
+)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
     assert blocks
