@@ -256,11 +256,12 @@ def _outcome_cell(row: dict[Any, Any], column: str, exact: set[str]) -> str:
         return ""
     # Of other columns, what the error leaves: two of its digits.
     digits = DECIMALS if column in exact else None
-    if digits is None and error:
+    if digits is None and error and math.isfinite(error):
         digits = max(0, 1 - math.floor(math.log10(error)))
     if digits is None:
         return f"{value:.3g}"
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+    shown = error is not None and math.isfinite(error)
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if shown else "")
 
 
 def _figure(verdict: Verdict) -> str:

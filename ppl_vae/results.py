@@ -106,7 +106,7 @@ def round_together(
 
     Numbers that are rounded one by one need not: 1.4 = 0.9 + 0.5 turns into 1 = 1 + 1. Hence a
     difference is taken of what it is the difference of, once that is rounded; by that it is off by
-    less than one in the last decimal.
+    at most one and a half in the last decimal, and more where differences are taken of differences.
 
     Arguments:
         values: Numbers or columns by name.

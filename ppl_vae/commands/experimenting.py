@@ -54,9 +54,14 @@ def experiment(
     source = data or ("digits" if quick else "mnist")
     dataset = load_data(source, data_dir=data_dir, binarize="dynamic")
     prepare_folder(folder, overwrite)
-    with progress(name.value, 1.0) as advance:
-        outcome, config = perform(
-            name.value, dataset, quick=quick, seed=seed, data_dir=data_dir, on_work=advance
-        )
-    files = write_outcome(folder, outcome, config)
+    try:
+        with progress(name.value, 1.0) as advance:
+            outcome, config = perform(
+                name.value, dataset, quick=quick, seed=seed, data_dir=data_dir, on_work=advance
+            )
+        files = write_outcome(folder, outcome, config)
+    except BaseException:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
     show_outcome(outcome, {"files": [str(file) for file in files]}, as_json)

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data import DataSet, Split
+from ..errors import InputError
 from ..runs import recipe, versions
 from ..runtime import check_seed
 from . import gap, generate, latent_size, reconstruction_loss, reparameterization
 from .outcome import OnWork, Outcome
 
+LEAST_ROWS = {"train": 128, "test": 16}
 QUICK_ROWS = {"train": 2000, "validation": 500, "test": 500}
 
 
@@ -72,6 +74,7 @@ def perform(
     if quick:
         train, validation, test = (_first(getattr(data, n), k) for n, k in QUICK_ROWS.items())
         data = replace(data, train=train, validation=validation, test=test)
+    _require_enough(data)
     outcome = experiment.run(
         data, settings, check_seed(seed), on_work or (lambda share, text: None)
     )
@@ -83,6 +86,17 @@ def perform(
         "versions": versions(),
     }
     return outcome, config
+
+
+def _require_enough(data: DataSet) -> None:
+    for name, least in LEAST_ROWS.items():
+        count = len(getattr(data, name))
+        if count < least:
+            raise InputError(
+                f"{data.source}: an experiment needs {least} {name} data and more, got {count}"
+            )
+    if int((data.train.x.flatten(1).float().std(0) > 0).sum()) < 2:
+        raise InputError(f"{data.source}: fewer than two of a datum's values vary")
 
 
 def _first(split: Split, count: int) -> Split:

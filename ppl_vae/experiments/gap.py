@@ -155,23 +155,19 @@ def _claims(found: dict[int, dict[str, Tensor]], rows: list[dict[str, float]]) -
         name: Estimate.of(found[last][name] - found[first][name])
         for name in ("elbo", "log_p", "kl_to_posterior")
     }
-    model = rise["log_p"].mean > 3 * rise["log_p"].stderr
-    guide = rise["kl_to_posterior"].mean < -3 * rise["kl_to_posterior"].stderr
-    gaps = [(row["kl_to_posterior"], row["kl_to_posterior_error"]) for row in rows]
-    bounded = all(gap > 3 * error for gap, error in gaps)
+    # log p(x) is known but for its slack, and the KL with it.
+    slack = max(rows, key=lambda row: row["slack"])
+    margin = max(slack["slack"], 0.0)
+    rises = rise["elbo"].mean > 3 * rise["elbo"].stderr
+    model = rises and rise["log_p"].mean > 3 * rise["log_p"].stderr + margin
+    guide = rise["kl_to_posterior"].mean < -3 * rise["kl_to_posterior"].stderr - margin
     return (
         Claim(
             "F rises because the model improves, not because the guide catches up.",
             "holds" if model and not guide else "holds in part" if model else "does not hold",
-            f"From epoch {first} to {last} F rises by {rise['elbo']} nats per test datum; log p(x) "
-            f"rises by {rise['log_p']}, KL(q(z|x) || p(z|x)) by {rise['kl_to_posterior']}.",
-        ),
-        Claim(
-            "F stays below log p(x), by KL(q(z|x) || p(z|x)).",
-            "holds" if bounded else "holds in part",
-            f"The KL is {min(g for g, _ in gaps):.2f} to {max(g for g, _ in gaps):.2f} nats, and "
-            f"{'more' if bounded else 'not always more'} than three standard errors above 0. "
-            f"log p(x) itself may be higher by up to {max(r['slack'] for r in rows):.2f} nats.",
+            f"From epoch {first} to {last} F rises by {rise['elbo']} nats per test datum; log "
+            f"p(x) rises by {rise['log_p']}, KL(q(z|x) || p(z|x)) by {rise['kl_to_posterior']}. "
+            f"log p(x) may be off by some {slack['slack']:.2f} ± {slack['slack_error']:.2f} nats.",
         ),
     )
 

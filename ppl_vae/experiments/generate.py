@@ -18,7 +18,7 @@ from ..runtime import derived_seed, isolated
 from ..training import Settings as FitSettings
 from ..training import fit
 from .judge import Judge, grey, train_judge
-from .outcome import Claim, OnWork, Outcome, Table, Verdict
+from .outcome import Claim, OnWork, Outcome, Table, Verdict, cells
 
 CODES = {
     "program": "whose codes: for the VAE draws of q(z|x), for the autoencoder its code",
@@ -90,17 +90,12 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     scores = {name: _scores(judge, shown, reference) for name, shown in images.items()}
     rows = [
         {"images": name}
-        | {k: v for column, values in found.items() for k, v in _cells(column, values).items()}
+        | {k: v for column, values in found.items() for k, v in cells(column, values).items()}
         for name, found in scores.items()
     ]
     tables = {"codes": Table(code_rows, CODES), "images": Table(pd.DataFrame(rows), IMAGES)}
     on_work(0.1, "")
     return Outcome(_claims(code_rows, scores, judge.accuracy), tables, _draw(images))
-
-
-def _cells(name: str, values: Tensor) -> dict[str, float]:
-    estimate = Estimate.of(values)
-    return {name: estimate.mean, f"{name}_error": estimate.stderr}
 
 
 def _code_row(name: str, z: Tensor, seed: int) -> dict[str, object]:
@@ -143,7 +138,8 @@ def _images(
     fitted = codes.latents["z"].double()
     units = fitted.shape[1]
     normal = torch.randn(count, units, generator=generator)
-    root = torch.linalg.cholesky(fitted.T.cov()).float()
+    values, vectors = torch.linalg.eigh(fitted.T.cov())  # of any rank
+    root = (vectors * values.clamp(min=0).sqrt()).float()
     latents = {
         PRIOR: normal,
         FITTED: fitted.mean(0).float() + normal @ root.T,

@@ -13,6 +13,7 @@ from ..runtime import derived_seed, isolated
 
 BATCH, RATE = 128, 2e-3
 FEATURES, BLOCKS = 64, 10
+SMALLEST = 8  # pixels
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,14 @@ def train_judge(data: DataSet, epochs: int, seed: int) -> Judge:
     """
     if not is_image(data.shape):
         raise InputError(f"{data.source}: a datum has shape {data.shape}, but must be an image")
+    if min(data.shape[1:]) < SMALLEST:
+        raise InputError(
+            f"{data.source}: images of {data.shape[1]} x {data.shape[2]} pixels are too small for "
+            f"this experiment: at least {SMALLEST} x {SMALLEST}"
+        )
     x, labels = grey(data, "train"), require_labels(data, "train")
+    if min(len(labels.unique()), len(require_labels(data, "test").unique())) < 2:
+        raise InputError(f"{data.source}: this experiment needs images of two classes and more")
     generator = torch.Generator().manual_seed(derived_seed(seed, "judge"))
     with isolated(derived_seed(seed, "judge's weights")):
         network, head = _build(data.shape, len(data.label_names))

@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ..errors import InputError
+from ..evidence import Estimate
 from ..files import replacing
 from ..results import round_together
 
@@ -88,6 +91,12 @@ class Outcome:
     figure: Figure
 
 
+def cells(name: str, values: Tensor) -> dict[str, float]:
+    """A mean over data and its standard error, as two columns of a table."""
+    estimate = Estimate.of(values)
+    return {name: estimate.mean, f"{name}_error": estimate.stderr}
+
+
 def prepare_folder(folder: Path, overwrite: bool) -> None:
     """Make the folder that an experiment is to write to, before it takes its time.
 
@@ -95,7 +104,10 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
         InputError: If it is taken by something else, or by an outcome that was not to be
             overwritten; or cannot be made.
     """
-    taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    try:
+        taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}): write elsewhere") from None
     if taken and not (folder / FINDINGS).is_file():
         raise InputError(f"{folder} exists and is no experiment: choose another --output")
     if taken and not overwrite:
@@ -104,8 +116,11 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): write elsewhere") from None
+        reason = error.strerror
+        raise InputError(f"{folder} cannot be written ({reason}): write elsewhere") from None
 
 
 def write_outcome(folder: Path, outcome: Outcome, config: dict[str, Any]) -> list[Path]:
@@ -130,6 +145,8 @@ def write_outcome(folder: Path, outcome: Outcome, config: dict[str, Any]) -> lis
         outcome.figure.savefig(picture, dpi=120, format="png")
         for sheet, table in zip(sheets, tables.values(), strict=True):
             table.rounded(STORED_DECIMALS).to_csv(sheet, index=False)
+    for stale in {*folder.glob("*.csv")} - {*files}:  # of another experiment, replaced
+        stale.unlink()
     return files
 
 

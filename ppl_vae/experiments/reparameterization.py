@@ -40,6 +40,7 @@ VARIANCES = {
 }
 COMBINATIONS = 16  # of units, that see dependence between them
 LEVEL = 0.001
+ERRORS = 4.0  # of few groups: a Student of 7 degrees of freedom is beyond it in 0.5 % of cases
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Settings:
     law_draws: int = 100_000
     data_points: int = 50
     particles: tuple[int, ...] = (2, 5, 10, 20, 50)
-    repeats: int = 100
-    groups: int = 5
+    repeats: int = 60
+    groups: int = 8
 
 
 QUICK = Settings(
@@ -74,8 +75,8 @@ QUICK = Settings(
     law_draws=50_000,
     data_points=20,
     particles=(2, 5, 20),
-    repeats=50,
-    groups=4,
+    repeats=25,
+    groups=8,
 )
 
 
@@ -127,7 +128,10 @@ def _compare_laws(vae: Program, x: Tensor, draws: int, seed: int) -> pd.DataFram
     reference = Normal(mean, scale).icdf(uniform.clamp(1e-300, 1 - 2**-53))
     noise = torch.randn(draws, units, generator=generator, dtype=torch.float64)
     one = noise[:, :1]
+    with isolated(derived_seed(seed, "rsample")):
+        drawn = q.rsample((draws,)).reshape(draws, units).double()
     constructions = {
+        "the guide's rsample": drawn,
         "mu + sigma * epsilon": mean + scale * noise,
         "sigma off by 5 %": mean + 1.05 * scale * noise,
         "mu + sigma^2 * epsilon": mean + scale.square() * noise,
@@ -178,21 +182,29 @@ def _row(
 
 
 def slope(rows: pd.DataFrame, column: str) -> tuple[float, float]:
-    """The power of K that a column goes by, and its error: weighted least squares of logarithms."""
+    """The power of K that a column goes by, and its error: least squares of logarithms.
+
+    Errors are alike relative to their figures, so that they are pooled.
+    """
+    rows = rows[rows[column] > 0]
+    if len(rows) < 2:
+        return math.nan, math.nan
     x, y = np.log(rows["particles"].to_numpy(float)), np.log(rows[column].to_numpy(float))
-    weight = (rows[column] / rows[f"{column}_error"]).to_numpy(float) ** 2
-    x = x - np.average(x, weights=weight)
-    spread = (weight * x**2).sum()
-    return float((weight * x * y).sum() / spread), float(1 / math.sqrt(spread))
+    relative = (rows[f"{column}_error"] / rows[column]).to_numpy(float)
+    x = x - x.mean()
+    spread = (x**2).sum()
+    return float((x * y).sum() / spread), float(math.sqrt((relative**2).mean() / spread))
 
 
 def _claims(laws: pd.DataFrame, variances: pd.DataFrame) -> tuple[Claim, ...]:
     p = laws["p_value"]
+    right, wrong = p.iloc[:2].min(), p.iloc[2:].max()
     law = Claim(
         "N(mu, sigma^2) and mu + sigma * epsilon are the same law.",
-        "holds" if p.iloc[0] > LEVEL else "does not hold",
-        f"p = {p.iloc[0]:.2g} for mu + sigma * epsilon, at most {p.iloc[1:].max():.1g} for three "
-        f"wrong constructions, with {laws['draws'].iloc[0]:,} draws.",
+        "does not hold" if right <= LEVEL else "holds" if wrong < LEVEL else "holds in part",
+        f"p = {p.iloc[0]:.2g} for the guide's rsample, {p.iloc[1]:.2g} for mu + sigma * epsilon; "
+        f"at most {wrong:.1g} for three wrong constructions, which the test could miss, with "
+        f"{laws['draws'].iloc[0]:,} draws.",
     )
     by = {str(name): rows for name, rows in variances.groupby("estimator")}
     return law, *_variance_claims(variances, by), *_draws_claims(by)
@@ -233,24 +245,25 @@ def _variance_claims(variances: pd.DataFrame, by: dict[str, pd.DataFrame]) -> tu
 def _draws_claims(by: dict[str, pd.DataFrame]) -> tuple[Claim, ...]:
     """What more draws do to each."""
     falls = {name: slope(by[name], "variance") for name in ("reparameterized", "score function")}
-    inverse = all(abs(power + 1) < 3 * error for power, error in falls.values())
+    inverse = all(abs(power + 1) < ERRORS * error for power, error in falls.values())
+    lower = all(power < -ERRORS * error for power, error in falls.values())
     usual, double = (
         slope(by[name], "signal_to_noise")
         for name in ("reparameterized, K draws", "doubly reparameterized, K draws")
     )
-    apart = double[0] - usual[0] > 3 * math.hypot(double[1], usual[1])
-    rises = double[0] > 3 * double[1]
+    apart = double[0] - usual[0] > ERRORS * math.hypot(double[1], usual[1])
+    rises = double[0] > ERRORS * double[1]
     return (
         Claim(
             "The variance falls as 1/K.",
-            "holds" if inverse else "holds in part",
+            "holds" if inverse else "holds in part" if lower else "does not hold",
             "; ".join(f"{n}: K to the power of {s:.2f} ± {e:.2f}" for n, (s, e) in falls.items())
             + ".",
         ),
         Claim(
             "The more draws, the noisier the gradient of the importance-weighted bound, relative "
             "to its length.",
-            "holds" if usual[0] < -3 * usual[1] else "does not hold",
+            "holds" if usual[0] < -ERRORS * usual[1] else "does not hold",
             f"Signal to noise goes by K to the power of {usual[0]:.2f} ± {usual[1]:.2f}; -1/2 in "
             "the limit (Rainforth et al. 2018).",
         ),
@@ -264,16 +277,10 @@ def _draws_claims(by: dict[str, pd.DataFrame]) -> tuple[Claim, ...]:
 
 
 def _compare(lower: pd.Series, higher: pd.Series) -> Verdict:
-    """Whether one variance is below another by three standard errors."""
+    """Whether one variance is below another by more than chance."""
     error = math.hypot(lower["variance_error"], higher["variance_error"])
     distance = higher["variance"] - lower["variance"]
-    return (
-        "holds"
-        if distance > 3 * error
-        else "holds in part"
-        if distance > -3 * error
-        else "does not hold"
-    )
+    return "holds" if distance > ERRORS * error else "does not hold"
 
 
 def _draw(variances: pd.DataFrame) -> Figure:
