@@ -62,7 +62,7 @@ class Settings:
     latent_dim: int = 10
     hidden: tuple[int, ...] = (200, 200)
     law_draws: int = 100_000
-    data_points: int = 50
+    data_points: int = 20
     particles: tuple[int, ...] = (2, 5, 10, 20, 50)
     repeats: int = 60
     groups: int = 8
