@@ -69,10 +69,10 @@ QUICK = Settings(
     latent_dim=5,
     hidden=(100,),
     learning_rate=3e-3,
-    data_points=50,
+    data_points=40,
     draws=200,
     chains=8,
-    temperatures=40,
+    temperatures=25,
 )
 
 

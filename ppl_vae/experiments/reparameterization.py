@@ -63,8 +63,8 @@ class Settings:
     hidden: tuple[int, ...] = (200, 200)
     law_draws: int = 100_000
     data_points: int = 20
-    particles: tuple[int, ...] = (2, 5, 10, 20, 50)
-    repeats: int = 60
+    particles: tuple[int, ...] = (2, 5, 10, 20)
+    repeats: int = 40
     groups: int = 8
 
 
