@@ -69,7 +69,7 @@ def test_tables_show_errors_and_what_holds(shell):
     assert code == 0
     assert "±" in out
     assert "holds" in out
-    assert "runs/experiments/latent-size/linear.csv" in out
+    assert "runs/experiments/latent-size-quick/linear.csv" in out
 
 
 @pytest.mark.usefixtures("small")
@@ -119,7 +119,7 @@ def test_data_that_no_experiment_can_use_are_refused(name, shell, tmp_path):
         assert (code, out) == (2, "")
         assert words in err
         assert err.count("\n") == 1
-        assert not (tmp_path / "runs" / "experiments" / name).exists()
+        assert not (tmp_path / "runs" / "experiments" / f"{name}-quick").exists()
 
 
 @pytest.mark.parametrize("name", ["generate", "reconstruction-loss"])

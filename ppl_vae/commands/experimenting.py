@@ -35,7 +35,8 @@ def experiment(
     data_dir: DataDir = None,
     seed: Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="The new folder (default: runs/experiments/NAME).")
+        Path | None,
+        typer.Option(help="The new folder (default: runs/experiments/NAME, or NAME-quick)."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the experiment at --output.")
@@ -50,7 +51,8 @@ def experiment(
     from ..sources import load_data
 
     check_seed(seed)
-    folder = output or Path("runs") / "experiments" / name.value
+    default = f"{name.value}-quick" if quick else name.value
+    folder = output or Path("runs") / "experiments" / default
     source = data or ("digits" if quick else "mnist")
     dataset = load_data(source, data_dir=data_dir, binarize="dynamic")
     prepare_folder(folder, overwrite)
