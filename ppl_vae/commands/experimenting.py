@@ -36,7 +36,7 @@ def experiment(
     seed: Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option(help="The new folder (default: runs/experiments/NAME, or NAME-quick)."),
+        typer.Option(help="The new folder (default: runs/experiments/NAME[-quick])."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the experiment at --output.")
