@@ -276,7 +276,7 @@ def _table(figures: dict[str, Estimate], about: dict[str, Any]) -> Table:
     table.add_column(unit, justify="right")
     table.add_column("standard error", justify="right")
     means = {name: estimate.mean for name, estimate in figures.items()}
-    means |= results.round_together(means, identities(means), DECIMALS)
+    means |= results.round_together(means, _identities(means), DECIMALS)
     for name, title in TITLES.items():
         if name in figures:
             digits = 4 if name == "bits_per_dim" else DECIMALS
@@ -284,7 +284,7 @@ def _table(figures: dict[str, Estimate], about: dict[str, Any]) -> Table:
     return table
 
 
-def identities(means: dict[str, float]) -> dict[str, tuple[str, str]]:
+def _identities(means: dict[str, float]) -> dict[str, tuple[str, str]]:
     """Which figures of an evaluation are differences of others."""
     lower = max(("iw_bound", "ais_bound"), key=lambda name: means.get(name, -math.inf))
     return {

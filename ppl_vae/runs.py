@@ -26,8 +26,8 @@ PICTURES, EVENTS, RESULTS = "pictures", "tensorboard", "results"
 FORMAT = 1
 
 
-def versions() -> dict[str, str]:
-    """Of the software that makes the figures."""
+def software_versions() -> dict[str, str]:
+    """Python's, and those of the packages that figures depend on."""
     python = ".".join(map(str, sys.version_info[:3]))
     return {"python": python, **{n: version(n) for n in ("ppl-vae", "pyro-ppl", "torch")}}
 
@@ -67,7 +67,7 @@ class Config:
     arguments: dict[str, Any]
     data: dict[str, Any]
     settings: dict[str, Any]
-    versions: dict[str, str] = field(default_factory=lambda: versions())
+    versions: dict[str, str] = field(default_factory=software_versions)
     format: int = FORMAT
 
     @classmethod

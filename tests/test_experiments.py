@@ -12,6 +12,7 @@ from PIL import Image
 
 import ppl_vae
 from ppl_vae import console
+from ppl_vae.errors import InputError
 from ppl_vae.experiments import latent_size
 from ppl_vae.experiments.catalogue import EXPERIMENTS, perform
 from ppl_vae.experiments.outcome import Table, Verdict
@@ -209,6 +210,14 @@ def test_an_evaluation_adds_up_as_printed(fitted):
         if line.count("│") == 5 and ("E_q" in line or "the ELBO" in line)
     ]
     assert sum(ledger[:-1]) == ledger[-1] == elbo
+
+
+def test_python_is_refused_what_no_experiment_can_use(digits):
+    with pytest.raises(InputError, match="no experiment 'gpa': choose from reparameterization, "):
+        perform("gpa", digits)
+    grey = ppl_vae.load_data("digits")
+    with pytest.raises(InputError, match="binarize=\"dynamic\", not 'none'"):
+        perform("gap", grey, quick=True)
 
 
 @pytest.mark.usefixtures("small")

@@ -7,12 +7,13 @@ from typing import Any
 
 from ..data import DataSet, Split
 from ..errors import InputError
-from ..runs import recipe, versions
+from ..runs import recipe, software_versions
 from ..runtime import check_seed
+from ..training import Settings as FitSettings
 from . import gap, generate, latent_size, reconstruction_loss, reparameterization
 from .outcome import OnWork, Outcome
 
-LEAST_ROWS = {"train": 128, "test": 16}
+LEAST_ROWS = {"train": FitSettings.batch_size, "test": 16}
 QUICK_ROWS = {"train": 2000, "validation": 500, "test": 500}
 
 
@@ -67,14 +68,16 @@ def perform(
         What was found, and its config.
 
     Raises:
-        InputError: If the data are not what the experiment needs.
+        InputError: If there is no such experiment, or the data are not what it needs.
     """
+    if name not in EXPERIMENTS:
+        raise InputError(f"no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[name]
     settings = experiment.quick if quick else experiment.full
     if quick:
         train, validation, test = (_first(getattr(data, n), k) for n, k in QUICK_ROWS.items())
         data = replace(data, train=train, validation=validation, test=test)
-    _require_enough(data)
+    _check_data(data)
     outcome = experiment.run(
         data, settings, check_seed(seed), on_work or (lambda share, text: None)
     )
@@ -83,12 +86,17 @@ def perform(
         "settings": asdict(settings),
         "seed": seed,
         "data": recipe(data, data_dir),
-        "versions": versions(),
+        "versions": software_versions(),
     }
     return outcome, config
 
 
-def _require_enough(data: DataSet) -> None:
+def _check_data(data: DataSet) -> None:
+    if data.binarize != "dynamic":
+        raise InputError(
+            f'{data.source}: an experiment needs data that are loaded with binarize="dynamic", not '
+            f"{data.binarize!r}"
+        )
     for name, least in LEAST_ROWS.items():
         count = len(getattr(data, name))
         if count < least:

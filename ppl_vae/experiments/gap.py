@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from pyro.infer import Trace_ELBO
-from pyro.optim import Adam  # type: ignore[attr-defined]
+from pyro.optim import PyroOptim
 from torch import Tensor
 
 from ..annealing import Annealing
@@ -17,7 +17,8 @@ from ..evidence import Estimate
 from ..models import VAE
 from ..runtime import derived_seed, isolated
 from ..svi import CompiledSVI
-from .outcome import Claim, OnWork, Outcome, Table
+from .fits import build
+from .outcome import Claim, OnWork, Outcome, Table, cells, verdict
 
 MEANINGS = {
     "epoch": "passes over the training data",
@@ -80,23 +81,19 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     """Fit a VAE, and take log p(x) apart after some of its epochs, on the same test data.
 
     Arguments:
-        data: Binary data.
+        data: Data that are binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
         on_work: Called with the share of the work done.
-
-    Raises:
-        InputError: If the data are not binary.
     """
-    with isolated(derived_seed(seed, "weights")):
-        vae = VAE(data.shape, settings.latent_dim, settings.hidden)
+    vae = build(VAE, data, seed, settings.latent_dim, settings.hidden)
     generator = torch.Generator().manual_seed(derived_seed(seed, "data"))
     annealing = Annealing(settings.chains, settings.temperatures, start="guide")
     x = data.fixed("test", seed)[: settings.data_points]
     found: dict[int, dict[str, Tensor]] = {}
     rows, share = [], 1 / len(settings.epochs)
     with isolated(derived_seed(seed, "draws")):
-        adam = Adam({"lr": settings.learning_rate})
+        adam = PyroOptim(torch.optim.Adam, {"lr": settings.learning_rate})  # pyro.optim.Adam
         svi = CompiledSVI(vae.model, vae.guide, adam, Trace_ELBO())
         for epoch in range(1, max(settings.epochs) + 1):
             on_work(0, f"epoch {epoch} of {max(settings.epochs)}")
@@ -131,9 +128,8 @@ def _measure(
 def _row(epoch: int, terms: dict[str, Tensor], slack: Estimate) -> dict[str, float]:
     row: dict[str, float] = {"epoch": epoch}
     for name in ("log_p", "elbo", "kl_to_posterior", "reconstruction", "kl"):
-        mean = Estimate.of(terms[name])
-        row |= {name: mean.mean, f"{name}_error": mean.stderr}
-    return row | {"slack": slack.mean, "slack_error": slack.stderr}
+        row |= cells(name, Estimate.of(terms[name]))
+    return row | cells("slack", slack)
 
 
 def _spans(epochs: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -141,20 +137,24 @@ def _spans(epochs: tuple[int, ...]) -> list[tuple[int, int]]:
     return [*pairwise(epochs), (epochs[0], epochs[-1])]
 
 
+def _rises(found: dict[int, dict[str, Tensor]], first: int, last: int) -> dict[str, Estimate]:
+    """By how much each term rises from one epoch to another, paired by datum."""
+    return {
+        name: Estimate.of(found[last][name] - found[first][name])
+        for name in ("elbo", "log_p", "kl_to_posterior")
+    }
+
+
 def _change(found: dict[int, dict[str, Tensor]], first: int, last: int) -> dict[str, object]:
     row: dict[str, object] = {"epochs": f"{first} to {last}"}
-    for name in ("elbo", "log_p", "kl_to_posterior"):
-        rise = Estimate.of(found[last][name] - found[first][name])
-        row |= {name: rise.mean, f"{name}_error": rise.stderr}
+    for name, rise in _rises(found, first, last).items():
+        row |= cells(name, rise)
     return row
 
 
 def _claims(found: dict[int, dict[str, Tensor]], rows: list[dict[str, float]]) -> tuple[Claim, ...]:
     first, last = min(found), max(found)
-    rise = {
-        name: Estimate.of(found[last][name] - found[first][name])
-        for name in ("elbo", "log_p", "kl_to_posterior")
-    }
+    rise = _rises(found, first, last)
     # log p(x) is known but for its slack, and the KL with it.
     slack = max(rows, key=lambda row: row["slack"])
     margin = max(slack["slack"], 0.0)
@@ -164,7 +164,7 @@ def _claims(found: dict[int, dict[str, Tensor]], rows: list[dict[str, float]]) -
     return (
         Claim(
             "F rises because the model improves, not because the guide catches up.",
-            "holds" if model and not guide else "holds in part" if model else "does not hold",
+            verdict(model and not guide, in_part=model),
             f"From epoch {first} to {last} F rises by {rise['elbo']} nats per test datum; log "
             f"p(x) rises by {rise['log_p']}, KL(q(z|x) || p(z|x)) by {rise['kl_to_posterior']}. "
             f"log p(x) may be off by some {slack['slack']:.2f} ± {slack['slack_error']:.2f} nats.",

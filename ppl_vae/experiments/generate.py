@@ -14,11 +14,10 @@ from ..evidence import Estimate
 from ..models import VAE, Autoencoder
 from ..predict import decode, posterior_predictive
 from ..program import Program
-from ..runtime import derived_seed, isolated
-from ..training import Settings as FitSettings
-from ..training import fit
+from ..runtime import derived_seed
+from .fits import fit_new
 from .judge import Judge, grey, train_judge
-from .outcome import Claim, OnWork, Outcome, Table, Verdict, cells
+from .outcome import Claim, OnWork, Outcome, Table, Verdict, cells, verdict
 
 CODES = {
     "program": "whose codes: for the VAE draws of q(z|x), for the autoencoder its code",
@@ -33,7 +32,6 @@ IMAGES = {
     "confidence": "mean probability that a classifier gives to its likeliest class",
     "distance": "mean distance to the nearest training image, root of squared grey values",
 }
-NOT: Verdict = "does not hold"
 VAE_PRIOR, PRIOR = "VAE, z from N(0, I)", "autoencoder, z from N(0, I)"
 FITTED, HELD_OUT = "autoencoder, z from a normal fitted to codes", "held-out images"
 
@@ -64,22 +62,22 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     """Fit both with the same networks, and judge their codes and their decoded draws.
 
     Arguments:
-        data: Binary images with labels.
+        data: Images with labels, binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
         on_work: Called with the share of the work done.
 
     Raises:
-        InputError: If the data are not binary, no images, or have no labels.
+        InputError: If the data are no images, or have no labels.
     """
     on_work(0, "training the judge")
     judge = train_judge(data, settings.judge_epochs, seed)
     share, programs = 0.1, {}
     for name, kind in (("autoencoder", Autoencoder), ("VAE", VAE)):
         on_work(share, f"fitting the {name}")
-        with isolated(derived_seed(seed, "weights")):
-            programs[name] = kind(data.shape, settings.latent_dim, settings.hidden)
-        fit(programs[name], data, FitSettings(epochs=settings.epochs, seed=seed), progress=False)
+        programs[name] = fit_new(
+            kind, data, settings.epochs, seed, settings.latent_dim, settings.hidden
+        )
         share = 0.4
     on_work(0.4, "judging")
     x = data.fixed("test", seed)
@@ -90,7 +88,8 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     scores = {name: _scores(judge, shown, reference) for name, shown in images.items()}
     rows = [
         {"images": name}
-        | {k: v for column, values in found.items() for k, v in cells(column, values).items()}
+        | cells("confidence", Estimate.of(found["confidence"]))
+        | cells("distance", Estimate.of(found["distance"]))
         for name, found in scores.items()
     ]
     tables = {"codes": Table(code_rows, CODES), "images": Table(pd.DataFrame(rows), IMAGES)}
@@ -173,7 +172,7 @@ def _claims(
         """Whether images are less like digits by both figures, by one, or by none."""
         less = _apart(confidence[second], confidence[first])
         farther = _apart(distance[first], distance[second])
-        return "holds" if less and farther else "holds in part" if less or farther else NOT
+        return verdict(less and farther, in_part=less or farther)
 
     found = {name: float(by[name]["accuracy"]) for name in ("autoencoder", "VAE")}
     error = {name: float(by[name]["accuracy_error"]) for name in found}
@@ -182,7 +181,7 @@ def _claims(
     return (
         Claim(
             "The autoencoder's codes are not distributed as N(0, I); the VAE's are.",
-            "holds" if apart and same else "holds in part" if apart else NOT,
+            verdict(apart and same, in_part=apart),
             f"Codes are told from draws of N(0, I) with an accuracy of "
             f"{found['autoencoder']:.4f} ± {error['autoencoder']:.4f} and {found['VAE']:.4f} ± "
             f"{error['VAE']:.4f}; KL to N(0, I) of a normal fitted to them: "

@@ -1,6 +1,6 @@
 """The size of the latent space: an autoencoder's error falls to zero with it, a VAE's does not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -11,12 +11,10 @@ from ..data import DataSet
 from ..evidence import Estimate, evaluate
 from ..models import VAE, Autoencoder, LinearGaussian
 from ..models.networks import inverse_positive
-from ..predict import posterior_predictive
-from ..program import Program
+from ..predict import decode, posterior_predictive
 from ..runtime import derived_seed, isolated
-from ..training import Settings as FitSettings
-from ..training import fit
-from .outcome import Claim, OnWork, Outcome, Table, Verdict
+from .fits import fit_new
+from .outcome import Claim, OnWork, Outcome, Table, cells, verdict
 
 LINEAR = {
     "latent_dim": "units of the code",
@@ -38,8 +36,6 @@ DEEP = {
 NOISE_SHARE = 5e-4  # of the data's variance: the linear VAE's noise, for each pixel
 ACTIVE = 0.01
 STEADY, FLOOR = 0.1, 0.1  # shares: by how much the KL may change, and what is not zero
-PART: Verdict = "holds in part"
-NOT: Verdict = "does not hold"
 ROUNDS, LIMIT = 2000, 1e-8  # of regressions, which end when a round gains less than this share
 
 
@@ -68,13 +64,10 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     """Fit linear and deep autoencoders and VAEs of growing latent size.
 
     Arguments:
-        data: Binary data; the linear ones take the grey values that they are drawn from.
+        data: Data that are binarized whenever they are read; the linear ones take them in grey.
         settings: How much to do.
         seed: Seed of everything random.
         on_work: Called with the share of the work done.
-
-    Raises:
-        InputError: If the data are not binary.
     """
     grey = data.train.x.flatten(1).double() / (data.levels or 1)
     mean, covariance = grey.mean(0), grey.T.cov(correction=0)
@@ -84,19 +77,24 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     sizes = sorted({n for n in settings.linear if n < rank} | {rank, len(covariance), beyond})
     rows = []
     for size in sizes:
-        on_work(0.3 / len(sizes), f"linear autoencoder, {size} units")
+        on_work(0, f"linear autoencoder, {size} units")
         rows.append(_linear_row(data.shape, grey, mean, covariance, eigenvalues, size, seed))
+        on_work(0.3 / len(sizes), "")
     linear = pd.DataFrame(rows)
     x, deep_rows = data.fixed("test", seed), []
     for size in settings.deep:
-        on_work(0.7 / len(settings.deep), f"deep autoencoder and VAE, {size} units")
+        on_work(0, f"deep autoencoder and VAE, {size} units")
         deep_rows.append(_deep_row(data, x, settings, size, seed))
+        on_work(0.7 / len(settings.deep), "")
     deep = pd.DataFrame(deep_rows)
     tables = {
         "linear": Table(linear, LINEAR),
         "deep": Table(deep, DEEP, {"kl": ("loss", "vae")}),
     }
-    claims = (*_linear_claims(linear, rank, data, eigenvalues), *_deep_claims(deep))
+    claims = (
+        *_linear_claims(linear, rank, data, eigenvalues),
+        *_deep_claims(deep, settings.epochs),
+    )
     return Outcome(claims, tables, _draw(linear, deep))
 
 
@@ -182,9 +180,8 @@ def _linear_row(
     pca = eigenvalues[size:].sum().item()
     noise = NOISE_SHARE * eigenvalues.sum().item()
     vae = linear_vae(mean, covariance, shape, size, noise)
-    with torch.no_grad():
-        codes = vae.encoder(grey)
-        decoded = (codes @ vae.loading.T + vae.loc).unflatten(1, shape)
+    codes = posterior_predictive(vae, x, seed).latent_means["z"]
+    decoded = decode(vae, {"z": codes}, shape, len(codes), seed).mean
     return {
         "latent_dim": size,
         "pca": pca,
@@ -204,20 +201,18 @@ def _deep_row(
 ) -> dict[str, float]:
     row: dict[str, float] = {"latent_dim": size}
     for name, kind in (("autoencoder", Autoencoder), ("vae", VAE)):
-        with isolated(derived_seed(seed, "weights")):
-            program: Program = kind(data.shape, size, settings.hidden)
-        fit(program, data, FitSettings(epochs=settings.epochs, seed=seed), progress=False)
+        program = fit_new(kind, data, settings.epochs, seed, size, settings.hidden)
         figures = evaluate(program, x, draws=1, seed=seed)
-        row |= _cells(name, figures["reconstruction"], -1)
+        row |= cells(name, _negative(figures["reconstruction"]))
         if name == "vae":
-            row |= _cells("kl", figures["kl"]) | _cells("loss", figures["elbo"], -1)
+            row |= cells("kl", figures["kl"]) | cells("loss", _negative(figures["elbo"]))
             means = next(iter(posterior_predictive(program, x, seed).latent_means.values()))
             row["active"] = int((means.var(0) > ACTIVE).sum())
     return row
 
 
-def _cells(name: str, estimate: Estimate, sign: int = 1) -> dict[str, float]:
-    return {name: sign * estimate.mean, f"{name}_error": estimate.stderr}
+def _negative(estimate: Estimate) -> Estimate:
+    return replace(estimate, mean=-estimate.mean)
 
 
 def _linear_claims(
@@ -234,7 +229,7 @@ def _linear_claims(
         Claim(
             "A linear autoencoder is principal component analysis: its error falls to zero as the "
             "code reaches the data's rank.",
-            "holds" if reached else NOT,
+            verdict(reached),
             f"At every size it is within {below['excess'].abs().max():.1e} (relative) of the sum "
             f"of the discarded eigenvalues; from {first_full} units on it is at most "
             f"{full['autoencoder'].max():.1e}. That is the rank of the data; of their "
@@ -243,7 +238,7 @@ def _linear_claims(
         Claim(
             "A linear VAE's error, at fixed noise, does not fall to zero, and its active units "
             "level off.",
-            "holds" if last["vae"] > 1e-3 * total and last["vae_active"] < rank else NOT,
+            verdict(last["vae"] > 1e-3 * total and last["vae_active"] < rank),
             f"With noise of variance {noise:.3g} for each value it ends at {last['vae']:.3g}, and "
             f"{int(last['vae_active'])} of {int(last['latent_dim'])} units are active; "
             f"{int((eigenvalues > noise).sum())} eigenvalues are above the noise.",
@@ -251,7 +246,7 @@ def _linear_claims(
     )
 
 
-def _deep_claims(deep: pd.DataFrame) -> tuple[Claim, ...]:
+def _deep_claims(deep: pd.DataFrame, epochs: int) -> tuple[Claim, ...]:
     first, last = deep.iloc[0], deep.iloc[-1]
     least = deep.iloc[int(deep["loss"].argmin())]
     share = last["autoencoder"] / first["autoencoder"]
@@ -261,14 +256,14 @@ def _deep_claims(deep: pd.DataFrame) -> tuple[Claim, ...]:
     return (
         Claim(
             "A deep autoencoder's error falls to zero as the code reaches the input's size.",
-            "holds" if share < 0.01 else PART if share < 0.5 else NOT,  # a hundredth; a half
+            verdict(share < 0.01, in_part=share < 0.5),
             f"From {first['autoencoder']:.1f} nats with {int(first['latent_dim'])} units to "
             f"{last['autoencoder']:.1f} ± {last['autoencoder_error']:.1f} with "
-            f"{int(last['latent_dim'])} on test data, after a fit of so many epochs.",
+            f"{int(last['latent_dim'])} on test data, after {epochs} epochs.",
         ),
         Claim(
             "A deep VAE's error does not fall to zero.",
-            "holds" if last["vae"] - 3 * last["vae_error"] > FLOOR * first["vae"] else NOT,
+            verdict(last["vae"] - 3 * last["vae_error"] > FLOOR * first["vae"]),
             f"It ends at {last['vae']:.1f} ± {last['vae_error']:.1f} nats, of "
             f"{first['vae']:.1f} with {int(first['latent_dim'])} units; -F, which counts the KL, "
             f"goes from {first['loss']:.1f} to {last['loss']:.1f}, and is least with "
@@ -276,7 +271,7 @@ def _deep_claims(deep: pd.DataFrame) -> tuple[Claim, ...]:
         ),
         Claim(
             "What a deep VAE's units hold levels off, and so do its active units.",
-            "holds" if steady and 2 * units < last["latent_dim"] else PART if steady else NOT,
+            verdict(steady and 2 * units < last["latent_dim"], in_part=steady),
             f"From {int(many['latent_dim'].min())} units on its KL is {many['kl'].min():.1f} to "
             f"{many['kl'].max():.1f} nats. Of {int(last['latent_dim'])} units {units} are active "
             f"by the usual threshold, with {last['kl'] / last['latent_dim']:.2f} nats each.",

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ..errors import InputError
 from ..evidence import Estimate
@@ -91,9 +90,13 @@ class Outcome:
     figure: Figure
 
 
-def cells(name: str, values: Tensor) -> dict[str, float]:
+def verdict(holds: bool, in_part: bool = False) -> Verdict:
+    """Whether a claim holds; ``in_part`` counts where it does not hold altogether."""
+    return "holds" if holds else "holds in part" if in_part else "does not hold"
+
+
+def cells(name: str, estimate: Estimate) -> dict[str, float]:
     """A mean over data and its standard error, as two columns of a table."""
-    estimate = Estimate.of(values)
     return {name: estimate.mean, f"{name}_error": estimate.stderr}
 
 

@@ -13,15 +13,14 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import gaussian_blur, rotate
 
 from ..data import DataSet
-from ..evidence import evaluate
+from ..evidence import Estimate, evaluate
 from ..models import VAE
 from ..predict import posterior_predictive, prior_predictive
-from ..runtime import derived_seed, isolated
-from ..training import Settings as FitSettings
-from ..training import fit
+from ..runtime import derived_seed
 from .distances import Distance, absolute, bernoulli, squared, structural
+from .fits import fit_new
 from .judge import Judge, frechet, grey, require_labels, train_judge
-from .outcome import Claim, OnWork, Outcome, Table, cells
+from .outcome import Claim, OnWork, Outcome, Table, cells, verdict
 
 RANKS = {
     "change": "what is done to a test image",
@@ -36,7 +35,7 @@ FITS = {
     "iw_bound": "importance-weighted bound on log p(x), nats per test datum",
     "reconstruction": "E_q[log p(x|z)], nats per test datum",
     "kl": "KL(q(z|x) || p(z)), nats per test datum",
-    "distortion": "of the mean of p(x|z) at a draw of q(z|x), from the grey image",
+    "distortion": "squared distance of the mean of p(x|z) at a draw of q(z|x), from the grey image",
     "frechet": "Frechet distance of a classifier's features (Heusel et al. 2017), between means of "
     "p(x|z) at draws of p(z) and test images",
 }
@@ -74,13 +73,13 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     """Rank changed images by each loss, and fit a VAE with each likelihood.
 
     Arguments:
-        data: Binary images with labels, and the grey values that they are drawn from.
+        data: Grey images with labels, binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
         on_work: Called with the share of the work done.
 
     Raises:
-        InputError: If the data are not binary, no images, or have no labels.
+        InputError: If the data are no images, or have no labels.
     """
     on_work(0, "training the classifier that gives features")
     judge = train_judge(data, settings.judge_epochs, seed)
@@ -96,9 +95,10 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     ranks = pd.DataFrame(rows)
     fits, samples = [], {}
     for likelihood in LIKELIHOODS:
-        on_work(0.15, f"fitting a VAE with the likelihood {likelihood}")
+        on_work(0, f"fitting a VAE with the likelihood {likelihood}")
         row, samples[likelihood] = _fit_row(data, likelihood, judge, settings, seed)
         fits.append(row)
+        on_work(0.15, "")
     table = pd.DataFrame(fits)
     tables = {
         "ranks": Table(ranks, RANKS),
@@ -186,16 +186,16 @@ def _fit_row(
     """A VAE with a likelihood, and draws from it."""
     binary = likelihood == "bernoulli"
     fitted = data if binary else replace(data, binarize="none")
-    with isolated(derived_seed(seed, "weights")):
-        vae = VAE(data.shape, settings.latent_dim, settings.hidden, likelihood=likelihood)
-    fit(vae, fitted, FitSettings(epochs=settings.epochs, seed=seed), progress=False)
+    sizes = (settings.latent_dim, settings.hidden)
+    vae = fit_new(VAE, fitted, settings.epochs, seed, *sizes, likelihood=likelihood)
     x = fitted.fixed("test", seed)
     row: dict[str, object] = {"likelihood": likelihood, "measure": BINARY if binary else GREY}
     figures = evaluate(vae, x, DRAWS, seed)
     for name in ("elbo", "iw_bound", "reconstruction", "kl"):
-        row |= {name: figures[name].mean, f"{name}_error": figures[name].stderr}
+        row |= cells(name, figures[name])
     mean = posterior_predictive(vae, x, seed).mean
-    row |= cells("distortion", (mean - grey(data, "test")).square().flatten(1).sum(1))
+    distortion = (mean - grey(data, "test")).square().flatten(1).sum(1)
+    row |= cells("distortion", Estimate.of(distortion))
     samples = prior_predictive(vae, data.shape, settings.samples, seed).mean.clamp(0, 1)
     found = frechet(judge.features(samples), judge.features(grey(data, "test")))
     return row | dict(zip(("frechet", "frechet_error"), found, strict=True)), samples
@@ -227,20 +227,20 @@ def _rank_claims(ranks: pd.DataFrame, count: int) -> tuple[Claim, ...]:
     return (
         Claim(
             "Losses pixel by pixel call a shifted digit farther than another digit.",
-            "holds" if all(most) else "holds in part" if any(most) else "does not hold",
+            verdict(all(most), in_part=any(most)),
             f"Of {count} test images, by squared error {say(one, 'squared error')} after one pixel "
             f"and {say(two, 'squared error')} after two; after two by the Bernoulli loss "
             f"{say(two, 'Bernoulli')}, by absolute error {say(two, 'absolute error (Laplace)')}.",
         ),
         Claim(
             "Losses that look at structure or features mend that.",
-            "holds" if all(better) else "holds in part" if any(better) else "does not hold",
+            verdict(all(better), in_part=any(better)),
             f"After two pixels 1 - SSIM {say(two, '1 - SSIM')}, a classifier's features, which "
             f"have seen the classes, {say(two, FEATURES)}.",
         ),
         Claim(
             "Losses pixel by pixel forgive blur and noise.",
-            "holds" if mild < 0.05 else "does not hold",
+            verdict(mild < 0.05),
             f"By squared error {say('blurred by 1 pixel', 'squared error')} and "
             f"{say('noise of 0.2', 'squared error')}.",
         ),
@@ -265,7 +265,7 @@ def _fit_claims(fits: pd.DataFrame) -> tuple[Claim, ...]:
     return (
         Claim(
             "The likelihood that explains held-out images best also makes the best samples.",
-            "holds" if nearest > 3 else "holds in part" if nearest > -3 else "does not hold",
+            verdict(nearest > 3, in_part=nearest > -3),
             f"Of those that are densities of grey values, {best} explains best: log p(x) is at "
             f"least {words} nats (of levels that are not dequantized, which rewards a density that "
             f"piles up on them). The Frechet distance of samples is: {judged}.",

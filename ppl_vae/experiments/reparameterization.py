@@ -17,9 +17,8 @@ from ..models import VAE
 from ..program import Program
 from ..runtime import derived_seed, isolated
 from ..sites import latent_distributions
-from ..training import Settings as FitSettings
-from ..training import fit
-from .outcome import Claim, OnWork, Outcome, Table, Verdict
+from .fits import fit_new
+from .outcome import Claim, OnWork, Outcome, Table, Verdict, verdict
 
 LAWS = {
     "construction": "how z is made of draws of N(0, 1)",
@@ -84,18 +83,13 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     """Test the law of mu + sigma * epsilon, and measure what each gradient estimator costs.
 
     Arguments:
-        data: Binary data.
+        data: Data that are binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
         on_work: Called with the share of the work done.
-
-    Raises:
-        InputError: If the data are not binary.
     """
     on_work(0, "fitting a VAE")
-    with isolated(derived_seed(seed, "weights")):
-        vae = VAE(data.shape, settings.latent_dim, settings.hidden)
-    fit(vae, data, FitSettings(epochs=settings.epochs, seed=seed), progress=False)
+    vae = fit_new(VAE, data, settings.epochs, seed, settings.latent_dim, settings.hidden)
     x = data.fixed("train", seed)[: settings.data_points]
     on_work(0.1, "comparing laws")
     laws = _compare_laws(vae, x[:1], settings.law_draws, seed)
@@ -121,7 +115,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
 def _compare_laws(vae: Program, x: Tensor, draws: int, seed: int) -> pd.DataFrame:
     """Constructions of z, right and wrong, beside draws of N(mu, sigma^2) by inversion."""
     q = next(iter(latent_distributions(vae, x)[0].values()))
-    mean, scale = q.mean.flatten().double(), q.stddev.flatten().double()
+    mean, scale = (t.flatten().double().cpu() for t in (q.mean, q.stddev))
     generator = torch.Generator().manual_seed(derived_seed(seed, "laws"))
     units = len(mean)
     uniform = torch.rand(draws, units, generator=generator, dtype=torch.float64)
@@ -129,7 +123,7 @@ def _compare_laws(vae: Program, x: Tensor, draws: int, seed: int) -> pd.DataFram
     noise = torch.randn(draws, units, generator=generator, dtype=torch.float64)
     one = noise[:, :1]
     with isolated(derived_seed(seed, "rsample")):
-        drawn = q.rsample((draws,)).reshape(draws, units).double()
+        drawn = q.rsample((draws,)).reshape(draws, units).double().cpu()
     constructions = {
         "the guide's rsample": drawn,
         "mu + sigma * epsilon": mean + scale * noise,
@@ -201,7 +195,7 @@ def _claims(laws: pd.DataFrame, variances: pd.DataFrame) -> tuple[Claim, ...]:
     right, wrong = p.iloc[:2].min(), p.iloc[2:].max()
     law = Claim(
         "N(mu, sigma^2) and mu + sigma * epsilon are the same law.",
-        "does not hold" if right <= LEVEL else "holds" if wrong < LEVEL else "holds in part",
+        verdict(right > LEVEL and wrong < LEVEL, in_part=right > LEVEL),
         f"p = {p.iloc[0]:.2g} for the guide's rsample, {p.iloc[1]:.2g} for mu + sigma * epsilon; "
         f"at most {wrong:.1g} for three wrong constructions, which the test could miss, with "
         f"{laws['draws'].iloc[0]:,} draws.",
@@ -236,7 +230,7 @@ def _variance_claims(variances: pd.DataFrame, by: dict[str, pd.DataFrame]) -> tu
         ),
         Claim(
             "All estimators of one gradient agree in the mean.",
-            "holds" if p.min() * len(p) > LEVEL else "does not hold",
+            verdict(p.min() * len(p) > LEVEL),
             f"The smallest of {len(p)} p-values is {p.min():.2g}.",
         ),
     )
@@ -256,20 +250,20 @@ def _draws_claims(by: dict[str, pd.DataFrame]) -> tuple[Claim, ...]:
     return (
         Claim(
             "The variance falls as 1/K.",
-            "holds" if inverse else "holds in part" if lower else "does not hold",
+            verdict(inverse, in_part=lower),
             "; ".join(f"{n}: K to the power of {s:.2f} ± {e:.2f}" for n, (s, e) in falls.items())
             + ".",
         ),
         Claim(
             "The more draws, the noisier the gradient of the importance-weighted bound, relative "
             "to its length.",
-            "holds" if usual[0] < -ERRORS * usual[1] else "does not hold",
+            verdict(usual[0] < -ERRORS * usual[1]),
             f"Signal to noise goes by K to the power of {usual[0]:.2f} ± {usual[1]:.2f}; -1/2 in "
             "the limit (Rainforth et al. 2018).",
         ),
         Claim(
             "Double reparameterization mends that.",
-            "holds" if apart and rises else "holds in part" if apart else "does not hold",
+            verdict(apart and rises, in_part=apart),
             f"K to the power of {double[0]:.2f} ± {double[1]:.2f}; +1/2 in the limit (Tucker et "
             "al. 2018).",
         ),
@@ -280,7 +274,7 @@ def _compare(lower: pd.Series, higher: pd.Series) -> Verdict:
     """Whether one variance is below another by more than chance."""
     error = math.hypot(lower["variance_error"], higher["variance_error"])
     distance = higher["variance"] - lower["variance"]
-    return "holds" if distance > ERRORS * error else "does not hold"
+    return verdict(distance > ERRORS * error)
 
 
 def _draw(variances: pd.DataFrame) -> Figure:
