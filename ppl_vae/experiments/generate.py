@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -87,7 +88,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     reference = grey(data, "train")
     scores = {name: _scores(judge, shown, reference) for name, shown in images.items()}
     rows = [
-        {"images": name}
+        dict[str, Any](images=name)
         | cells("confidence", Estimate.of(found["confidence"]))
         | cells("distance", Estimate.of(found["distance"]))
         for name, found in scores.items()
