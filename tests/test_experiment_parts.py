@@ -103,6 +103,13 @@ def test_frechet_distances_of_shifted_and_stretched_features():
     assert judge.frechet(3 * centred, centred)[0] == pytest.approx(4 * trace)
 
 
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    blocks = np.random.default_rng(0).normal(size=10)
+    without = (blocks.sum() - blocks) / 9
+    expected = blocks.std(ddof=1) / math.sqrt(10)
+    assert judge.jackknife_error(without.tolist()) == pytest.approx(expected)
+
+
 def test_the_error_of_frechet_distances_is_their_spread():
     generator = torch.Generator().manual_seed(0)
     reference = torch.randn(5000, 3, generator=generator)

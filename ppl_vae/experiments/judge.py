@@ -64,13 +64,18 @@ def frechet(features: Tensor, reference: Tensor) -> tuple[float, float]:
         >>> frechet(same, same)[0] < 1e-6
         True
     """
-    found = _frechet(features, reference)
     parts = features.chunk(BLOCKS)
-    without = torch.tensor(
-        [_frechet(torch.cat([*parts[:i], *parts[i + 1 :]]), reference) for i in range(len(parts))]
-    )
-    spread = (without - without.mean()).square().sum() * (len(parts) - 1) / len(parts)
-    return found, spread.sqrt().item()
+    without = [
+        _frechet(torch.cat([*parts[:i], *parts[i + 1 :]]), reference) for i in range(len(parts))
+    ]
+    return _frechet(features, reference), jackknife_error(without)
+
+
+def jackknife_error(without: list[float]) -> float:
+    """The standard error of a statistic, from its values without each block (Tukey 1958)."""
+    values = torch.tensor(without, dtype=torch.float64)
+    spread = (values - values.mean()).square().sum() * (len(values) - 1) / len(values)
+    return spread.sqrt().item()
 
 
 def _frechet(features: Tensor, reference: Tensor) -> float:
