@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .annealing import Annealing, anneal, bidirectional
+    from .config import Config
     from .data import DataSet, make_data
     from .diagnosis import Diagnosis, Effort, diagnose
     from .errors import InputError
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from .predict import decode, posterior_predictive, prior_predictive
     from .program import Program, check_program
     from .report import write_report
-    from .runs import Config, Run, load
+    from .runs import Run, load
+    from .settings import Settings
     from .sources import load_data
     from .svi import CompiledSVI
-    from .training import Settings, fit
+    from .training import fit
     from .weights import log_terms, log_weights
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
 
 _HOMES = {
     "annealing": ("Annealing", "anneal", "bidirectional"),
+    "config": ("Config",),
     "data": ("DataSet", "make_data"),
     "diagnosis": ("Diagnosis", "Effort", "diagnose"),
     "errors": ("InputError",),
@@ -75,10 +78,11 @@ _HOMES = {
     "predict": ("decode", "posterior_predictive", "prior_predictive"),
     "program": ("Program", "check_program"),
     "report": ("write_report",),
-    "runs": ("Config", "Run", "load"),
+    "runs": ("Run", "load"),
+    "settings": ("Settings",),
     "sources": ("load_data",),
     "svi": ("CompiledSVI",),
-    "training": ("Settings", "fit"),
+    "training": ("fit",),
     "weights": ("log_terms", "log_weights"),
 }
 

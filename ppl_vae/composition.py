@@ -14,8 +14,9 @@ from .errors import InputError, first_line
 from .estimators import DATA_POINTS, Estimator
 from .models import PROGRAMS
 from .program import Program, find_program
-from .runs import Run
+from .runs import CONFIG, Run
 from .runtime import derived_seed, isolated, pick_device
+from .settings import Settings
 from .sources import NAMED_SETS, load_data
 
 
@@ -86,6 +87,33 @@ def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Progr
     run = Run.open(path)
     kind = None if model is None else find_model(model)[0]
     return run, run.load(kind).to(pick_device(device))
+
+
+def reopen(
+    path: Path, model: str | None, data_dir: Path | None, *, tensorboard: bool = False
+) -> tuple[Run, Program, DataSet, Settings]:
+    """A run, and all that it was begun with, made again from its config.
+
+    Arguments:
+        path: The run directory.
+        model: Names the program's class where it is not one of ours.
+        data_dir: Where the data lie, if not where they did.
+        tensorboard: Whether to write events.
+
+    Raises:
+        InputError: If something is gone, or not the same by now.
+    """
+    run = Run.open(path, tensorboard=tensorboard)
+    kind = run.find_class() if model is None else find_model(model)[0]
+    try:
+        settings = Settings(**run.config.settings)
+    except (TypeError, InputError) as error:
+        raise InputError(
+            f"{path / CONFIG} has no settings to go on with ({first_line(error)}): fit again"
+        ) from None
+    data = open_data(run, data_dir)
+    program = build_program(kind, data.shape, run.config.arguments, settings.seed)
+    return run, program, data, settings
 
 
 def open_data(run: Run, data_dir: Path | None) -> DataSet:

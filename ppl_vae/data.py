@@ -74,21 +74,27 @@ class DataSet:
             sha.update(split.x.numpy().tobytes())
         return sha.hexdigest()
 
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    def order(self, generator: torch.Generator) -> Tensor:
+        """A random order of the training data, as indices of shape (N,)."""
+        return torch.randperm(len(self.train), generator=generator, device=generator.device)
+
+    def batches(
+        self, size: int, generator: torch.Generator, order: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Go through the training data once, in random order.
 
         Rows are gathered, and binarized, where the generator is.
 
         Arguments:
             size: Data in a batch; the last one holds what is left.
-            generator: Where order and binarization come from.
+            generator: Where binarization comes from, and the order if it is left out.
+            order: Indices of the data to go through, as :meth:`order` draws them.
 
         Yields:
             Floating-point batches of shape (size, *data_shape).
         """
         stored = self.train.x.to(generator.device)
-        order = torch.randperm(len(stored), generator=generator, device=generator.device)
-        for index in order.split(size):
+        for index in (self.order(generator) if order is None else order).split(size):
             yield self._values(stored.index_select(0, index), generator)
 
     def fixed(self, split: SplitName, seed: int = 0) -> Tensor:

@@ -10,6 +10,7 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .agreement import agree
 from .capture import Capture, CaptureError, capture, random_state, rehearsal, set_random_state
 from .errors import InputError, first_line
 from .kernels import compile_graph
@@ -95,6 +96,7 @@ class Compiled:
         self.recordable: Callable[[], Any] = lambda: None
         self._modules = list(modules)
         self._shapes: dict[Any, _Shape] = {}
+        self._remembered: dict[str, list[int]] = {}
         self._warned = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -120,12 +122,23 @@ class Compiled:
 
     @property
     def graphs(self) -> int:
-        """How many graphs there are."""
-        return sum(shape.graph is not None for shape in self._shapes.values())
+        """How many graphs there are, those included that are yet to be made again."""
+        return sum(has_graph for *_, has_graph in self.state().values())
 
     def forget(self) -> None:
         """Drop all graphs, as when parameters that they read have been replaced."""
         self._shapes.clear()
+        self._remembered.clear()
+
+    def state(self) -> dict[str, list[int]]:
+        """What the next calls depend on beside their arguments, as plain data."""
+        seen = {repr(key): shape.counts() for key, shape in self._shapes.items()}
+        return self._remembered | seen
+
+    def restore(self, state: dict[str, list[int]]) -> None:
+        """Go on as the one did whose :meth:`state` it was: what was a graph is one again."""
+        self.forget()
+        self._remembered = dict(state)
 
     def _shape(self, leaves: list[Any], spec: Any) -> "_Shape | None":
         described = tuple(map(_describe, leaves))
@@ -137,12 +150,29 @@ class Compiled:
             self._warn("an argument is no tensor, and nothing that can be hashed")
             return None
         if known is None:
-            if len(self._shapes) >= MOST_SHAPES:
+            counts = self._remembered.pop(repr(key), None)
+            if len(self._shapes) + len(self._remembered) >= MOST_SHAPES:
                 changes = _change(described, [shape.described for shape in self._shapes.values()])
                 self._warn(f"its arguments keep changing, {changes}")
                 return None
             known = self._shapes[key] = _Shape(spec, described, leaves)
+            if counts is not None:
+                self._remember(known, counts, leaves)
         return known
+
+    def _remember(self, shape: "_Shape", counts: list[int], leaves: list[Any]) -> None:
+        """Give a shape the counts it had, and its graph, by calls that leave no trace."""
+        shape.calls, shape.compiled_at, shape.next_check, refused, has_graph = counts
+        shape.refused = bool(refused)
+        if not has_graph:
+            return
+        args, kwargs = pytree.tree_unflatten(leaves, shape.spec)
+        buffers = [buffer for module in self._modules for buffer in module.buffers()]
+        with rehearsal(buffers):
+            self.function(*args, **kwargs)  # makes the parameters
+        with rehearsal(buffers):
+            self._compile(shape, leaves)
+        shape.compiled_at = counts[1]
 
     def _worth(self, shape: "_Shape") -> bool:
         if self.engine == "compiled" and self.graphs == 0:
@@ -260,6 +290,11 @@ class _Shape:
         floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
         self.dtype = floating[0] if floating else torch.get_default_dtype()
 
+    def counts(self) -> list[int]:
+        """What a shape of the same kind must be given to go on as this one."""
+        has_graph = self.graph is not None
+        return [self.calls, self.compiled_at, self.next_check, int(self.refused), int(has_graph)]
+
     def is_checked(self) -> bool:
         """Whether this call is one of those at which the graph is held against the function."""
         return self.calls - self.compiled_at == self.next_check
@@ -317,52 +352,6 @@ class _Graph:
             for leaf, computed in zip(self.leaves, self.computed, strict=True)
         ]
         return pytree.tree_unflatten(leaves, self.spec)
-
-
-def agree(some: Any, others: Any) -> bool:
-    """Whether two trees of results are the same but for rounding.
-
-    Differences are held against the largest number of all arrays, or of a number's own size if
-    that is larger, for a sum of large terms may be small. The square root of the precision leaves
-    room for both.
-
-    Arguments:
-        some: A tree of tensors and numbers.
-        others: One of the same structure.
-
-    Example:
-        >>> agree([torch.ones(3), torch.tensor(1.0)], [torch.ones(3) + 1e-6, torch.tensor(1.01)])
-        False
-    """
-    (ones, one_spec), (twos, two_spec) = map(pytree.tree_flatten, (some, others))
-    if one_spec != two_spec:
-        return False
-    arrays = [_size(b) for b in twos if isinstance(b, Tensor) and b.dim() and b.is_floating_point()]
-    largest = max(arrays, default=0.0)
-    return all(_near(a, b, largest) for a, b in zip(ones, twos, strict=True))
-
-
-def _near(one: Any, other: Any, largest: float) -> bool:
-    # A number that the function has read is a tensor in its graph.
-    kinds = {type(one), type(other)}
-    if len(kinds) > 1 and not (Tensor in kinds and kinds < {Tensor, bool, int, float}):
-        return False
-    if not isinstance(other, Tensor | float) and Tensor not in kinds:
-        return bool(one == other)
-    a, b = torch.as_tensor(one), torch.as_tensor(other)
-    both = isinstance(one, Tensor) and isinstance(other, Tensor)
-    if a.shape != b.shape or (both and a.dtype != b.dtype):
-        return False
-    if not b.is_floating_point():
-        return torch.equal(a.to(b), b)
-    size = largest if b.dim() else max(largest, _size(b))
-    tolerance = max(torch.finfo(t.dtype).eps for t in (a, b)) ** 0.5 * size
-    return bool(torch.isclose(a.to(b), b, rtol=0.0, atol=tolerance, equal_nan=True).all())
-
-
-def _size(values: Tensor) -> float:
-    finite = values[values.isfinite()]
-    return finite.abs().max().item() if finite.numel() else 0.0
 
 
 def _kind(tensor: Tensor) -> Any:

@@ -10,6 +10,7 @@ from torch.distributions import Normal
 
 from . import plots
 from .data import DataSet
+from .files import replacing
 from .predict import decode, posterior_predictive, prior_predictive
 from .program import Program
 
@@ -50,8 +51,9 @@ def draw_pictures(
         if means.shape[1] == 2 and plots.is_image(data.shape) and len(posterior.latents) == 1:
             figures["manifold"] = _draw_manifold(program, site, x, seed)
     files = [folder / f"{name}.png" for name in figures]
-    for file, figure in zip(files, figures.values(), strict=True):
-        figure.savefig(file, dpi=120)
+    with replacing(*files) as temporary:
+        for file, figure in zip(temporary, figures.values(), strict=True):
+            figure.savefig(file, dpi=120)
     return files
 
 

@@ -2,116 +2,44 @@
 
 import csv
 import json
-import os
-import shutil
-import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_model
-from torch import Tensor, nn
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
 
-from .data import DataSet
+from .checkpoints import PATTERN, Checkpoints
+from .config import Config
 from .errors import InputError, first_line
+from .files import make_folder, remove, replacing, twin
 from .program import Program, find_program
-from .sources import NAMED_SETS
+from .runtime import isolated
+from .tensors import read_tensors, write_tensors
 
 CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
-REPORT = "report.html"
-PICTURES, EVENTS, RESULTS = "pictures", "tensorboard", "results"
-FORMAT = 1
-
-
-def software_versions() -> dict[str, str]:
-    """Python's, and those of the packages that figures depend on."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"python": python, **{n: version(n) for n in ("ppl-vae", "pyro-ppl", "torch")}}
-
-
-def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
-    """Where data came from and what they were, as plain data, to be found again from any folder.
-
-    Arguments:
-        data: The data.
-        data_dir: Where they were looked for; see :func:`ppl_vae.load_data`.
-    """
-    named = data.source in NAMED_SETS
-    place = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
-    return {
-        "source": data.source if named else str(Path(data.source).expanduser().resolve()),
-        "data_dir": place,
-        "binarize": data.binarize,
-        "shape": list(data.shape),
-        "digest": data.digest,
-    }
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a run directory records about its fit, as plain data.
-
-    Attributes:
-        program: Where the program's class is, as ``package.module:Class`` or ``file.py:Class``.
-        arguments: What the class was called with, beside the shape of a datum.
-        data: ``source``, ``data_dir``, ``binarize``, ``shape`` and ``digest``.
-        settings: The :class:`ppl_vae.Settings` of the fit.
-        versions: The software that wrote it.
-        format: The version of this layout.
-    """
-
-    program: str
-    arguments: dict[str, Any]
-    data: dict[str, Any]
-    settings: dict[str, Any]
-    versions: dict[str, str] = field(default_factory=software_versions)
-    format: int = FORMAT
-
-    @classmethod
-    def of(
-        cls,
-        program: str,
-        arguments: dict[str, Any],
-        data: DataSet,
-        settings: Any = None,
-        data_dir: str | Path | None = None,
-    ) -> "Config":
-        """Record what is fitted to what, so that it can be found again from any folder.
-
-        Arguments:
-            program: Where the program's class is; see the attribute.
-            arguments: What it was called with, beside the shape of a datum.
-            data: What it is fitted to.
-            settings: The :class:`ppl_vae.Settings` of the fit.
-            data_dir: Where the data were looked for; see :func:`ppl_vae.load_data`.
-
-        Example:
-            >>> from ppl_vae import load_data
-            >>> config = Config.of("ppl_vae.models:VAE", {"latent_dim": 2}, load_data("digits"))
-            >>> config.data["source"], config.data["shape"]
-            ('digits', [1, 8, 8])
-        """
-        return cls(
-            program, arguments, recipe(data, data_dir), {} if settings is None else asdict(settings)
-        )
+REPORT, LOCK = "report.html", ".lock"
+CHECKPOINTS, PICTURES, EVENTS, RESULTS = "checkpoints", "pictures", "tensorboard", "results"
+FILES = (CONFIG, WEIGHTS, METRICS, REPORT)
 
 
 class Run:
-    """A run directory: ``config.json``, ``weights.safetensors``, ``metrics.csv``, pictures.
+    """A run directory: ``config.json``, ``weights.safetensors``, ``metrics.csv``, checkpoints.
 
     Attributes:
         path: The directory.
         config: What was fitted to what, and how.
+        logged: Epochs whose TensorBoard events are written.
     """
 
     def __init__(self, path: Path, config: Config) -> None:
-        self.path, self.config = path, config
+        self.path, self.config, self.logged = path, config, 0
         self._overwrite = False
         self._event_writer: Any = None
         self._events: Any = None
+        self._lock: FileLock | None = None
 
     @classmethod
     def create(
@@ -140,58 +68,108 @@ class Run:
         run._refuse_what_is_there()
         return run
 
-    def _refuse_what_is_there(self) -> None:
-        if not self.path.is_file() and not (self.path.is_dir() and any(self.path.iterdir())):
-            return
-        if not _is_run(self.path):
-            raise InputError(f"{self.path} exists and is no run: choose another --output")
-        if not self._overwrite:
-            raise InputError(f"{self.path} holds a run: choose another --output, or --overwrite it")
-
-    def start(self) -> None:
-        """Make the directory and write the config. Of a run that is there, nothing stays but the
-        files that others put into it.
-
-        Raises:
-            InputError: If a run is there that was not to be overwritten, or it cannot be written.
-        """
-        self._refuse_what_is_there()
-        try:
-            for name in (CONFIG, WEIGHTS, METRICS, REPORT):
-                (self.path / name).unlink(missing_ok=True)
-            for name in (PICTURES, EVENTS, RESULTS):
-                shutil.rmtree(self.path / name, ignore_errors=True)
-            self.pictures.mkdir(parents=True, exist_ok=True)
-            _write_whole(self.path / CONFIG, json.dumps(asdict(self.config), indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error.strerror})") from None
-        if self._event_writer is not None:
-            self._events = self._event_writer(str(self.path / EVENTS))
-
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path, *, tensorboard: bool = False) -> "Run":
         """Open a run directory.
 
+        Arguments:
+            path: The directory.
+            tensorboard: Whether :meth:`log` also writes TensorBoard events.
+
         Raises:
-            InputError: If it is none, or its config is broken.
+            InputError: If it is none, or its config is broken; or TensorBoard is not installed.
         """
         path = Path(path)
         file = path / CONFIG
         if not file.is_file():
             raise InputError(f"{path} is no run: it has no {CONFIG}; fit one with ppl-vae train")
+        run = cls(path, Config.read(file))
+        if tensorboard:
+            run._event_writer = _event_writer()
+        return run
+
+    def start(self) -> None:
+        """Make the directory, lock it, and write the config. Of a run that is there, nothing stays
+        but the files that others put into it.
+
+        Raises:
+            InputError: If a run is there that was not to be overwritten, or that is being fitted;
+                or if it cannot be written.
+        """
+        self._refuse_what_is_there()
         try:
-            fields = json.loads(file.read_text(encoding="utf-8"))
-            config = Config(**fields)
-            shape = config.data["shape"]
-            well_formed = config.format == FORMAT and all(type(size) is int for size in shape)
-            well_formed &= isinstance(config.program, str) and isinstance(config.arguments, dict)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError(f"{file} is broken ({first_line(error)}): fit again") from None
-        if not well_formed:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            # Weights go before the config: those of one fit never lie beside the config of another.
+            for name in (*reversed(FILES[1:]), *map(twin, map(Path, FILES))):
+                remove(self.path / name)
+            for name in (CHECKPOINTS, PICTURES, EVENTS, RESULTS):
+                remove(self.path / name)
+            with replacing(self.path / CONFIG) as (temporary,):
+                temporary.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+            make_folder(self.pictures)
+        except OSError as error:
+            self.close()
             raise InputError(
-                f"{file} is not of format {FORMAT}: it was not written by this version"
+                f"{self.path} cannot be written ({error.strerror}): choose another --output"
+            ) from None
+
+    def resume(self) -> None:
+        """Lock the directory, and remove what a crash has left half-written.
+
+        Raises:
+            InputError: If it is being fitted by another process, or cannot be written.
+        """
+        try:
+            self._take_lock()
+            halves = [twin(self.path / name) for name in FILES]
+            halves += self.checkpoints.folder.glob(f".{PATTERN}")
+            for file in halves:
+                remove(file)
+        except OSError as error:
+            self.close()
+            raise InputError(
+                f"{self.path} cannot be written ({error.strerror}): make it writable"
+            ) from None
+
+    def close(self) -> None:
+        """Give the lock back, and close what is open."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _refuse_what_is_there(self) -> None:
+        ours = {LOCK, *(twin(Path(name)).name for name in FILES)}  # before there is a config
+        there = self.path.is_dir() and any(f.name not in ours for f in self.path.iterdir())
+        if not there and not (self.path.exists() and not self.path.is_dir()):
+            return
+        if not _is_run(self.path):
+            raise InputError(f"{self.path} exists and is no run: choose another --output")
+        if not self._overwrite:
+            raise InputError(
+                f"{self.path} holds a run: choose another --output, or --overwrite it, or go on "
+                f"with it by ppl-vae train --resume {self.path}"
             )
-        return cls(path, config)
+
+    def _take_lock(self) -> None:
+        # The system takes the lock back from a process that dies.
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self.path} is being fitted by another process: wait for it, or choose another "
+                "--output"
+            ) from None
+        self._lock = lock
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The newest states of the fit."""
+        return Checkpoints(self.path / CHECKPOINTS)
 
     @property
     def pictures(self) -> Path:
@@ -208,30 +186,71 @@ class Run:
         """The page of the diagnosis."""
         return self.path / REPORT
 
-    def log(self, row: Mapping[str, float]) -> None:
-        """Append one epoch's figures to ``metrics.csv``."""
-        file = self.path / METRICS
-        new = not file.exists()
-        with file.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        if self._events is not None:
+    def log(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write the figures of all epochs so far to ``metrics.csv``, whole or not at all.
+
+        Raises:
+            InputError: If they cannot be written.
+        """
+        names = dict.fromkeys(name for row in rows for name in row)
+        with (
+            replacing(self.path / METRICS) as (temporary,),
+            temporary.open("w", newline="") as stream,
+        ):
+            writer = csv.DictWriter(stream, fieldnames=list(names))
+            writer.writeheader()
+            writer.writerows(rows)
+        if self._event_writer is None:
+            return
+        if self._events is None:
+            # Of a fit that goes on, events of later epochs are void.
+            after = self.logged + 1 if self.logged else None
+            self._events = self._event_writer(str(self.path / EVENTS), purge_step=after)
+        for row in rows[self.logged :]:
             for name in row.keys() - {"epoch"}:
                 self._events.add_scalar(name, row[name], int(row["epoch"]))
-            self._events.flush()
+        self.logged = len(rows)
+        self._events.flush()
 
     def metrics(self) -> list[dict[str, float]]:
-        """The figures of every epoch, as ``metrics.csv`` has them."""
-        with (self.path / METRICS).open(newline="") as stream:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        """The figures of every epoch, as ``metrics.csv`` has them.
 
-    def save_weights(self, program: Program) -> None:
-        """Replace the weights on disk, whole or not at all."""
-        temporary = self.path / f"{WEIGHTS}.tmp"
-        save_model(cast(nn.Module, program), str(temporary))
-        os.replace(temporary, self.path / WEIGHTS)
+        Raises:
+            InputError: If the file is missing or broken.
+        """
+        file = self.path / METRICS
+        try:
+            with file.open(newline="", encoding="utf-8") as stream:
+                return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+            raise InputError(
+                f"{file} is missing or broken ({first_line(error)}): ppl-vae train --resume "
+                f"{self.path} writes it again"
+            ) from None
+
+    def save_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the weights on disk, whole or not at all.
+
+        Arguments:
+            weights: The program's ``state_dict()``.
+
+        Raises:
+            InputError: If they cannot be written.
+        """
+        write_tensors(self.path / WEIGHTS, weights, self.config.identity)
+
+    def find_class(self) -> type[Any]:
+        """The program's class, if it is one of ``ppl_vae.models``.
+
+        Raises:
+            InputError: If it is not: a run directory never makes other code run.
+        """
+        if not _is_ours(self.config.program):
+            raise InputError(
+                f"{self.path} was fitted with {self.config.program!r}, code from outside "
+                f"ppl_vae: if you trust it, name it (--model {self.config.program})"
+            )
+        return find_program(self.config.program)
 
     def load(self, program: Program | type[Any] | None = None) -> Program:
         """Give the program back, bit for bit.
@@ -243,31 +262,50 @@ class Run:
         Raises:
             InputError: If the program is not known, or the weights are broken or not its own.
         """
-        if program is None:
-            if not _is_ours(self.config.program):
-                raise InputError(
-                    f"{self.path} was fitted with {self.config.program!r}, code from outside "
-                    f"ppl_vae: if you trust it, name it (--model {self.config.program})"
-                )
-            program = find_program(self.config.program)
-        built: Program = self._build(program) if isinstance(program, type) else program
-        file = self.path / WEIGHTS
+        program = self.find_class() if program is None else program
         try:
-            _match_types(built, load_file(file))
-            load_model(cast(nn.Module, built), file)
-        except (SafetensorError, OSError, RuntimeError, StopIteration) as error:
+            weights, identity = read_tensors(self.path / WEIGHTS)
+        except InputError as error:
             raise InputError(
-                f"{file} is missing, broken or not this program's ({first_line(error)})"
+                f"{error}: ppl-vae train --resume {self.path} writes it again"
             ) from None
+        built = self._build(program, weights) if isinstance(program, type) else program
+        _match_types(built, weights)
+        self._require_same(built, weights)
+        if isinstance(program, type) and identity != self.config.identity:
+            raise InputError(
+                f"{self.path / CONFIG} was altered: {WEIGHTS} is of {identity}; fit again"
+            )
+        built.load_state_dict(weights)
         return built
 
-    def _build(self, kind: type[Any]) -> Program:
+    def _build(self, kind: type[Any], weights: Mapping[str, Tensor]) -> Program:
+        shape, arguments = tuple(self.config.data["shape"]), self.config.arguments
         try:
-            return kind(tuple(self.config.data["shape"]), **self.config.arguments)
-        except (TypeError, ValueError, RuntimeError) as error:
+            if _is_ours(f"{kind.__module__}:"):
+                # Sizes are a stranger's: before memory is taken, they must be those of the weights.
+                with torch.device("meta"):
+                    self._require_same(kind(shape, **arguments), weights)
+            with isolated(0):
+                built: Program = kind(shape, **arguments)
+            return built
+        except InputError:
+            raise
+        except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
             raise InputError(
-                f"{self.path / CONFIG}: the program cannot be built ({first_line(error)})"
+                f"{self.path / CONFIG}: the program cannot be built ({first_line(error)}): fit "
+                "again"
             ) from None
+
+    def _require_same(self, program: Program, weights: Mapping[str, Tensor]) -> None:
+        own = {name: tuple(tensor.shape) for name, tensor in program.state_dict().items()}
+        stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        for name in sorted(own.keys() | stored.keys()):
+            if own.get(name) != stored.get(name):
+                raise InputError(
+                    f"{self.path / WEIGHTS} is not this program's: {name} is of shape "
+                    f"{stored.get(name, 'none')} there, and {own.get(name, 'none')} in the program"
+                )
 
 
 def load(path: str | Path, program: Program | type[Any] | None = None) -> Program:
@@ -286,18 +324,22 @@ def load(path: str | Path, program: Program | type[Any] | None = None) -> Progra
 
 def _match_types(program: Program, stored: dict[str, Tensor]) -> None:
     """Bring a program to the types of its stored weights, its unstored buffers along with them."""
-    program.to(next(stored[name].dtype for name, _ in program.named_parameters() if name in stored))
+    types = [stored[name].dtype for name, _ in program.named_parameters() if name in stored]
+    if not types:
+        return
+    program.to(types[0])
     for name, tensor in program.state_dict(keep_vars=True).items():
         if name in stored:
             tensor.data = tensor.data.to(stored[name].dtype)
 
 
 def _is_run(path: Path) -> bool:
+    """Whether there is a run, of whatever format, that --overwrite may replace."""
     try:
-        Run.open(path)
-    except InputError:
+        fields = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return True
+    return isinstance(fields, dict) and fields.keys() >= {"program", "arguments", "data"}
 
 
 def _is_ours(reference: str) -> bool:
@@ -315,9 +357,3 @@ def _event_writer() -> Any:
             "tensorboard is not installed: pip install 'ppl-vae[tensorboard]'"
         ) from None
     return SummaryWriter
-
-
-def _write_whole(file: Path, text: str) -> None:
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)

@@ -279,6 +279,44 @@ class Explodes(Minimal):
             pyro.sample("x", dist.Normal(self.decoder(z) * poison, 1.0).to_event(1), obs=x)
 
 
+class Hiccups(Minimal):
+    """Its loss, or only the gradient of a parameter, is NaN at some of its training steps."""
+
+    def __init__(self, data_shape=(5,), steps=(), gradient_only=False):
+        super().__init__(data_shape)
+        self.bad, self.gradient_only, self.count = steps, gradient_only, 0
+
+    def model(self, x):
+        pyro.module(f"hiccups-{id(self)}", self)
+        self.count += self.training
+        bad, bias = self.training and self.count in self.bad, self.decoder.bias
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            loc = self.decoder(z)
+            if bad:  # the slope of a square root at zero is infinite
+                loc = loc + (0 * bias).abs().sqrt() if self.gradient_only else loc * torch.nan
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+class Narrowing(Minimal):
+    """Data all but determine z, so that the guide's scale, an exponential, is driven to zero."""
+
+    def __init__(self, data_shape=(5,)):
+        super().__init__(data_shape)
+        self.raw = nn.Parameter(torch.zeros(data_shape))
+
+    def model(self, x):
+        pyro.module(f"narrowing-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(self.raw), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z + 0 * self.decoder.bias, 1e-18).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module(f"narrowing-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, self.raw.exp()).to_event(1))
+
+
 class Positive(Minimal):
     """A rate with a gamma prior and exponential data: log p(x) is known, and z is constrained."""
 

@@ -137,7 +137,7 @@ def test_a_run_made_in_python_is_known_to_the_shell(shell, digits):
     config.data.pop("source")
     run = ppl_vae.Run.create("bare", config)
     run.start()
-    run.save_weights(VAE(digits.shape, **arguments))
+    run.save_weights(VAE(digits.shape, **arguments).state_dict())
     code, _, err = shell("evaluate", "bare")
     assert code == 2
     assert "does not say what it was fitted to" in err
@@ -276,7 +276,10 @@ def test_bad_input_gets_one_line_and_exit_code_2(shell, tmp_path, words, message
     [
         (["evaluate", "none"], "none is no run: it has no config.json"),
         (["evaluate", "run", "--draws", "0"], "draws must be a whole number of at least 1"),
-        (["evaluate", "run", "--model", "autoencoder"], "is missing, broken or not this program's"),
+        (
+            ["evaluate", "run", "--model", "autoencoder"],
+            "safetensors is not this program's: encoder",
+        ),
         (["sample", "run", "--count", "0"], "Invalid value for '--count'"),
         (["sample", "run", "--output", "x.jpg"], "x.jpg: output must end in .png or .npy"),
         (["sample", "run", "--output", "no/x.png"], "no is no folder: make it"),
@@ -291,6 +294,7 @@ def test_bad_input_about_a_run(fitted, words, message):
     assert "Traceback" not in err
 
 
+@pytest.mark.filterwarnings("always::ppl_vae.optimization.DivergenceWarning")
 def test_a_diverged_fit_exits_with_2_and_leaves_a_run_that_loads(shell, tmp_path):
     np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(200, 5)))
     code, _, err = shell(
@@ -298,7 +302,10 @@ def test_a_diverged_fit_exits_with_2_and_leaves_a_run_that_loads(shell, tmp_path
         "--warmup-epochs", "0", "--hidden", "8", "--output", "run",
     )  # fmt: skip
     assert code == 2
-    assert "try learning_rate" in err.splitlines()[-1]
+    warned = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 2
+    assert "back to step 0, and on at 0.1 of the learning rate" in warned[0]
+    assert "or try a learning_rate of 1e+17" in err.splitlines()[-1]
     assert ppl_vae.load(tmp_path / "run") is not None
 
 
@@ -336,17 +343,25 @@ def test_a_fresh_process_prints_no_warning(tmp_path):
 
 
 def test_an_interrupted_fit_keeps_its_weights(shell, monkeypatch, tmp_path):
-    from ppl_vae import training
+    from ppl_vae.optimization import Optimization
 
-    epoch = training._Fit.epoch
+    epoch = Optimization.epoch
 
     def interrupted(fitting):
         if fitting.steps > 0:
             raise KeyboardInterrupt
         return epoch(fitting)
 
-    monkeypatch.setattr(training._Fit, "epoch", interrupted)
+    monkeypatch.setattr(Optimization, "epoch", interrupted)
     code, _, err = shell(*TRAIN, "--output", "run")
     assert code == 130
     assert "interrupted: run holds the best weights" in err
+    assert "go on with: ppl-vae train --resume run" in err
     assert ppl_vae.load(tmp_path / "run") is not None
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    code, resumed, err = shell("train", "--resume", "run", "--json")
+    assert code == 0, err
+    code, whole, _ = shell(*TRAIN, "--output", "whole", "--json")
+    ours, theirs = json.loads(resumed), json.loads(whole)
+    assert {**ours, "run": 0, "pictures": 0} == {**theirs, "run": 0, "pictures": 0}

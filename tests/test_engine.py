@@ -12,7 +12,8 @@ from torch import nn
 
 import ppl_vae.engine
 from ppl_vae import InputError
-from ppl_vae.engine import FIRST_CHECK, MOST_SHAPES, Compiled, EagerWarning, agree, pays
+from ppl_vae.agreement import agree
+from ppl_vae.engine import FIRST_CHECK, MOST_SHAPES, Compiled, EagerWarning, pays
 
 X = torch.tensor([1.0, 2.0, 4.0])
 

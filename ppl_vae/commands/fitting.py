@@ -1,10 +1,12 @@
 """``ppl-vae train``."""
 
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from ..options import (
     BinarizeChoice,
     Data,
@@ -22,6 +24,7 @@ from ..options import (
 )
 
 TRAIN_DRAWS = 100
+WITH_RESUME = {"--resume", "--model", "--data-dir", "--tensorboard", "--json"}
 
 app = typer.Typer()
 
@@ -29,8 +32,10 @@ app = typer.Typer()
 @app.command(
     epilog="Example: ppl-vae train --model vae --data mnist --data-dir DIR --epochs 20 --seed 1 "
     "--output runs/mnist"
+    "\n\nExample: ppl-vae train --resume runs/mnist"
 )
 def train(
+    context: typer.Context,
     data: Data = "digits",
     data_dir: DataDir = None,
     binarize: Annotated[
@@ -84,16 +89,38 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard events too.")
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with the run in this directory, as if it had never stopped. With it go "
+            "--model (code of your own), --data-dir, --tensorboard and --json."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on data it has not seen."""
-    from ..composition import build_program, check_arguments, choose_binarization, find_model
-    from ..console import estimate_with_progress, show
-    from ..pictures import draw_pictures
-    from ..runs import Config, Run
+    from ..composition import (
+        build_program,
+        check_arguments,
+        choose_binarization,
+        find_model,
+        reopen,
+    )
+    from ..config import Config
+    from ..runs import Run
+    from ..settings import Settings
     from ..sources import load_data
-    from ..training import Settings, fit
 
+    if resume is not None:
+        given = _given(context)
+        if stray := given - WITH_RESUME:
+            raise InputError(
+                f"--resume goes on with {resume} as it began: leave out {', '.join(sorted(stray))}"
+            )
+        code = model if "--model" in given else None
+        reopened = reopen(resume, code, data_dir, tensorboard=tensorboard)
+        _fit_and_show(*reopened, as_json=as_json, resume=True)
+        return
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
@@ -109,7 +136,7 @@ def train(
         device=device,
         engine=engine.value,
     )
-    given = {
+    chosen = {
         "latent_dim": latent_dim,
         "hidden": sizes("hidden", hidden),
         "channels": sizes("channels", channels),
@@ -117,7 +144,7 @@ def train(
         "likelihood": likelihood,
         "likelihood_scale": likelihood_scale,
     }
-    arguments = {name: value for name, value in given.items() if value is not None}
+    arguments = {name: value for name, value in chosen.items() if value is not None}
     kind, reference = find_model(model)
     check_arguments(kind, arguments)
     choice = choose_binarization(binarize.value, data, kind, arguments)
@@ -126,14 +153,44 @@ def train(
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)
     run = Run.create(path, config, overwrite=overwrite, tensorboard=tensorboard)
+    _fit_and_show(run, program, dataset, settings, as_json=as_json, resume=False)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The options on the command line, as they are written there."""
+    return {
+        parameter.opts[0]
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(parameter.name or "")) is not None
+        and source.name == "COMMANDLINE"
+    }
+
+
+def _fit_and_show(
+    run: Any, program: Any, dataset: Any, settings: Any, *, as_json: bool, resume: bool
+) -> None:
+    from ..console import estimate_with_progress, show
+    from ..files import make_folder
+    from ..pictures import draw_pictures
+    from ..training import fit
+
+    # What ends a job politely, as schedulers do before they kill it, is an interrupt too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        history = fit(program, dataset, settings, run=run)
+        history = fit(program, dataset, settings, run=run, resume=resume)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {path} holds the best weights up to here", err=True)
+        typer.echo(
+            f"interrupted: {run.path} holds the best weights up to here; go on with: ppl-vae "
+            f"train --resume {run.path}",
+            err=True,
+        )
         raise typer.Exit(130) from None
-    x = dataset.fixed("test", seed)
-    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, seed)
-    pictures = draw_pictures(program, dataset, history.epochs, run.pictures, seed)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    x = dataset.fixed("test", settings.seed)
+    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, settings.seed)
+    make_folder(run.pictures)
+    pictures = draw_pictures(program, dataset, history.epochs, run.pictures, settings.seed)
     about = {
         "split": "test",
         "draws": TRAIN_DRAWS,

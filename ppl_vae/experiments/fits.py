@@ -5,7 +5,8 @@ from typing import Any
 from ..data import DataSet
 from ..program import Program
 from ..runtime import derived_seed, isolated
-from ..training import Settings, fit
+from ..settings import Settings
+from ..training import fit
 
 
 def build(kind: type[Any], data: DataSet, seed: int, *arguments: Any, **named: Any) -> Any:

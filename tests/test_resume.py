@@ -1,0 +1,288 @@
+"""A fit that is stopped, anywhere and by anything, goes on to the same bits."""
+
+import copy
+
+import pytest
+import torch
+from filelock import FileLock
+
+from ppl_vae import Config, InputError, Run, Settings, checkpoints, fit, make_data
+from ppl_vae.checkpoints import CheckpointWarning
+from ppl_vae.models import VAE
+from ppl_vae.optimization import Optimization
+from ppl_vae.tensors import read_tensors
+
+from .programs import WithDropout
+
+DATA = make_data(torch.rand(320, 5, generator=torch.Generator().manual_seed(0)), binarize="dynamic")
+SHORT = Settings(epochs=4, batch_size=2, engine="eager")  # 128 steps an epoch
+
+
+def new(path, program, data=DATA, settings=SHORT):
+    kind = type(program)
+    return Run.create(path, Config.of(f"{kind.__module__}:{kind.__name__}", {}, data, settings))
+
+
+def files_of(path):
+    """Weights and metrics, but for seconds, which no two fits have in common."""
+    rows = [{**row, "seconds": 0} for row in Run.open(path).metrics()]
+    return (path / "weights.safetensors").read_bytes(), rows
+
+
+def state_of(path):
+    tensors, about = read_tensors(Run.open(path).checkpoints.files()[0])
+    for row in about["history"]["epochs"]:
+        row["seconds"] = 0
+    about["state"]["seconds"] = 0
+    return tensors, about
+
+
+def assert_same(path, other):
+    assert files_of(path) == files_of(other)
+    (ones, about), (twos, expected) = state_of(path), state_of(other)
+    assert about == expected
+    assert ones.keys() == twos.keys()
+    assert all(torch.equal(ones[name], twos[name]) for name in ones)
+
+
+def stop_after(monkeypatch, steps):
+    """Interrupt the next fit, once, after so many of its steps."""
+    step, left = Optimization.step, [steps]
+
+    def stopping(fitting, batch):
+        if left[0] == 0:
+            monkeypatch.setattr(Optimization, "step", step)
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return step(fitting, batch)
+
+    monkeypatch.setattr(Optimization, "step", stopping)
+
+
+def bernoulli(**options):
+    return VAE((5,), latent_dim=2, hidden=(8,), **options)
+
+
+@pytest.mark.parametrize(("steps", "seed"), [(0, 0), (60, 1), (128, 2), (200, 3), (500, 4)])
+def test_an_interrupted_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch, steps, seed):
+    settings = Settings(epochs=4, batch_size=2, engine="eager", seed=seed)
+    program = bernoulli()
+    start = copy.deepcopy(program)
+    whole = fit(program, DATA, settings, run=new(tmp_path / "a", program), progress=False)
+    stopped = copy.deepcopy(start)
+    stop_after(monkeypatch, steps)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, DATA, settings, run=new(tmp_path / "b", program), progress=False)
+    again = bernoulli()  # other weights: those of the checkpoint count
+    run = Run.open(tmp_path / "b")
+    history = fit(again, DATA, settings, run=run, resume=True, progress=False)
+    assert history.best_epoch == whole.best_epoch
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in program.state_dict().items())
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "iw", "particles": 2},
+        {"kl_warmup_epochs": 2, "free_bits": 0.1, "clip_norm": 0.5},
+        {"learning_rate": 0.3, "patience": 1},
+        {"warmup_epochs": 0, "batch_size": 7},
+    ],
+    ids=str,
+)
+def test_whatever_is_optimized(tmp_path, monkeypatch, options):
+    settings = Settings(**{"epochs": 4, "batch_size": 2, "engine": "eager", **options})
+    program = bernoulli()
+    start = copy.deepcopy(program)
+    fit(program, DATA, settings, run=new(tmp_path / "a", program), progress=False)
+    run, program = new(tmp_path / "b", start), start
+    for steps in (75, 40, 150):  # stopped again and again
+        stop_after(monkeypatch, steps)
+        try:
+            fit(program, DATA, settings, run=run, resume=run.path.exists(), progress=False)
+        except KeyboardInterrupt:
+            run, program = Run.open(tmp_path / "b"), bernoulli()
+    monkeypatch.undo()
+    fit(bernoulli(), DATA, settings, run=run, resume=True, progress=False)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_graphs_are_graphs_again(tmp_path, monkeypatch):
+    # Steps that are compiled round otherwise than those that are not: 1, 2, 18, 34, 66, ...
+    settings = Settings(epochs=2, batch_size=2, engine="compiled")
+    program = bernoulli()
+    start = copy.deepcopy(program)
+    fit(program, DATA, settings, run=new(tmp_path / "a", program), progress=False)
+    stop_after(monkeypatch, 130)
+    run = new(tmp_path / "b", start)
+    with pytest.raises(KeyboardInterrupt):
+        fit(start, DATA, settings, run=run, progress=False)
+    fit(bernoulli(), DATA, settings, run=run, resume=True, progress=False)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    (counts,) = state_of(tmp_path / "b")[1]["state"]["engine"].values()
+    assert counts == [256, 2, 256, 0, 1]  # calls, compiled at, next check, refused, has a graph
+
+
+def test_statistics_of_layers_come_back(tmp_path, monkeypatch):
+    data = make_data(torch.randn(200, 5))
+    program = WithDropout()
+    start = copy.deepcopy(program)
+    settings = Settings(epochs=3, batch_size=2)
+    fit(program, data, settings, run=new(tmp_path / "a", program, data), progress=False)
+    stop_after(monkeypatch, 111)
+    run = new(tmp_path / "b", start, data)
+    with pytest.raises(KeyboardInterrupt):
+        fit(start, data, settings, run=run, progress=False)
+    fit(WithDropout(), data, settings, run=run, resume=True, progress=False)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_what_is_written_when_makes_no_difference(tmp_path, monkeypatch):
+    for name, share in (("never", 0.0), ("always", 1e9)):
+        torch.manual_seed(0)
+        program = bernoulli()
+        monkeypatch.setattr(checkpoints, "SHARE", max(share, 1e-30))
+        fit(program, DATA, SHORT, run=new(tmp_path / name, program), progress=False)
+    assert_same(tmp_path / "never", tmp_path / "always")
+    assert [f.name[5:14] for f in Run.open(tmp_path / "always").checkpoints.files()] == [
+        "000000512",
+        "000000486",
+    ]
+    assert [f.name[5:14] for f in Run.open(tmp_path / "never").checkpoints.files()] == [
+        "000000512",
+        "000000000",
+    ]
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that was stopped in its third epoch, and one with the same start that was not."""
+    program = bernoulli()
+    whole = new(tmp_path / "whole", program)
+    fit(copy.deepcopy(program), DATA, SHORT, run=whole, progress=False)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    stop_after(monkeypatch, 310)
+    run = new(tmp_path / "run", program)
+    with pytest.raises(KeyboardInterrupt):
+        fit(program, DATA, SHORT, run=run, progress=False)
+    assert [int(f.name[5:14]) for f in run.checkpoints.files()] == [307, 256]
+    return run, whole
+
+
+def resume(run, data=DATA, settings=SHORT):
+    return fit(bernoulli(), data, settings, run=run, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "flip", "folder", "gone"])
+def test_a_torn_checkpoint_is_told_and_the_one_before_used(stopped, harm):
+    run, whole = stopped
+    newest, before = run.checkpoints.files()
+    content = newest.read_bytes()
+    newest.unlink()
+    if harm == "cut":
+        newest.write_bytes(content[: len(content) // 2])
+    elif harm == "empty":
+        newest.write_bytes(b"")
+    elif harm == "flip":
+        newest.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    elif harm == "folder":
+        newest.mkdir()
+    if harm == "gone":
+        resume(run)
+    else:
+        with pytest.warns(CheckpointWarning, match=f"307.safetensors is .*from {before.name}"):
+            resume(run)
+    assert_same(whole.path, run.path)
+
+
+def test_no_whole_checkpoint_is_an_error_that_changes_nothing(stopped):
+    run, _ = stopped
+    for file in run.checkpoints.files():
+        file.write_bytes(file.read_bytes()[:-1])
+    before = {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()}
+    with pytest.raises(InputError, match="307.safetensors is torn.*what came before it: --over"):
+        resume(run)
+    assert {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()} == before
+
+
+def test_what_a_crash_left_half_written_is_removed(stopped):
+    run, whole = stopped
+    for name in (".config.json", ".weights.safetensors", "checkpoints/.step-000000400.safetensors"):
+        (run.path / name).write_bytes(b"half")
+    resume(run)
+    assert sorted(f.name for f in run.path.rglob(".*")) == [".lock"]
+    assert_same(whole.path, run.path)
+
+
+def test_resuming_a_fit_that_is_complete_repairs_what_is_broken(stopped):
+    _, whole = stopped
+    before = files_of(whole.path)
+    (whole.path / "weights.safetensors").write_bytes(b"")
+    (whole.path / "metrics.csv").unlink()
+    assert len(resume(whole).epochs) == 4
+    assert files_of(whole.path) == before
+
+
+def test_a_run_without_checkpoints_begins_at_the_beginning(stopped):
+    run, whole = stopped
+    start = read_tensors(whole.checkpoints.files()[0])  # its weights do not matter here
+    assert start
+    for file in run.checkpoints.files():
+        file.unlink()
+    torch.manual_seed(0)
+    program = bernoulli()
+    fit(copy.deepcopy(program), DATA, SHORT, run=run, resume=True, progress=False)
+    other = new(whole.path.parent / "other", program)
+    fit(program, DATA, SHORT, run=other, progress=False)
+    assert_same(other.path, run.path)
+
+
+def test_another_fit_than_the_one_that_was_begun_is_refused(stopped):
+    run, _ = stopped
+    other = make_data(torch.rand(320, 5), binarize="dynamic")
+    with pytest.raises(InputError, match="was begun with other data: go on with the same"):
+        resume(run, data=other)
+    with pytest.raises(InputError, match="was begun with epochs 4, not 5: go on with the same"):
+        resume(run, settings=Settings(epochs=5, batch_size=2, engine="eager"))
+    with pytest.raises(InputError, match="not of this fit .*: fit anew with --overwrite"):
+        program = VAE((5,), latent_dim=3, hidden=(8,))
+        fit(program, DATA, SHORT, run=run, resume=True, progress=False)
+    with pytest.raises(InputError, match="there is nothing to resume: give a run"):
+        fit(bernoulli(), DATA, SHORT, resume=True, progress=False)
+
+
+def test_another_machine_is_told(stopped, monkeypatch):
+    run, _ = stopped
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    with pytest.warns(CheckpointWarning, match="not to the same bits: threads was 1, and is 7 now"):
+        resume(run)
+
+
+def test_two_fits_in_one_folder(stopped):
+    run, _ = stopped
+    before = {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()}
+    lock = FileLock(run.path / ".lock")
+    replaced = Run.create(run.path, run.config, overwrite=True)
+    with lock:
+        with pytest.raises(InputError, match="is being fitted by another process: wait for it"):
+            resume(run)
+        with pytest.raises(InputError, match="is being fitted by another process: wait for it"):
+            fit(bernoulli(), DATA, SHORT, run=replaced, progress=False)
+    assert {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()} == before
+    resume(run)
+
+
+def test_events_go_on_where_they_were(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    program = bernoulli()
+    config = Config.of("ppl_vae.models.vae:VAE", {}, DATA, SHORT)
+    run = Run.create(tmp_path / "run", config, tensorboard=True)
+    stop_after(monkeypatch, 300)
+    with pytest.raises(KeyboardInterrupt):
+        fit(program, DATA, SHORT, run=run, progress=False)
+    resume(Run.open(tmp_path / "run", tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("elbo")] == [1, 2, 3, 4]
