@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -58,8 +59,9 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
             "elsewhere"
         ) from None
     finally:
-        for path in temporary:
-            remove(path)
+        with contextlib.suppress(OSError):  # where nothing can be removed, nothing was written
+            for path in temporary:
+                remove(path)
 
 
 def twin(file: Path) -> Path:

@@ -81,15 +81,12 @@ def fit(
     fitting, history = Optimization(program, data, settings), History()
     record = _Record(fitting, history, run)
     try:
-        with (
-            isolated(settings.seed, device),
-            warnings.catch_warnings(),
-            _progress_bar(progress) as bar,
-        ):
+        with isolated(settings.seed, device), warnings.catch_warnings():
             # Pyro warns of a NaN loss, which is seen to, and of parameters that are frozen.
             warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
             record.open(resume)
-            _run_epochs(fitting, history, bar)
+            with _progress_bar(progress) as bar:
+                _run_epochs(fitting, history, bar)
             record.save()
     except FloatingPointError as error:
         record.save()

@@ -1,5 +1,6 @@
 """What all tests share: seeds, an empty parameter store, small data."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,15 @@ from ppl_vae import cli
 
 TRAIN = ["train", "--epochs", "2", "--hidden", "16", "--latent-dim", "2"]
 SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data"
+
+
+def load_benchmark(name):
+    """A file of benchmarks/, as a module."""
+    file = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

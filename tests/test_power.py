@@ -1,23 +1,16 @@
 """False alarms and power: the benchmark's own table, for a few seeds."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "diagnostic_power.py"
+from .conftest import load_benchmark
+
 ALARM = ("caution", "fail")
 
 
 @pytest.fixture(scope="module")
 def power():
-    spec = importlib.util.spec_from_file_location("diagnostic_power", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("diagnostic_power")
 
 
 def grades(power, seed, *faults):
