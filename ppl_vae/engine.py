@@ -136,8 +136,14 @@ class Compiled:
         return self._remembered | seen
 
     def restore(self, state: dict[str, list[int]]) -> None:
-        """Go on as the one did whose :meth:`state` it was: what was a graph is one again."""
+        """Go on as the one did whose :meth:`state` it was: what was a graph is one again.
+
+        Raises:
+            ValueError: If it is no such state.
+        """
         self.forget()
+        if not all(len(counts) == 5 and {*map(type, counts)} == {int} for counts in state.values()):
+            raise ValueError("what the engine has compiled is not five counts a shape")
         self._remembered = dict(state)
 
     def _shape(self, leaves: list[Any], spec: Any) -> "_Shape | None":

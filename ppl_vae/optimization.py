@@ -143,14 +143,14 @@ class Optimization:
             last = self.batches == self.steps_per_epoch
             if self.batches % every and not last:
                 continue
-            self._look(unseen.item(), self.batches - looked)
+            self._look(unseen.item(), looked)
             unseen.zero_()
             looked, self.seconds = self.batches, time.perf_counter() - start
             if not last and self.steps - self.kept[1]["steps"] >= STEPS_TO_KEEP:
                 self.keep()
         row = {
             **self._validated(),
-            "loss": self.loss / self.seen if self.seen else math.nan,
+            "loss": self._mean_loss(),
             "learning_rate": self._rate(self.steps - self.batches),
             "kl_weight": 1.0 if self.kl_weight is None else self.kl_weight.weight,
             "seconds": time.perf_counter() - start,
@@ -187,14 +187,18 @@ class Optimization:
         self.steps += 1
         return loss
 
-    def _look(self, loss: float, batches: int) -> None:
-        """See whether the loss of the last batches, summed over their data, is finite."""
-        if not math.isfinite(loss):
+    def _look(self, loss: float, looked: int) -> None:
+        """See whether the loss, summed over the batches since ``looked``, is finite."""
+        total, size = len(self.data.train), self.settings.batch_size
+        if math.isfinite(loss):
+            self.loss += loss
+            self.seen += min(self.batches * size, total) - looked * size
+        else:
             self._fall_back(f"the loss became {loss}")
-            return
-        self.loss += loss
-        self.seen += min(batches * self.settings.batch_size, len(self.data.train) - self.seen)
-        self.on_look(batches, self.loss / self.seen)
+        self.on_look(self.batches - looked, self._mean_loss())
+
+    def _mean_loss(self) -> float:
+        return self.loss / self.seen if self.seen else math.nan
 
     def _validated(self) -> dict[str, float]:
         """Score the validation data, with the newest weights that can be scored."""
@@ -262,17 +266,36 @@ class Optimization:
         """Go on from a state that was kept, perhaps by another process.
 
         Raises:
-            KeyError, RuntimeError: If it is not that of such a fit.
+            KeyError, RuntimeError, TypeError, ValueError: If it is not that of such a fit.
         """
-        self.kept = tensors, plain = state
-        self._put_back(_inside(tensors, "program/"), _inside(tensors, "moments/"))
-        self.best = best_of(tensors)
-        self._before_order = tensors["order"]
+        tensors, plain = state
+        for name in _COUNTS:
+            if type(plain[name]) is not type(getattr(self, name)) or plain[name] != plain[name]:
+                raise TypeError(f"{name} is {plain[name]!r}")
+        if not 0 <= plain["batches"] <= min(self.steps_per_epoch, plain["steps"]):
+            raise ValueError(f"{plain['batches']} batches of an epoch were done")
+        self._require_fit(tensors)
         self.generator.set_state(tensors["data"])
         set_random_state(list(_inside(tensors, "random/").values()))
+        self.svi.gradients.restore(plain["engine"])
+        self._put_back(_inside(tensors, "program/"), _inside(tensors, "moments/"))
         for name in _COUNTS:
             setattr(self, name, plain[name])
-        self.svi.gradients.restore(plain["engine"])
+        self.best, self._before_order, self.kept = best_of(tensors), tensors["order"], state
+
+    def _require_fit(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse tensors of other sizes: a fused optimizer would write beyond their memory."""
+        like = {f"program/{name}": tensor for name, tensor in self._weights().items()}
+        like |= {f"best/{name}": tensor for name, tensor in self._weights().items()}
+        if any(name.startswith("moments/") for name in tensors):
+            for place, parameter in enumerate(self.parameters):
+                like |= {f"moments/{place}/{kind}": parameter for kind in ("exp_avg", "exp_avg_sq")}
+                like[f"moments/{place}/step"] = torch.tensor(0.0)
+        if odd := like.keys() ^ {name for name in tensors if name.split("/")[0] in _SIZED}:
+            raise ValueError(f"{min(odd)} is missing, or not known")
+        for name, own in like.items():
+            if (tensors[name].shape, tensors[name].dtype) != (own.shape, own.dtype):
+                raise ValueError(f"{name} is of another shape or type")
 
     def finish(self) -> None:
         """Put the best weights into the program."""
@@ -313,6 +336,7 @@ class Optimization:
         )
 
 
+_SIZED = ("program", "best", "moments")
 _COUNTS = (
     *("steps", "slower", "strikes", "fell_at", "score"),
     *("batches", "seen", "loss", "seconds"),  # of the epoch

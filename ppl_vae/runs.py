@@ -197,7 +197,7 @@ class Run:
             replacing(self.path / METRICS) as (temporary,),
             temporary.open("w", newline="") as stream,
         ):
-            writer = csv.DictWriter(stream, fieldnames=list(names))
+            writer = csv.DictWriter(stream, fieldnames=list(names) or ["epoch"])
             writer.writeheader()
             writer.writerows(rows)
         if self._event_writer is None:

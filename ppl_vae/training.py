@@ -182,10 +182,10 @@ class _Record:
         try:
             self._require_same(about)
             self.fitting.restore((tensors, about["state"]))
-            vars(self.history).update(about["history"])
-        except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, InputError):
-                raise
+            vars(self.history).update(vars(_as_history(about["history"])))
+        except InputError:
+            raise
+        except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"{self.run.path}: its checkpoint is not of this fit ({first_line(error)}): fit "
                 "anew with --overwrite"
@@ -238,6 +238,17 @@ class _Record:
         """Let others fit into the directory."""
         if self.run is not None:
             self.run.close()
+
+
+def _as_history(fields: dict[str, Any]) -> History:
+    history = History(**fields)
+    for number, row in enumerate(history.epochs, start=1):
+        whole = row.keys() >= {"epoch", "reconstruction", "seconds"} and row["epoch"] == number
+        if not whole or not {*map(type, row.values())} <= {int, float}:
+            raise ValueError(f"its row of epoch {number} is {row}")
+    if type(history.best_epoch) is not int or type(history.stopped_early) is not bool:
+        raise TypeError("it does not say which epoch was best")
+    return history
 
 
 def _machine() -> dict[str, Any]:
