@@ -205,7 +205,7 @@ def make_data(
     if held_out + validation >= len(stored):
         raise InputError(
             f"{source}: {len(stored)} data are too few to hold out {validation} for validation and "
-            f"{held_out} for testing"
+            f"{held_out} for testing: give more"
         )
     parts = order.split([held_out, validation, len(stored) - held_out - validation])
     splits = {

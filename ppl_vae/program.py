@@ -129,7 +129,9 @@ def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> No
     for site, node in _samples(model).items():
         if not node["log_prob"].isfinite().all():
             name = type(program).__name__
-            raise InputError(f"{name}: log p at site {site!r} is not finite on the first data")
+            raise InputError(
+                f"{name}: log p at site {site!r} is not finite on the first data: rescale the data"
+            )
 
 
 def check_structure(program: Program, x: Tensor) -> None:

@@ -77,7 +77,7 @@ def load_data(
     try:
         return make_data(**reader(path), source=name, binarize=binarize)
     except (OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-        raise InputError(f"{name} cannot be read ({first_line(error)})") from None
+        raise InputError(f"{name} cannot be read ({first_line(error)}): save it again") from None
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -182,7 +182,7 @@ def _read_csv(path: Path) -> dict[str, Any]:
         UnicodeDecodeError,
         csv.Error,
     ) as error:
-        raise InputError(f"{path} is no CSV table ({first_line(error)})") from None
+        raise InputError(f"{path} is no CSV table ({first_line(error)}): save it again") from None
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
@@ -192,7 +192,8 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     try:
         return _columns(pd.read_parquet(path), path)
     except pa.ArrowException as error:
-        raise InputError(f"{path} is no Parquet table ({first_line(error)})") from None
+        reason = first_line(error)
+        raise InputError(f"{path} is no Parquet table ({reason}): save it again") from None
 
 
 def _columns(table: Any, path: Path) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _read_images(folder: Path) -> tuple[np.ndarray, list[str] | None]:
         if file.suffix.lower() in _IMAGE_SUFFIXES and not file.name.startswith(".")
     )
     if not files:
-        raise InputError(f"{folder} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+        raise InputError(f"{folder} holds no images: expected {', '.join(sorted(_IMAGE_SUFFIXES))}")
     images: list[np.ndarray] = []
     for file in track(
         files,
@@ -274,7 +275,9 @@ def _read_image(file: Path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file} is truncated or no image ({first_line(error)})") from None
+        raise InputError(
+            f"{file} is truncated or no image ({first_line(error)}): save it again, or remove it"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"{file} claims more pixels than is safe to open") from None
 
