@@ -32,7 +32,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say(f"warning: {escape(str(message))}")
-            sys.exit(app(standalone_mode=False))
+            sys.exit(app(prog_name="ppl-vae", standalone_mode=False))
     except InputError as error:
         _refuse(str(error))
     except _UsageError as error:

@@ -190,13 +190,13 @@ def find_program(reference: str) -> type[Any]:
         module = (
             _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise InputError(
             f"{place} cannot be imported ({type(error).__name__}: {first_line(error)})"
         ) from error
     kind = getattr(module, name, None)
     if not isinstance(kind, type):
-        raise InputError(f"{place} has no class {name!r}")
+        raise InputError(f"{place} has no class {name!r}: name one that it has")
     if not (issubclass(kind, nn.Module) and hasattr(kind, "model") and hasattr(kind, "guide")):
         raise InputError(f"{reference} is no program: it must be an nn.Module with model and guide")
     return kind

@@ -64,7 +64,7 @@ def load_data(
     if name in _TORCHVISION:
         return _load_torchvision(name, data_folder(data_dir), binarize)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not name or not os.path.exists(path):  # Path.exists raises where a name is too long
         raise InputError(
             f"no data set or file {name!r}: choose from {', '.join(NAMED_SETS)}, or give the path "
             "of an .npy, .npz, .csv or .parquet file or a folder of images"
