@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .data import Binarize, DataSet, make_data
-from .errors import InputError, first_line
+from .errors import InputError, as_path, first_line
 
 DATA_VARIABLE = "PPL_VAE_DATA"
 LABEL_COLUMN = "label"
@@ -63,7 +63,7 @@ def load_data(
         return _load_digits(binarize)
     if name in _TORCHVISION:
         return _load_torchvision(name, data_folder(data_dir), binarize)
-    path = Path(source).expanduser()
+    path = as_path("source", source)
     if not name or not os.path.exists(path):  # Path.exists raises where a name is too long
         raise InputError(
             f"no data set or file {name!r}: choose from {', '.join(NAMED_SETS)}, or give the path "
@@ -88,7 +88,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
         from platformdirs import user_cache_path
 
         data_dir = user_cache_path("ppl-vae")
-    return Path(data_dir).expanduser()
+    return as_path("data_dir", data_dir)
 
 
 def _load_digits(binarize: Binarize) -> DataSet:
