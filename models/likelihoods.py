@@ -265,7 +265,8 @@ def make_likelihood(
     Raises:
         ValueError: If the name is unknown, or the likelihood has no scale to fix.
     """
-    if isinstance(likelihood, str) and likelihood not in LIKELIHOODS:
+    named = isinstance(likelihood, str) and likelihood in LIKELIHOODS
+    if not named and not isinstance(likelihood, nn.Module):
         raise ValueError(f"no likelihood {likelihood!r}: choose from {', '.join(LIKELIHOODS)}")
     kind = LIKELIHOODS[likelihood] if isinstance(likelihood, str) else None
     if scale is None:

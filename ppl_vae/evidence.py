@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
+from .errors import InputError, instance
 from .program import OBSERVED, Program, check_program
 from .sites import is_discrete, is_point_mass, latent_distributions
 from .weights import Terms, log_mean, reduce_terms
@@ -30,11 +31,17 @@ class Estimate:
     def of(cls, values: Tensor) -> "Estimate":
         """Summarize one value for each datum, of shape (N,).
 
+        Raises:
+            InputError: If the values are not of that shape.
+
         Example:
             >>> import torch
             >>> Estimate.of(torch.tensor([1.0, 2.0, 3.0]))
             Estimate(mean=2.0, stderr=0.5773502691896258, n=3)
         """
+        instance("values", values, Tensor)
+        if values.dim() != 1 or not len(values):
+            raise InputError(f"values of shape {tuple(values.shape)}: expected (N,), of N data")
         values = values.double()
         stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(values.mean().item(), stderr, len(values))
@@ -70,7 +77,13 @@ class Scores:
         return {n: Estimate.of(v) for n, v in self.chain.items() if not n.endswith("_error")}
 
     def ledger(self) -> "Ledger":
-        """The ELBO as a sum over Pyro's sites."""
+        """The ELBO as a sum over Pyro's sites.
+
+        Raises:
+            InputError: If there is no ELBO.
+        """
+        if OBSERVED not in self.model:
+            raise InputError("there is no ledger: the guide is a point mass and has no ELBO")
         latent = [site for site in self.model if site != OBSERVED]
         given = ", ".join(latent)
         single = len(latent) == 1

@@ -75,7 +75,9 @@ def reconstruct(
     )
     x = dataset.fixed(split.value, seed)
     if count and count > len(x):
-        raise InputError(f"--count {count} is more than the {len(x)} {split.value} data: take fewer")
+        raise InputError(
+            f"--count {count} is more than the {len(x)} {split.value} data: take fewer"
+        )
     x = x[: count or PAIRS]
     mean = posterior_predictive(program, x, seed).mean
     write_output(file, lambda: reconstruction_pairs(x, mean), mean)

@@ -70,8 +70,8 @@ def evaluate(
     from ..composition import choose_data, open_program
     from ..console import estimate_with_progress, output_file, show
 
-    given = {"chains": chains, "temperatures": temperatures, "start": start and start.value}
-    given = {name: value for name, value in given.items() if value is not None}
+    choices = {"chains": chains, "temperatures": temperatures, "start": start and start.value}
+    given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
     annealing = Annealing(**given)
     if given and estimator is EstimatorChoice.iw:
         raise InputError(f"--{min(given)} was given, but iw does not anneal: take ais or bdmc")
@@ -152,7 +152,7 @@ def report(
     from ..runs import Run
 
     opened = Run.open(run)
-    file = output_file(output, run, opened.report.name, ".html")
+    file = output_file(output, opened.path, opened.report.name, ".html")
     write_report(file, read_diagnosis(opened.results), opened)
     show({}, {"report": str(file)}, as_json=False)
 
