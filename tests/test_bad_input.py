@@ -1,18 +1,26 @@
-"""Whatever is wrong with the input, one line names the culprit and the remedy, and nothing changes."""
+"""Whatever is wrong, one line names the culprit and the remedy, and nothing changes."""
 
 import hashlib
+import random
 import re
 import shutil
 import sys
 
 import numpy as np
+import pyro
 import pytest
+import torch
 
+import ppl_vae
 from ppl_vae import cli
+from ppl_vae.cli import app
+from ppl_vae.models import VAE, Autoencoder
 
-from .bad_inputs import data_files, words
+from .bad_inputs import World, arrays, calls, data_files, run_files, words
 
-LINES = [*data_files.LINES, *words.LINES]
+LINES = [*data_files.LINES, *words.LINES, *run_files.LINES]
+CALLS = [*calls.CALLS, *arrays.CALLS]
+MODELS = {"VAE", "Autoencoder", "LinearGaussian"}
 PREPARATION = [
     "train --data t.npy --likelihood gaussian --hidden 4 --latent-dim 2 --epochs 1 "
     "--batch-size 16 --engine eager --output run",
@@ -70,3 +78,66 @@ def test_a_bad_command_line_is_refused(case, shell, made, tmp_path):
     assert re.search(case.message, err), err
     assert REMEDY.search(err.removeprefix("error: ")), err
     assert snapshot(tmp_path) == before
+
+
+@pytest.fixture(scope="session")
+def world(made, tmp_path_factory):
+    torch.manual_seed(0)
+    data = ppl_vae.make_data(data_files.TABLE)
+    vae, autoencoder = (
+        kind((4,), latent_dim=2, hidden=(4,), likelihood="gaussian") for kind in (VAE, Autoencoder)
+    )
+    run = tmp_path_factory.mktemp("world")
+    copy(made, run)
+    folder = tmp_path_factory.mktemp("empty")
+    return World(vae, autoencoder, data, data.fixed("test"), run / "run", folder)
+
+
+def trace(world, case):
+    """All that a call might leave a trace in."""
+    programs = [p for name in ("vae", "autoencoder") for p in getattr(world, name).parameters()]
+    return (
+        [p.tolist() for p in programs],
+        case.of in MODELS or torch.get_rng_state().tolist(),  # which draw their weights
+        str(np.random.get_state()),
+        random.getstate(),
+        sorted(pyro.get_param_store().keys()),
+        torch.get_default_dtype(),
+        snapshot(world.run),
+        snapshot(world.folder),
+    )
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.of}-{case.id}")
+def test_a_bad_call_is_refused(case, world):
+    before = trace(world, case)
+    # What imports torch and pyro only raises a ValueError.
+    kind = ValueError if case.of in MODELS else ppl_vae.InputError
+    with pytest.raises(kind) as caught:
+        case.call(world)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert re.search(case.message, message), message
+    assert REMEDY.search(message), message
+    assert trace(world, case) == before
+
+
+def test_every_command_and_every_public_name_is_in_the_tables():
+    commands = {
+        c.name or c.callback.__name__
+        for g in app.registered_groups
+        for c in g.typer_instance.registered_commands
+    }
+    assert commands <= {case.command for case in LINES}
+    assert {*ppl_vae.__all__} - {"InputError"} <= {case.of for case in CALLS}
+    assert {case.of for case in CALLS} >= MODELS
+    names = [(case.command, case.id) for case in LINES] + [(case.of, case.id) for case in CALLS]
+    assert len({*names}) == len(names) >= 150
+
+
+def test_a_message_is_one_line_whatever_it_quotes():
+    for text in ("a\nb", "a\r\x00b", "\u2028", "\x1b[31m", "\udc80"):
+        message = str(ppl_vae.InputError(f"no file {text!s}"))
+        assert message.isprintable()
+        assert len(message.splitlines()) == 1
+    assert str(ppl_vae.InputError("дані 数")) == "дані 数"

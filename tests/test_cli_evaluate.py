@@ -10,13 +10,19 @@ import ppl_vae
 
 from .conftest import TRAIN
 
+BRIEFLY = ["--chains", 2, "--temperatures", 3]
+
 
 @pytest.mark.parametrize(
     ("estimator", "words", "n"),
-    [("iw", [], 180), ("ais", ["--data-points", 7], 7), ("bdmc", ["--data-points", 200], 200)],
+    [
+        ("iw", [], 180),
+        ("ais", [*BRIEFLY, "--data-points", 7], 7),
+        ("bdmc", [*BRIEFLY, "--data-points", 200], 200),
+    ],
 )
 def test_evaluate_shows_and_writes_the_whole_chain(fitted, tmp_path, estimator, words, n):
-    words = [*words, "--estimator", estimator, "--draws", 20, "--chains", 2, "--temperatures", 3]
+    words = [*words, "--estimator", estimator, "--draws", 20]
     code, out, err = fitted("evaluate", "run", *words)
     assert code == 0, err
     for word in ("ELBO", "E_q[log p(x|z)]", "closed form", "KL(q(z|x) || p(z|x)), at least"):
