@@ -259,7 +259,8 @@ def _log_mean_of_others(log_weight: Tensor) -> Tensor:
     """For each draw, the bound that all other draws give, of shape (S, N)."""
     total = log_weight.logsumexp(0)
     top = log_weight.argmax(0, keepdim=True)
-    share = (log_weight - total).exp().scatter(0, top, 0.0)  # at most 1/2, but for the largest
+    # At most 1/2, but for the largest; where weights are tiny their sum is rounded to one of them.
+    share = (log_weight - total).exp().clamp(max=0.5).scatter(0, top, 0.0)
     others = total + torch.log1p(-share)
     without_top = log_weight.scatter(0, top, -math.inf).logsumexp(0, keepdim=True)
     return others.scatter(0, top, without_top) - math.log(len(log_weight) - 1)
