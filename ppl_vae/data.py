@@ -266,11 +266,10 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
 
 def _as_array(x: Any, source: str) -> np.ndarray:
     if isinstance(x, Tensor):
-        if x.layout != torch.strided or x.is_meta:
-            raise InputError(
-                f"{source}: the tensor is sparse, or without values (meta): make it dense with "
-                ".to_dense()"
-            )
+        if x.layout != torch.strided:
+            raise InputError(f"{source}: the tensor is sparse: make it dense with .to_dense()")
+        if x.is_meta:
+            raise InputError(f"{source}: the tensor is of the device meta: give one with values")
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):

@@ -237,6 +237,16 @@ RUN = [
         ["evaluate", "run", "--estimator", "bdmc", "--split", "train"],
         "--split was given, but .*bdmc.*: leave it out",
     ),
+    (
+        "bdmc-draws-zero",
+        ["evaluate", "run", "--estimator", "bdmc", "--draws", 0],
+        "draws must be a whole number of at least 1, got 0",
+    ),
+    (
+        "evaluate-config-in-the-way",
+        ["evaluate", "run", "--output", "run/config.nc"],
+        "run/config.json exists, and would be replaced: choose another output",
+    ),
     ("chains-of-iw", ["evaluate", "run", "--chains", 4], "--chains was given, but iw does not .*: "),
     ("start-of-iw", ["evaluate", "run", "--start", "guide"], "--start was given, but iw does not"),
     ("evaluate-seed", ["evaluate", "run", "--seed", -1], r"seed must be .*0 \.\.\. 2\^63 - 1, got -1"),
@@ -267,6 +277,7 @@ RUN = [
             "nuts-points": "nuts_points",
         }.items()
     ),
+    ("diagnose-device", ["diagnose", "run", "--device", "tpu"], "device 'tpu' cannot be used .*: try"),
     ("diagnose-seed", ["diagnose", "run", "--seed", 2**64], r"seed must be .*0 \.\.\. 2\^63 - 1"),
     ("report-output", ["report", "run", "--output", "x.pdf"], "x.pdf: output must end in .html"),
     ("report-no-folder", ["report", "run", "--output", "no/x.html"], "no is no folder: make it"),
