@@ -7,6 +7,7 @@ a value outside the support raises a ``ValueError`` that says which likelihood s
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -208,13 +209,11 @@ class _LocationScale(nn.Module):
 
     def __init__(self, data_shape: Sequence[int], scale: float | None = None) -> None:
         super().__init__()
-        fixed = None if scale is None else torch.tensor(float(scale))
+        fixed = None if scale is None else _as_scale(scale)
         self.register_buffer("fixed_scale", fixed, persistent=False)
-        if scale is None:
+        if fixed is None:
             shape = tuple(data_shape) if len(data_shape) == 1 else ()
             self.raw_scale = nn.Parameter(inverse_positive(torch.ones(shape)))
-        elif not (0 < scale < math.inf):
-            raise ValueError(f"likelihood_scale must be a positive number, got {scale}")
 
     @property
     def scale(self) -> Tensor:
@@ -223,6 +222,14 @@ class _LocationScale(nn.Module):
 
     def forward(self, output: Tensor) -> dist.Distribution:
         return self.family(output, self.scale)
+
+
+def _as_scale(scale: float) -> Tensor:
+    number = isinstance(scale, Real) and not isinstance(scale, bool)
+    fixed = torch.tensor(float(scale) if number else math.nan)
+    if not (0 < fixed < math.inf):  # as a float32
+        raise ValueError(f"likelihood_scale must be a positive number, got {scale!r}")
+    return fixed
 
 
 class Gaussian(_LocationScale):
@@ -258,7 +265,8 @@ def make_likelihood(
     Raises:
         ValueError: If the name is unknown, or the likelihood has no scale to fix.
     """
-    if isinstance(likelihood, str) and likelihood not in LIKELIHOODS:
+    named = isinstance(likelihood, str) and likelihood in LIKELIHOODS
+    if not named and not isinstance(likelihood, nn.Module):
         raise ValueError(f"no likelihood {likelihood!r}: choose from {', '.join(LIKELIHOODS)}")
     kind = LIKELIHOODS[likelihood] if isinstance(likelihood, str) else None
     if scale is None:

@@ -169,9 +169,10 @@ def check_architecture(
         "hidden": hidden,
         "channels": channels,
     }.items():
-        if any(not _is_whole(size) or size < 1 for size in sizes):
+        listed = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+        if not listed or any(not _is_whole(size) or size < 1 for size in sizes):
             raise ValueError(f"{name} must hold whole numbers of at least 1, got {sizes!r}")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"no activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
     if not len(data_shape):
         raise ValueError("data_shape is empty: a datum needs at least one dimension, such as (17,)")

@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .engine import DENSITY_AND_SLOPE, Compiled, Engine, pays
-from .errors import InputError
+from .errors import InputError, check_shape, instance, whole
 from .predict import prior_predictive
 from .program import (
     Program,
@@ -54,9 +53,7 @@ class Annealing:
 
     def __post_init__(self) -> None:
         for name in ("chains", "temperatures", "leapfrog_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+            whole(name, getattr(self, name))
         if self.chains > BLOCK_ROWS:
             raise InputError(f"chains must be at most {BLOCK_ROWS}, got {self.chains}")
         if self.start not in get_args(Start):
@@ -132,7 +129,8 @@ def anneal(
         >>> (found.bound - ppca.evidence(x)).mean().abs().item() < 0.05
         True
     """
-    annealing = annealing or Annealing()
+    annealing = Annealing() if annealing is None else annealing
+    instance("annealing", annealing, Annealing)
     check_program(program, x)
     _check_latents(program, x, annealing.start)
     parts = []
@@ -182,10 +180,10 @@ def bidirectional(
         >>> (lower.bound.mean() <= -upper.bound.mean()).item()
         True
     """
-    annealing = annealing or Annealing()
-    if size < 1:
-        raise InputError(f"the number of data must be at least 1, got {size}")
-    check_structure(program, torch.zeros(1, *data_shape))
+    annealing = Annealing() if annealing is None else annealing
+    instance("annealing", annealing, Annealing)
+    size = whole("size", size)
+    check_structure(program, torch.zeros(1, *check_shape(data_shape)))
     drawn = prior_predictive(program, data_shape, size, derived_seed(seed, "simulated data"))
     check_program(program, drawn.x)
     _check_latents(program, drawn.x, annealing.start)

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,15 +23,31 @@ for part in (fitting, judging, generating, experimenting):
     app.add_typer(part.app)
 
 
+# What a wrong option raises, by whichever name Typer keeps Click.
+_UsageError: Any = typer.BadParameter.__base__
+
+
 def main() -> None:
     """Run the command line: exit code 0, 2 for the user's input, 1 for a fault of ours."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say(f"warning: {escape(str(message))}")
-            app()
+            sys.exit(app(prog_name="ppl-vae", standalone_mode=False))
     except InputError as error:
-        _say(f"[bold red]error:[/] {escape(str(error))}")
+        _refuse(str(error))
+    except _UsageError as error:
+        # Without words, it has shown the help.
+        if words := " ".join(error.format_message().split()):
+            command = error.ctx.command_path if error.ctx else "ppl-vae"
+            _refuse(f"{words.rstrip('.')}: see {command} --help")
         sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+
+
+def _refuse(reason: str) -> NoReturn:
+    _say(f"[bold red]error:[/] {escape(reason)}")
+    sys.exit(2)
 
 
 def _say(text: str) -> None:

@@ -49,7 +49,8 @@ def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
     for name in arguments:
         if name not in known and not takes_any:
             raise InputError(
-                f"--{name.replace('_', '-')} was given, but {kind.__name__} takes no {name}"
+                f"--{name.replace('_', '-')} was given, but {kind.__name__} takes no {name}: leave "
+                "it out"
             )
 
 
@@ -159,7 +160,8 @@ def choose_data(
     rows = getattr(data, split).rows
     if count is not None and count > len(rows):
         raise InputError(
-            f"--data-points {count} are more than the {len(rows)} {split} data that there are"
+            f"--data-points {count} are more than the {len(rows)} {split} data that there are: ask "
+            "for fewer"
         )
     chosen = slice(count or DATA_POINTS.get(estimator))
     return data.fixed(split, seed)[chosen], rows[chosen]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -327,15 +328,17 @@ def output_file(output: Path | None, folder: Path, name: str, *endings: str) -> 
         endings: What the user's choice may end in.
 
     Raises:
-        InputError: If it ends in something else, or lies in no folder.
+        InputError: If it ends in something else, lies in no folder, or is one.
     """
     if output is None:
         make_folder(folder)
     file = output or folder / name
     if file.suffix not in endings:
         raise InputError(f"{file}: output must end in {' or '.join(endings)}")
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):  # Path.is_dir raises where a name is too long
         raise InputError(f"{file.parent} is no folder: make it, or choose another output")
+    if os.path.isdir(file):
+        raise InputError(f"{file} is a folder: choose another output")
     return file
 
 

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, whole
 from .runtime import derived_seed
 
 Binarize = Literal["none", "fixed", "dynamic"]
@@ -93,6 +94,7 @@ class DataSet:
         Yields:
             Floating-point batches of shape (size, *data_shape).
         """
+        size = whole("size", size)
         stored = self.train.x.to(generator.device)
         for index in (self.order(generator) if order is None else order).split(size):
             yield self._values(stored.index_select(0, index), generator)
@@ -103,6 +105,8 @@ class DataSet:
         Returns:
             Floating-point data of shape (N, *data_shape).
         """
+        if split not in get_args(SplitName):
+            raise InputError(f"no split {split!r}: choose from {', '.join(get_args(SplitName))}")
         generator = torch.Generator().manual_seed(derived_seed(seed, f"{split} data"))
         return self._values(getattr(self, split).x, generator)
 
@@ -202,6 +206,8 @@ def make_data(
     """
     if binarize not in get_args(Binarize):
         raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}: {binarize!r}")
+    if test is not None and not (isinstance(test, tuple | list) and len(test) == 2):
+        raise InputError(f"{source}: test must be a pair (x, labels), not {type(test).__name__}")
     stored, levels = _as_stored(x, source, levels)
     given = None if test is None else _test_like(test[0], stored, levels, f"{source} (test)")
     classes, given_classes, label_names = _as_classes(labels, test, len(stored), source)
@@ -211,7 +217,7 @@ def make_data(
     if held_out + validation >= len(stored):
         raise InputError(
             f"{source}: {len(stored)} data are too few to hold out {validation} for validation and "
-            f"{held_out} for testing"
+            f"{held_out} for testing: give more"
         )
     parts = order.split([held_out, validation, len(stored) - held_out - validation])
     splits = {
@@ -227,8 +233,8 @@ def make_data(
 
 
 def _size(fraction: float, total: int) -> int:
-    if not 0 < fraction < 1:
-        raise InputError(f"fractions of the data must be between 0 and 1, got {fraction}")
+    if not isinstance(fraction, Real) or not 0 < fraction < 1:
+        raise InputError(f"fractions of the data must be between 0 and 1, got {fraction!r}")
     return max(1, round(fraction * total))
 
 
@@ -246,8 +252,12 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
         levels = 1 if array.max() <= 1 else 255
     array = _channels_first(array)
     if levels is not None:
-        if not 1 <= levels <= 255 or array.dtype.kind not in "bui":
-            raise InputError(f"{source}: levels={levels} must be 1 ... 255, of whole numbers")
+        if (
+            not isinstance(levels, Integral)
+            or not 1 <= levels <= 255
+            or array.dtype.kind not in "bui"
+        ):
+            raise InputError(f"{source}: levels={levels!r} must be 1 ... 255, of whole numbers")
         if array.min() < 0 or array.max() > levels:
             raise InputError(
                 f"{source}: values run from {array.min()} to {array.max()}, outside the levels "
@@ -264,6 +274,8 @@ def _as_array(x: Any, source: str) -> np.ndarray:
     if isinstance(x, Tensor):
         if x.layout != torch.strided:
             raise InputError(f"{source}: the tensor is sparse: make it dense with .to_dense()")
+        if x.is_meta:
+            raise InputError(f"{source}: the tensor is of the device meta: give one with values")
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
@@ -309,7 +321,10 @@ def _as_classes(
 
 
 def _as_label_array(labels: Any, count: int, source: str) -> np.ndarray:
-    array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    try:
+        array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    except ValueError:
+        raise InputError(f"{source}: labels are ragged: expected one for each datum") from None
     if array.shape != (count,):
         raise InputError(
             f"{source}: labels have shape {array.shape}, but there are {count} data: expected "

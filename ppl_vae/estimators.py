@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from .annealing import Annealing, anneal, bidirectional, transitions
-from .errors import InputError
+from .errors import InputError, whole
 from .evidence import Scores, add_bits, score
 from .program import Program
 
@@ -63,8 +63,7 @@ def estimate(
     on_work = on_work or (lambda done: None)
     if estimator == "iw":
         return x, score(program, x, draws, seed, on_work)
-    if draws < 1:
-        raise InputError(f"draws must be a whole number of at least 1, got {draws}")
+    draws = whole("draws", draws)
     cost = _transition_cost(annealing)
 
     def on_block(done: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
+from .errors import InputError, instance
 from .program import OBSERVED, Program, check_program
 from .sites import is_discrete, is_point_mass, latent_distributions
 from .weights import Terms, log_mean, reduce_terms
@@ -30,11 +31,17 @@ class Estimate:
     def of(cls, values: Tensor) -> "Estimate":
         """Summarize one value for each datum, of shape (N,).
 
+        Raises:
+            InputError: If the values are not of that shape.
+
         Example:
             >>> import torch
             >>> Estimate.of(torch.tensor([1.0, 2.0, 3.0]))
             Estimate(mean=2.0, stderr=0.5773502691896258, n=3)
         """
+        instance("values", values, Tensor)
+        if values.dim() != 1 or not len(values):
+            raise InputError(f"values of shape {tuple(values.shape)}: expected (N,), of N data")
         values = values.double()
         stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(values.mean().item(), stderr, len(values))
@@ -70,7 +77,13 @@ class Scores:
         return {n: Estimate.of(v) for n, v in self.chain.items() if not n.endswith("_error")}
 
     def ledger(self) -> "Ledger":
-        """The ELBO as a sum over Pyro's sites."""
+        """The ELBO as a sum over Pyro's sites.
+
+        Raises:
+            InputError: If there is no ELBO.
+        """
+        if OBSERVED not in self.model:
+            raise InputError("there is no ledger: the guide is a point mass and has no ELBO")
         latent = [site for site in self.model if site != OBSERVED]
         given = ", ".join(latent)
         single = len(latent) == 1
@@ -246,7 +259,8 @@ def _log_mean_of_others(log_weight: Tensor) -> Tensor:
     """For each draw, the bound that all other draws give, of shape (S, N)."""
     total = log_weight.logsumexp(0)
     top = log_weight.argmax(0, keepdim=True)
-    share = (log_weight - total).exp().scatter(0, top, 0.0)  # at most 1/2, but for the largest
+    # At most 1/2, but for the largest; where weights are tiny their sum is rounded to one of them.
+    share = (log_weight - total).exp().clamp(max=0.5).scatter(0, top, 0.0)
     others = total + torch.log1p(-share)
     without_top = log_weight.scatter(0, top, -math.inf).logsumexp(0, keepdim=True)
     return others.scatter(0, top, without_top) - math.log(len(log_weight) - 1)

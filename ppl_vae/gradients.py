@@ -15,7 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, whole
 from .objectives import Objective, make_objective
 from .program import Program, check_program, device_of, dtype_of, is_random, reading
 from .runtime import derived_seed
@@ -115,9 +115,7 @@ def compare_gradients(
         >>> usual.agreement(pathwise) > 0.01
         True
     """
-    for name, value in (("particles", particles), ("repeats", repeats)):
-        if value < 2:
-            raise InputError(f"{name} must be at least 2, got {value}")
+    particles, repeats = whole("particles", particles, 2), whole("repeats", repeats, 2)
     check_program(program, x)
     _check_guide(program, x)
     batch = x.to(device_of(program), dtype_of(program))

@@ -109,6 +109,6 @@ def sizes(name: str, text: str | None) -> tuple[int, ...] | None:
         InputError: If they are none, naming the option.
     """
     try:
-        return None if text is None else tuple(int(part) for part in text.split(",") if part)
+        return None if text is None else tuple(map(int, text.split(",") if text else ()))
     except ValueError:
         raise InputError(f"--{name} must be whole numbers like 500,500, got {text!r}") from None

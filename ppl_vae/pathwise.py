@@ -12,6 +12,7 @@ from pyro.infer.util import torch_item
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from .errors import whole
 from .program import innermost, is_random
 
 
@@ -42,6 +43,7 @@ class PathwiseELBO(ELBO):
         importance_weighted: Whether the bound of K draws is meant, not the mean of K ELBOs.
 
     Raises:
+        InputError: If ``num_particles`` is less than 1.
         ValueError: At the first step, if a site is not as said above.
 
     Example:
@@ -54,6 +56,7 @@ class PathwiseELBO(ELBO):
     """
 
     def __init__(self, num_particles: int = 1, importance_weighted: bool = False) -> None:
+        num_particles = whole("num_particles", num_particles)
         super().__init__(num_particles, max_plate_nesting=1, vectorize_particles=True)
         self.importance_weighted = importance_weighted
 

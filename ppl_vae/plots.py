@@ -152,8 +152,8 @@ def latent_map(latents: Tensor, labels: Tensor | None, label_names: Sequence[str
     """
     points = latents.numpy().astype(np.float64)
     names = ["z, unit 1", "z, unit 2"]
-    if min(points.shape) < 2 < points.shape[1]:
-        points = points[:, :2]  # one datum has no principal components
+    if points.shape[1] > 2 and not np.ptp(points, axis=0).any():
+        points = points[:, :2]  # what does not vary has no principal components
     elif points.shape[1] > 2:
         from sklearn.decomposition import PCA
 

@@ -18,7 +18,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from .errors import InputError, first_line
+from .errors import InputError, first_line, running
 from .runtime import isolated
 
 DATA_PLATE = "data"
@@ -129,7 +129,41 @@ def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> No
     for site, node in _samples(model).items():
         if not node["log_prob"].isfinite().all():
             name = type(program).__name__
-            raise InputError(f"{name}: log p at site {site!r} is not finite on the first data")
+            raise InputError(
+                f"{name}: log p at site {site!r} is not finite on the first data: rescale the data"
+            )
+
+
+def require_program(program: Any) -> None:
+    """Refuse what is no program at all.
+
+    Raises:
+        InputError: Naming its class.
+    """
+    name = type(program).__name__
+    if not isinstance(program, nn.Module) or not isinstance(program, Program):
+        raise InputError(f"{name} is no program: it must be an nn.Module with model and guide")
+    if next(program.parameters(), None) is None:
+        raise InputError(f"{name} has no parameters: assign its networks in __init__")
+
+
+def require_data(x: Any) -> None:
+    """Refuse what is no batch of data, whatever its values.
+
+    Raises:
+        InputError: Saying what it is instead.
+    """
+    if not isinstance(x, Tensor):
+        given = type(x).__name__
+        raise InputError(f"data must be a tensor, such as DataSet.fixed gives, not {given}")
+    if x.layout != torch.strided or x.is_meta:
+        raise InputError("the tensor of data is sparse, or without values: make it dense")
+    if x.is_complex():
+        raise InputError(f"data are of type {x.dtype}, but must be real numbers")
+    if x.dim() < 2 or not x.numel():
+        raise InputError(
+            f"data of shape {tuple(x.shape)} are empty, or no batch: expected (N, *data_shape)"
+        )
 
 
 def check_structure(program: Program, x: Tensor) -> None:
@@ -143,20 +177,14 @@ def check_structure(program: Program, x: Tensor) -> None:
         InputError: In one line that names the site, plate or parameter.
     """
     name = type(program).__name__
-    if not isinstance(program, nn.Module) or not isinstance(program, Program):
-        raise InputError(f"{name} is no program: it must be an nn.Module with model and guide")
-    if next(program.parameters(), None) is None:
-        raise InputError(f"{name} has no parameters: assign its networks in __init__")
+    require_program(program)
+    require_data(x)
     for site, parameter in program.named_parameters():
         if not parameter.isfinite().all():
             raise InputError(
                 f"{name}: parameter {site!r} holds NaN or infinity: its fit diverged; fit again at "
                 "a lower learning rate"
             )
-    if not isinstance(x, Tensor):
-        raise InputError(f"data must be a tensor, such as DataSet.fixed gives, not {type(x)}")
-    if not len(x):
-        raise InputError("the data set is empty")
     batch = x[:2].to(device_of(program), dtype_of(program))
     with reading(program, seed=0), pyro.validation_enabled(True):
         _check_guide_support(name, program, x[:SUPPORT_DRAWS].to(batch))
@@ -188,13 +216,13 @@ def find_program(reference: str) -> type[Any]:
         module = (
             _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise InputError(
             f"{place} cannot be imported ({type(error).__name__}: {first_line(error)})"
         ) from error
     kind = getattr(module, name, None)
     if not isinstance(kind, type):
-        raise InputError(f"{place} has no class {name!r}")
+        raise InputError(f"{place} has no class {name!r}: name one that it has")
     if not (issubclass(kind, nn.Module) and hasattr(kind, "model") and hasattr(kind, "guide")):
         raise InputError(f"{reference} is no program: it must be an nn.Module with model and guide")
     return kind
@@ -216,14 +244,9 @@ def _import_file(file: Path) -> ModuleType:
 
 
 def _trace(program: Program, batch: Tensor) -> tuple[Any, Any]:
-    try:
+    with running(program, batch.shape[1:]):
         guide = poutine.trace(program.guide).get_trace(batch)
         model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(batch)
-    except Exception as error:  # whatever the user's code raises
-        raise InputError(
-            f"{type(program).__name__} does not run on data of shape {tuple(batch.shape[1:])} "
-            f"({type(error).__name__}: {first_line(error)})"
-        ) from error
     return guide, model
 
 
@@ -343,18 +366,28 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
         )
 
 
+def _name(index: int, rows: Tensor | None) -> int:
+    return index if rows is None else int(rows[index])
+
+
 def _check_support(likelihood: Any, x: Tensor, device: torch.device, rows: Tensor | None) -> None:
     for start in range(0, len(x), SUPPORT_BLOCK):
         block = x[start : start + SUPPORT_BLOCK].to(device)
+        if (infinite := block.flatten(1).isinf().any(1)).any():
+            datum = _name(start + int(infinite.nonzero()[0]), rows)
+            raise InputError(
+                f"datum {datum} is infinite, or beyond {x.dtype}: remove or rescale it"
+            )
         inside = likelihood.support.check(block)
         if inside.all():
             continue
         culprit = int((~inside).nonzero()[0, 0])
-        datum = start + culprit if rows is None else int(rows[start + culprit])
+        datum = _name(start + culprit, rows)
         try:
             likelihood.log_prob(block[culprit])
         except ValueError as error:
             raise InputError(f"datum {datum}: {first_line(error)}") from None
         raise InputError(
-            f"datum {datum} lies outside {likelihood.support}, the likelihood's support"
+            f"datum {datum} lies outside {likelihood.support}, the likelihood's support: rescale "
+            "the data, or choose another likelihood"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from zlib import crc32
 
 import numpy as np
@@ -25,8 +26,8 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.zeros((), device=device).item()  # which a device without values, meta, has not
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"device {name!r} cannot be used here ({reason}): try --device cpu"
@@ -57,9 +58,10 @@ def check_seed(seed: int) -> int:
     Raises:
         InputError: If it is not in 0 ... 2^63 - 1.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed must be in 0 ... 2^63 - 1, got {seed}")
-    return seed
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed must be in 0 ... 2^63 - 1, got {seed!r}")
+    return int(seed)
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def isolated(seed: int, device: torch.device | None = None) -> Iterator[None]:
     Raises:
         InputError: If the seed is not in 0 ... 2^63 - 1.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     cuda = [device] if device is not None and device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=cuda),

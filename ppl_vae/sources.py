@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .data import Binarize, DataSet, make_data
-from .errors import InputError, first_line
+from .errors import InputError, as_path, first_line
 
 DATA_VARIABLE = "PPL_VAE_DATA"
 LABEL_COLUMN = "label"
@@ -63,8 +63,8 @@ def load_data(
         return _load_digits(binarize)
     if name in _TORCHVISION:
         return _load_torchvision(name, data_folder(data_dir), binarize)
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = as_path("source", source)
+    if not name or not os.path.exists(path):  # Path.exists raises where a name is too long
         raise InputError(
             f"no data set or file {name!r}: choose from {', '.join(NAMED_SETS)}, or give the path "
             "of an .npy, .npz, .csv or .parquet file or a folder of images"
@@ -77,7 +77,7 @@ def load_data(
     try:
         return make_data(**reader(path), source=name, binarize=binarize)
     except (OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-        raise InputError(f"{name} cannot be read ({first_line(error)})") from None
+        raise InputError(f"{name} cannot be read ({first_line(error)}): save it again") from None
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -88,7 +88,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
         from platformdirs import user_cache_path
 
         data_dir = user_cache_path("ppl-vae")
-    return Path(data_dir).expanduser()
+    return as_path("data_dir", data_dir)
 
 
 def _load_digits(binarize: Binarize) -> DataSet:
@@ -182,7 +182,7 @@ def _read_csv(path: Path) -> dict[str, Any]:
         UnicodeDecodeError,
         csv.Error,
     ) as error:
-        raise InputError(f"{path} is no CSV table ({first_line(error)})") from None
+        raise InputError(f"{path} is no CSV table ({first_line(error)}): save it again") from None
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
@@ -192,7 +192,8 @@ def _read_parquet(path: Path) -> dict[str, Any]:
     try:
         return _columns(pd.read_parquet(path), path)
     except pa.ArrowException as error:
-        raise InputError(f"{path} is no Parquet table ({first_line(error)})") from None
+        reason = first_line(error)
+        raise InputError(f"{path} is no Parquet table ({reason}): save it again") from None
 
 
 def _columns(table: Any, path: Path) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _read_images(folder: Path) -> tuple[np.ndarray, list[str] | None]:
         if file.suffix.lower() in _IMAGE_SUFFIXES and not file.name.startswith(".")
     )
     if not files:
-        raise InputError(f"{folder} holds no images ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+        raise InputError(f"{folder} holds no images: expected {', '.join(sorted(_IMAGE_SUFFIXES))}")
     images: list[np.ndarray] = []
     for file in track(
         files,
@@ -274,7 +275,9 @@ def _read_image(file: Path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file} is truncated or no image ({first_line(error)})") from None
+        raise InputError(
+            f"{file} is truncated or no image ({first_line(error)}): save it again, or remove it"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"{file} claims more pixels than is safe to open") from None
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any, TypeVar
 
 import pyro
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from .engine import DENSITY, Compiled, Engine, pays
-from .errors import InputError
+from .errors import InputError, running, whole
 from .program import (
     OBSERVED,
     Program,
@@ -26,6 +25,8 @@ from .program import (
     innermost,
     is_random,
     reading,
+    require_data,
+    require_program,
 )
 from .sites import require_density, trace_draws
 
@@ -141,7 +142,7 @@ def log_terms(
         The log densities, on the CPU.
 
     Raises:
-        InputError: If ``draws`` is less than 1.
+        InputError: If ``draws`` is less than 1, or the program does not run on the data.
 
     Example:
         >>> from ppl_vae.models import VAE
@@ -149,7 +150,9 @@ def log_terms(
         >>> terms.log_weight.shape
         torch.Size([3, 7])
     """
-    with reading(program, seed):
+    require_program(program)
+    require_data(x)
+    with running(program, x.shape[1:]), reading(program, seed):
         blocks = [terms for _, terms in _blocks(program, x, draws, on_block, analytic)]
     return concatenate(blocks, dim=1)
 
@@ -285,8 +288,7 @@ def _blocks(
     analytic: bool,
 ) -> Iterator[tuple[int, Terms]]:
     """All draws of some data at a time, with the index of the first datum."""
-    if not isinstance(draws, Integral) or draws < 1:
-        raise InputError(f"draws must be a whole number of at least 1, got {draws}")
+    draws = whole("draws", draws)
     rows = rows_at_once(program, x)
     data_step = max(1, rows // draws)
     scored = _scoring(program, x, draws, min(rows, draws * data_step), analytic)

@@ -64,30 +64,6 @@ def test_an_autoencoder_is_diagnosed_as_far_as_it_goes(shell):
     assert grades[5] in ("pass", "caution", "fail")
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["diagnose", "nowhere"], "nowhere is no run"),
-        (["report", "nowhere"], "nowhere is no run"),
-        (["report", "run"], "make it with ppl-vae diagnose"),
-        (["report", "run", "--output", "report.pdf"], "must end in .html"),
-        (["report", "run", "--output", "no/report.html"], "no is no folder"),
-        (["diagnose", "run", "--draws", "0"], "draws must be a whole number"),
-        (["diagnose", "run", "--nuts-points", "-1"], "nuts_points must be a whole number"),
-        (["diagnose", "run", "--seed", "-1"], "seed must be"),
-        (["diagnose", "run", "--device", "abacus"], "device 'abacus'"),
-    ],
-)
-def test_bad_input_ends_in_one_line(fitted, tmp_path, words, message):
-    before = sorted(str(f) for f in tmp_path.rglob("*"))
-    code, out, err = fitted(*words)
-    assert code == 2
-    assert out == ""
-    assert message in err
-    assert err.count("\n") == 1
-    assert sorted(str(f) for f in tmp_path.rglob("*")) == before
-
-
 def test_results_that_can_be_nowhere_are_refused_before_any_work(fitted, tmp_path, monkeypatch):
     monkeypatch.setattr("ppl_vae.console.diagnose", lambda *_: pytest.fail("work was done"))
     (tmp_path / "run/results").write_text("a file")

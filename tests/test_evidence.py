@@ -137,6 +137,13 @@ def test_the_jackknife_leaves_out_one_draw_at_a_time():
     np.testing.assert_allclose(found["iw_jackknife"], 20 * bound(weights) - 19 * others, rtol=1e-9)
 
 
+def test_the_jackknife_of_weights_that_are_too_small_to_be_summed():
+    # Of 5 draws that tie at -1e30 nats, log 5 is lost in the sum.
+    found = bounds(torch.full((5, 2), -1e30))
+    assert all(values.isfinite().all() for values in found.values())
+    assert torch.equal(found["iw_jackknife"], found["iw_bound"])
+
+
 def test_the_jackknife_takes_bias_away():
     program = LinearGaussian((5,), latent_dim=2)
     x = program.model(size=40).detach()

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from ..options import (
     DataDir,
     Device,
@@ -14,6 +15,8 @@ from ..options import (
     SplitChoice,
     Trusted,
 )
+
+PAIRS = 10
 
 app = typer.Typer()
 
@@ -49,7 +52,7 @@ def sample(
 @app.command(epilog="Example: ppl-vae reconstruct runs/mnist --count 8 --output pairs.png")
 def reconstruct(
     run: RunPath,
-    count: Annotated[int, typer.Option(min=1, help="Number of data.")] = 10,
+    count: Annotated[int | None, typer.Option(min=1, help="Number of data (10).")] = None,
     split: Annotated[SplitChoice, typer.Option(help="Data to reconstruct.")] = SplitChoice.test,
     output: Output = None,
     data_dir: DataDir = None,
@@ -70,7 +73,12 @@ def reconstruct(
     file = output_file(
         output, opened.pictures, picture_or_array("reconstructions", dataset.shape), ".png", ".npy"
     )
-    x = dataset.fixed(split.value, seed)[:count]
+    x = dataset.fixed(split.value, seed)
+    if count and count > len(x):
+        raise InputError(
+            f"--count {count} is more than the {len(x)} {split.value} data: take fewer"
+        )
+    x = x[: count or PAIRS]
     mean = posterior_predictive(program, x, seed).mean
     write_output(file, lambda: reconstruction_pairs(x, mean), mean)
     error = Estimate.of((x - mean).square().flatten(1).sum(1))

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from ..options import (
     DataDir,
     Device,
@@ -18,6 +19,8 @@ from ..options import (
     in_annealing,
     in_diagnosis,
 )
+
+GRADIENT_POINTS = 100
 
 app = typer.Typer()
 
@@ -40,13 +43,18 @@ def evaluate(
         int | None,
         typer.Option(help="Score so many data, the first (iw: all, ais: 100, bdmc: 50)."),
     ] = None,
-    chains: Annotated[int, in_annealing(help="Chains for each datum.")] = 16,
-    temperatures: Annotated[int, in_annealing(help="Steps from start to posterior.")] = 500,
+    chains: Annotated[int | None, in_annealing(help="Chains for each datum (16).")] = None,
+    temperatures: Annotated[
+        int | None, in_annealing(help="Steps from start to posterior (500).")
+    ] = None,
     start: Annotated[
-        StartChoice,
-        in_annealing(help="Anneal from the prior, or from q(z|x), which takes fewer temperatures."),
-    ] = StartChoice.prior,
-    split: Annotated[SplitChoice, typer.Option(help="Data to score.")] = SplitChoice.test,
+        StartChoice | None,
+        in_annealing(
+            help="Anneal from the prior (which is the default), or from q(z|x), which takes fewer "
+            "temperatures."
+        ),
+    ] = None,
+    split: Annotated[SplitChoice | None, typer.Option(help="Data to score (test).")] = None,
     output: Annotated[
         Path | None, typer.Option(help="An .nc file; a .json goes beside it (default: in RUN).")
     ] = None,
@@ -62,7 +70,14 @@ def evaluate(
     from ..composition import choose_data, open_program
     from ..console import estimate_with_progress, output_file, show
 
-    annealing = Annealing(chains=chains, temperatures=temperatures, start=start.value)
+    choices = {"chains": chains, "temperatures": temperatures, "start": start and start.value}
+    given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+    annealing = Annealing(**given)
+    if given and estimator is EstimatorChoice.iw:
+        raise InputError(f"--{min(given)} was given, but iw does not anneal: take ais or bdmc")
+    if split and estimator is EstimatorChoice.bdmc:
+        raise InputError("--split was given, but bdmc draws its own data: leave it out")
+    split = split or SplitChoice.test
     opened, program = open_program(run, model, device)
     x, rows = choose_data(opened, estimator.value, data_points, split.value, data_dir, seed)
     name = f"{'simulated' if rows is None else split.value}-{estimator.value}.nc"
@@ -75,7 +90,7 @@ def evaluate(
         "draws": draws,
     }
     if estimator is not EstimatorChoice.iw:
-        about |= {"chains": chains, "temperatures": temperatures, "start": start.value}
+        about |= {name: getattr(annealing, name) for name in ("chains", "temperatures", "start")}
     about |= {"seed": seed, "run": str(run)}
     figures, ledger = scores.estimates(), scores.ledger() if scores.model else None
     summary = results.as_json(figures, about, ledger)
@@ -137,7 +152,7 @@ def report(
     from ..runs import Run
 
     opened = Run.open(run)
-    file = output_file(output, run, opened.report.name, ".html")
+    file = output_file(output, opened.path, opened.report.name, ".html")
     write_report(file, read_diagnosis(opened.results), opened)
     show({}, {"report": str(file)}, as_json=False)
 
@@ -148,8 +163,8 @@ def gradients(
     particles: Annotated[int, typer.Option(help="Draws K for each datum.")] = 5,
     repeats: Annotated[int, typer.Option(help="Estimates of each gradient.")] = 200,
     data_points: Annotated[
-        int, typer.Option(help="Take the gradient for the first so many data.")
-    ] = 100,
+        int | None, typer.Option(help="Take the gradient for the first so many data (100).")
+    ] = None,
     split: Annotated[SplitChoice, typer.Option(help="Data to take.")] = SplitChoice.train,
     output: Annotated[Path | None, typer.Option(help="A .png file (default: in RUN).")] = None,
     data_dir: DataDir = None,
@@ -167,6 +182,7 @@ def gradients(
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.pictures, "gradients.png", ".png")
     x, _ = choose_data(opened, "iw", data_points, split.value, data_dir, seed)
+    x = x if data_points else x[:GRADIENT_POINTS]
     with progress("estimating gradients", len(ESTIMATORS) * repeats) as advance:
         found = compare_gradients(program, x, particles, repeats, seed, advance)
     variances: dict[str, dict[str, float]] = {}

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray
+
+from ..errors import InputError
 
 Grade = Literal["pass", "caution", "fail", "cannot say"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
@@ -29,6 +32,9 @@ class Verdict:
         threshold: Where caution and failure begin.
         source: Where figure and threshold come from.
         remedy: What to try next; empty for a pass.
+
+    Raises:
+        InputError: If a field is not of its type, or there is no such grade.
     """
 
     question: str
@@ -42,6 +48,19 @@ class Verdict:
     source: str = ""
     remedy: str = ""
 
+    def __post_init__(self) -> None:
+        if self.grade not in GRADES:
+            raise InputError(f"grade must be one of {', '.join(GRADES)}, got {self.grade!r}")
+        for name in ("question", "meaning", "figure", "unit", "threshold", "source", "remedy"):
+            if not isinstance(text := getattr(self, name), str):
+                raise InputError(f"{name} of a verdict must be text, got {text!r}")
+        for name in ("value", "error"):
+            number = getattr(self, name)
+            if not (number is None or isinstance(number, Real)):
+                raise InputError(f"{name} of a verdict must be a number or None, got {number!r}")
+        if self.error is not None and self.error < 0:
+            raise InputError(f"error of a verdict must be at least 0, got {self.error!r}")
+
     @property
     def figure_text(self) -> str:
         """The figure with its error, in digits that the error leaves; empty where there is none.
@@ -52,7 +71,7 @@ class Verdict:
         """
         if self.value is None:
             return ""
-        if not self.error:
+        if not self.error or not math.isfinite(self.error):
             return f"{self.value:g} {self.unit}"
         digits = max(0, min(4, 1 - math.floor(math.log10(self.error))))
         return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"

@@ -101,7 +101,8 @@ def _check_data(data: DataSet) -> None:
         count = len(getattr(data, name))
         if count < least:
             raise InputError(
-                f"{data.source}: an experiment needs {least} {name} data and more, got {count}"
+                f"{data.source}: an experiment needs {least} {name} data and more, got {count}: "
+                "give more"
             )
     if int((data.train.x.flatten(1).float().std(0) > 0).sum()) < 2:
         raise InputError(f"{data.source}: fewer than two of a datum's values vary")
