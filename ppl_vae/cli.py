@@ -1,14 +1,17 @@
 """The shell: a file for each kind of command in ``commands/``, put together."""
 
+import contextlib
 import sys
 import warnings
+from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .arviz_io import load_arviz
 from .commands import experimenting, fitting, generating, judging
-from .errors import InputError
+from .errors import InputError, printable
 
 app = typer.Typer(
     help="Variational autoencoders as Pyro programs: fit by SVI, evaluate, diagnose, generate.",
@@ -25,12 +28,24 @@ for part in (fitting, judging, generating, experimenting):
 def main() -> None:
     """Run the command line: exit code 0, 2 for the user's input, 1 for a fault of ours."""
     try:
+        _import_without_settings()
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say(f"warning: {escape(str(message))}")
+            warnings.showwarning = lambda message, *_: _say(
+                f"warning: {escape(printable(str(message)))}"
+            )
             app()
     except InputError as error:
         _say(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2)
+
+
+def _import_without_settings() -> None:
+    """Matplotlib and ArviZ take settings from the folder that the shell is in, which may be a
+    stranger's run: they call other programs, and Matplotlib before 3.11 evaluates some as Python.
+    """
+    if any(Path(name).exists() for name in ("matplotlibrc", "arvizrc")):
+        with contextlib.chdir(Path(__file__).parent):
+            load_arviz()  # and with it Matplotlib
 
 
 def _say(text: str) -> None:

@@ -16,6 +16,7 @@ from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
 from .errors import InputError
+from .memory import refuse_beyond_memory
 from .objectives import Objective, make_objective
 from .program import Program, check_program, device_of, dtype_of, is_random, reading
 from .runtime import derived_seed
@@ -118,6 +119,7 @@ def compare_gradients(
     for name, value in (("particles", particles), ("repeats", repeats)):
         if value < 2:
             raise InputError(f"{name} must be at least 2, got {value}")
+    refuse_beyond_memory(8 * particles * x.numel(), f"particles={particles}", "take fewer")
     check_program(program, x)
     _check_guide(program, x)
     batch = x.to(device_of(program), dtype_of(program))
