@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .arviz_io import load_arviz
 from .commands import experimenting, fitting, generating, judging
 from .errors import InputError, printable
 
@@ -44,6 +43,8 @@ def _import_without_settings() -> None:
     stranger's run: they call other programs, and Matplotlib before 3.11 evaluates some as Python.
     """
     if any(Path(name).exists() for name in ("matplotlibrc", "arvizrc")):
+        from .arviz_io import load_arviz
+
         with contextlib.chdir(Path(__file__).parent):
             load_arviz()  # and with it Matplotlib
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from .errors import InputError, first_line
 from .memory import refuse_beyond_memory, regular_size
 
@@ -116,7 +118,7 @@ def _not_numeric(path: Path, column: Any) -> InputError:
 
 
 def _columns(table: Any, path: Path) -> dict[str, Any]:
-    labels = table.pop(LABEL_COLUMN).to_numpy() if LABEL_COLUMN in table else None
+    labels = _as_labels(table.pop(LABEL_COLUMN)) if LABEL_COLUMN in table else None
     if table.empty:
         raise InputError(f"{path} holds no data: expected rows of numbers")
     numbering = str(table.columns[0]).startswith("Unnamed: 0")
@@ -133,6 +135,14 @@ def _columns(table: Any, path: Path) -> dict[str, Any]:
             )
     array = table.to_numpy()
     return {"x": table.astype(float) if array.dtype == object else array, "labels": labels}
+
+
+def _as_labels(column: Any) -> np.ndarray:
+    if column.dtype != "category":
+        return column.to_numpy()
+    # Its own to_numpy would write every text out.
+    names = np.array([*column.cat.categories, np.nan], dtype=object)
+    return names[column.cat.codes]  # that of a missing one is -1
 
 
 def _is_number(cell: str) -> bool:

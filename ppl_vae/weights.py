@@ -151,9 +151,6 @@ def log_terms(
         >>> terms.log_weight.shape
         torch.Size([3, 7])
     """
-    refuse_beyond_memory(
-        len(x) * draws * DRAW_BYTES, f"draws={draws} of {len(x)} data", "take fewer"
-    )
     with reading(program, seed):
         blocks = [terms for _, terms in _blocks(program, x, draws, on_block, analytic)]
     return concatenate(blocks, dim=1)
