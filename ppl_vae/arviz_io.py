@@ -114,8 +114,9 @@ def read_inference_data(file: Path) -> Any:
         raise InputError(f"{file} is not there: make it with ppl-vae diagnose")
     try:
         refuse_hostile(file)
-        read = load_arviz().from_netcdf(str(file), engine="h5netcdf")
-        return read.map(lambda group: group.load(), inplace=False)
+        arviz = load_arviz()
+        with arviz.rc_context({"data.load": "eager"}):  # the file is closed then
+            return arviz.from_netcdf(str(file), engine="h5netcdf")
     except InputError:
         raise
     except Exception as error:  # whatever a broken file makes the reader raise

@@ -25,8 +25,7 @@ from ppl_vae.memory import memory_limit
 from .test_bombs import npy, zipped
 
 ROOT = Path(__file__).parents[1]
-RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(256, size=(30, 6, 5), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(256, size=(30, 6, 5), dtype=np.uint8)
 HUGE = 10**12
 
 
@@ -184,13 +183,14 @@ def test_a_hostile_image_is_named(spoil, tmp_path):
 
 
 def test_flipped_bytes_of_an_image_are_refused_or_harmless(tmp_path):
+    rng = np.random.default_rng(0)
     for kind in ("PNG", "GIF", "TIFF", "WEBP", "BMP", "JPEG"):
         stream = io.BytesIO()
         Image.fromarray(IMAGES[0]).save(stream, format=kind)
         whole = np.frombuffer(stream.getvalue(), dtype=np.uint8)
         for _ in range(60):
             spoiled = whole.copy()
-            spoiled[RNG.integers(len(whole), size=3)] = RNG.integers(256, size=3)
+            spoiled[rng.integers(len(whole), size=3)] = rng.integers(256, size=3)
             (tmp_path / "z.png").write_bytes(spoiled.tobytes())
             with pytest.raises(InputError) as caught:  # one image is too few in any case
                 load_data(tmp_path)
