@@ -155,6 +155,8 @@ for source in sys.argv[1:]:
         load_data(source)
     except InputError as error:
         print(error)
+    except Exception as error:  # each has a line, so that one does not hide the others
+        print("raised", type(error).__name__)
     else:
         print("loaded")
 print(peak() - before)

@@ -146,12 +146,6 @@ def text_bomb(file):
     Image.fromarray(IMAGES[0]).save(file, pnginfo=info)
 
 
-def postscript(file):
-    """What Pillow would give to Ghostscript, whatever the name."""
-    pixels(file, 3)
-    file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\nshowpage\n")
-
-
 def tiff_claims(file):
     pixels(file, 3)
     Image.fromarray(IMAGES[0]).save(file, format="TIFF")
@@ -174,12 +168,28 @@ def gif_torn(file):
     file.write_bytes(file.read_bytes()[:830])
 
 
-@pytest.mark.parametrize("spoil", [text_bomb, postscript, tiff_claims, webp_torn, gif_torn])
+@pytest.mark.parametrize("spoil", [text_bomb, tiff_claims, webp_torn, gif_torn])
 def test_a_hostile_image_is_named(spoil, tmp_path):
     spoil(tmp_path / "z.png")
     with pytest.raises(InputError, match="z.png") as caught:
         load_data(tmp_path)
     assert str(caught.value).isprintable()
+
+
+def test_no_postscript_reaches_ghostscript(tmp_path, monkeypatch):
+    witness, ghostscript = tmp_path / "witness", tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\n: > {witness}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels(folder / "0.png", 3)
+    head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\n"
+    (folder / "z.png").write_text(head + "showpage\n%%EOF\n")  # Pillow goes by content
+    with pytest.raises(InputError, match=r"z.png is truncated or no image"):
+        load_data(folder)
+    assert not witness.exists()
 
 
 def test_flipped_bytes_of_an_image_are_refused_or_harmless(tmp_path):
