@@ -138,7 +138,7 @@ def diagnose(
         raise InputError("data must be a DataSet: make one of arrays with ppl_vae.make_data")
     effort, seed = effort or Effort(), check_seed(seed)
     x = data.fixed("test", seed)[: effort.data_points]
-    _refuse_effort(effort, x[0].numel())
+    _refuse_effort(effort, x)
     questions = _questions(program, data, x, effort, seed)
     total = sum(cost for _, _, cost in questions.values())
     answers = {}
@@ -168,11 +168,13 @@ def diagnose(
     return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
 
 
-def _refuse_effort(effort: Effort, size: int) -> None:
+def _refuse_effort(effort: Effort, x: Tensor) -> None:
     """What is held at once, refused before the first question is asked."""
-    refuse_beyond_memory(effort.draws * DRAW_BYTES, f"draws={effort.draws}", "take fewer")
+    gap_points = min(len(x), effort.gap_points)  # all draws of all of them, of two guides
+    taken = 2 * effort.draws * gap_points * DRAW_BYTES
+    refuse_beyond_memory(taken, f"draws={effort.draws}", "take fewer")
     # Of each the datum, its mean, and a hundred draws at least.
-    taken = effort.simulations * 8 * (2 * size + 100)
+    taken = effort.simulations * 8 * (2 * x[0].numel() + 100)
     refuse_beyond_memory(taken, f"simulations={effort.simulations}", "take fewer")
 
 
