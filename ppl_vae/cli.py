@@ -29,9 +29,7 @@ def main() -> None:
     try:
         _import_without_settings()
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say(
-                f"warning: {escape(printable(str(message)))}"
-            )
+            warnings.showwarning = lambda message, *_: _warn(str(message))
             app()
     except InputError as error:
         _say(f"[bold red]error:[/] {escape(str(error))}")
@@ -47,6 +45,11 @@ def _import_without_settings() -> None:
 
         with contextlib.chdir(Path(__file__).parent):
             load_arviz()  # and with it Matplotlib
+
+
+def _warn(text: str) -> None:
+    shown = "\n".join(printable(line) for line in text.splitlines())
+    _say(f"warning: {escape(shown)}")
 
 
 def _say(text: str) -> None:
