@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .engine import DENSITY_AND_SLOPE, Compiled, Engine, pays
 from .errors import InputError, check_shape, instance, whole
+from .memory import refuse_beyond_memory
 from .predict import prior_predictive
 from .program import (
     Program,
@@ -29,6 +30,7 @@ TARGET_ACCEPTANCE = 0.65  # optimal for HMC in many dimensions (Beskos et al. 20
 FIRST_STEP, ADAPTATION_RATE, PILOT_CHAINS = 0.1, 0.1, 4
 SCHEDULE_SLOPE = 4.0
 BLOCK_ROWS = 4096  # chains x data that move together
+TENSOR_BYTES = 500  # beside its elements
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,9 @@ class _Path:
 def _paths(
     program: Program, x: Tensor, annealing: Annealing, on_block: Callable[[int], None] | None
 ) -> Iterator[_Path]:
+    rows = min(len(x), BLOCK_ROWS // annealing.chains)
+    taken = annealing.temperatures * (TENSOR_BYTES + 3 * 8 * rows)  # step sizes and acceptance
+    refuse_beyond_memory(taken, f"temperatures={annealing.temperatures}", "take fewer")
     for part in x.split(max(1, BLOCK_ROWS // annealing.chains)):
         yield _Path(program, part, annealing, on_block)
 

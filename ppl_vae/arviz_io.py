@@ -11,6 +11,7 @@ import numpy as np
 import xarray
 
 from .errors import InputError, first_line
+from .hdf5 import refuse_hostile
 
 CONSTANT = 1e-3  # nats; weights within 0.1 % of each other have no tail, only rounding
 TIED = 5  # draws of the highest weight
@@ -112,8 +113,12 @@ def read_inference_data(file: Path) -> Any:
     if not file.is_file():
         raise InputError(f"{file} is not there: make it with ppl-vae diagnose")
     try:
-        read = load_arviz().from_netcdf(str(file), engine="h5netcdf")
-        return read.map(lambda group: group.load(), inplace=False)
+        refuse_hostile(file)
+        arviz = load_arviz()
+        with arviz.rc_context({"data.load": "eager"}):  # the file is closed then
+            return arviz.from_netcdf(str(file), engine="h5netcdf")
+    except InputError:
+        raise
     except Exception as error:  # whatever a broken file makes the reader raise
         raise InputError(
             f"{file} is no InferenceData ({first_line(error)}): run ppl-vae diagnose again"

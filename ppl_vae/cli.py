@@ -1,7 +1,9 @@
 """The shell: a file for each kind of command in ``commands/``, put together."""
 
+import contextlib
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -9,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .commands import experimenting, fitting, generating, judging
-from .errors import InputError
+from .errors import InputError, printable
 
 app = typer.Typer(
     help="Variational autoencoders as Pyro programs: fit by SVI, evaluate, diagnose, generate.",
@@ -30,8 +32,9 @@ _UsageError: Any = typer.BadParameter.__base__
 def main() -> None:
     """Run the command line: exit code 0, 2 for the user's input, 1 for a fault of ours."""
     try:
+        _import_without_settings()
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say(f"warning: {escape(str(message))}")
+            warnings.showwarning = lambda message, *_: _warn(str(message))
             sys.exit(app(prog_name="ppl-vae", standalone_mode=False))
     except InputError as error:
         _refuse(str(error))
@@ -48,6 +51,22 @@ def main() -> None:
 def _refuse(reason: str) -> NoReturn:
     _say(f"[bold red]error:[/] {escape(reason)}")
     sys.exit(2)
+
+
+def _import_without_settings() -> None:
+    """Matplotlib and ArviZ take settings from the folder that the shell is in, which may be a
+    stranger's run: they call other programs, and Matplotlib before 3.11 evaluates some as Python.
+    """
+    if any(Path(name).exists() for name in ("matplotlibrc", "arvizrc")):
+        from .arviz_io import load_arviz
+
+        with contextlib.chdir(Path(__file__).parent):
+            load_arviz()  # and with it Matplotlib
+
+
+def _warn(text: str) -> None:
+    shown = "\n".join(printable(line) for line in text.splitlines())
+    _say(f"warning: {escape(shown)}")
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,7 @@
 """From the shell's words to programs, data and runs: the one file that imports the models."""
 
 import inspect
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,12 +13,13 @@ from torch import Tensor
 from .data import Binarize, DataSet, SplitName
 from .errors import InputError, first_line
 from .estimators import DATA_POINTS, Estimator
+from .memory import refuse_beyond_memory
 from .models import PROGRAMS
 from .program import Program, find_program
 from .runs import CONFIG, Run
 from .runtime import derived_seed, isolated, pick_device
 from .settings import Settings
-from .sources import NAMED_SETS, load_data
+from .sources import NAMED_SETS, is_there, load_data
 
 
 def find_model(name: str) -> tuple[type[Any], str]:
@@ -126,15 +128,25 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     recipe = run.config.data
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
         raise InputError(f"{run.path} does not say what it was fitted to: fit again")
+    source = recipe["source"]
     data = load_data(
-        recipe["source"], data_dir=data_dir or recipe["data_dir"], binarize=recipe["binarize"]
+        source, data_dir=data_dir or _recorded_folder(recipe), binarize=recipe["binarize"]
     )
     if data.digest != recipe["digest"]:
         raise InputError(
-            f"{recipe['source']} has changed since {run.path} was fitted to it: what is test data "
+            f"{source} has changed since {run.path} was fitted to it: what is test data "
             "now may have been training data then; fit again"
         )
     return data
+
+
+def _recorded_folder(recipe: dict[str, Any]) -> str | None:
+    """Where the data of a run lay, if they still do: it may be a stranger's run, which must not
+    say where to download to."""
+    source, folder = recipe["source"], recipe["data_dir"]
+    if source not in NAMED_SETS or not isinstance(folder, str):
+        return None
+    return folder if is_there(source, folder) else None
 
 
 def choose_data(
@@ -155,7 +167,10 @@ def choose_data(
     if count is not None and count < 1:
         raise InputError(f"--data-points must be at least 1, got {count}")
     if estimator == "bdmc":
-        return torch.zeros(count or DATA_POINTS["bdmc"], *run.config.data["shape"]), None
+        shape = run.config.data["shape"]
+        size = count or DATA_POINTS["bdmc"]
+        refuse_beyond_memory(4 * size * math.prod(shape), f"--data-points {size}", "take fewer")
+        return torch.zeros(size, *shape), None
     data = open_data(run, data_dir)
     rows = getattr(data, split).rows
     if count is not None and count > len(rows):

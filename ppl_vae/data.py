@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, whole
+from .memory import refuse_beyond_memory
 from .runtime import derived_seed
 
 Binarize = Literal["none", "fixed", "dynamic"]
@@ -314,6 +315,8 @@ def _as_classes(
     known = [_as_label_array(labels, count, source)]
     if test is not None and test[1] is not None:
         known.append(_as_label_array(test[1], len(test[0]), f"{source} (test)"))
+    # Together they are as wide as the widest.
+    _refuse_wide(sum(map(len, known)), max(array.itemsize for array in known), source)
     names, indices = np.unique(np.concatenate(known), return_inverse=True)
     classes = torch.from_numpy(indices.astype(np.int64))
     given = classes[count:] if len(known) == 2 else None
@@ -330,7 +333,15 @@ def _as_label_array(labels: Any, count: int, source: str) -> np.ndarray:
             f"{source}: labels have shape {array.shape}, but there are {count} data: expected "
             f"({count},)"
         )
-    return array.astype(str) if array.dtype == object else array
+    if array.dtype != object:
+        return array
+    _refuse_wide(count, 4 * max(len(str(label)) for label in array), source)
+    return array.astype(str)
+
+
+def _refuse_wide(count: int, width: int, source: str) -> None:
+    """An array of text has as much room for each as the longest needs, so one may be enough."""
+    refuse_beyond_memory(count * width, f"{source}: labels", "shorten the longest")
 
 
 def _test_like(x: Any, train: Tensor, levels: int | None, source: str) -> Tensor:

@@ -1,6 +1,8 @@
 """Diagnose a program: every question asked, answered by a verdict, and kept as InferenceData."""
 
+import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from . import arviz_io
 from .data import DataSet
-from .diagnostics.answers import Answer, Verdict, Work
+from .diagnostics.answers import GRADES, Answer, Verdict, Work
 from .diagnostics.calibration import QUESTION as CALIBRATION
 from .diagnostics.calibration import ask_calibration
 from .diagnostics.collapse import QUESTION as COLLAPSE
@@ -30,11 +32,14 @@ from .diagnostics.reference import QUESTION as REFERENCE
 from .diagnostics.reference import ask_reference
 from .errors import InputError, first_line
 from .files import make_folder, replacing
+from .memory import refuse_beyond_memory, regular_size
 from .program import Program
 from .results import variable
 from .runtime import check_seed, derived_seed
+from .weights import DRAW_BYTES
 
-RESULT = "diagnosis.nc"
+RESULT, DIGEST = "diagnosis.nc", "sha256"
+REMEDY = "run ppl-vae diagnose again"
 Progress = Callable[[str, float], None]
 
 
@@ -133,6 +138,7 @@ def diagnose(
         raise InputError("data must be a DataSet: make one of arrays with ppl_vae.make_data")
     effort, seed = effort or Effort(), check_seed(seed)
     x = data.fixed("test", seed)[: effort.data_points]
+    _refuse_effort(effort, x)
     questions = _questions(program, data, x, effort, seed)
     total = sum(cost for _, _, cost in questions.values())
     answers = {}
@@ -160,6 +166,16 @@ def diagnose(
     }
     verdicts = {key: answer.verdict for key, answer in answers.items()}
     return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
+
+
+def _refuse_effort(effort: Effort, x: Tensor) -> None:
+    """What is held at once, refused before the first question is asked."""
+    gap_points = min(len(x), effort.gap_points)  # all draws of all of them, of two guides
+    taken = 2 * effort.draws * gap_points * DRAW_BYTES
+    refuse_beyond_memory(taken, f"draws={effort.draws}", "take fewer")
+    # Of each the datum, its mean, and a hundred draws at least.
+    taken = effort.simulations * 8 * (2 * x[0].numel() + 100)
+    refuse_beyond_memory(taken, f"simulations={effort.simulations}", "take fewer")
 
 
 def _questions(
@@ -264,7 +280,9 @@ def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> list[Path]:
     make_folder(folder)
     with replacing(file, beside) as (netcdf, plain):
         arviz_io.write_inference_data(netcdf, diagnosis.inference_data)
-        plain.write_text(json.dumps(diagnosis.as_dict(), indent=2) + "\n", encoding="utf-8")
+        found = diagnosis.as_dict()
+        signed = {**found, DIGEST: _digest(netcdf, found)}
+        plain.write_text(json.dumps(signed, indent=2) + "\n", encoding="utf-8")
     return [file, beside]
 
 
@@ -272,16 +290,50 @@ def read_diagnosis(folder: Path) -> Diagnosis:
     """Read what :func:`write_diagnosis` wrote.
 
     Raises:
-        InputError: If it is not there, or is broken.
+        InputError: If it is not there, is broken, or not what was written.
     """
     file = folder / RESULT
-    inference_data = arviz_io.read_inference_data(file)
     beside = file.with_suffix(".json")
+    if not file.exists():
+        raise InputError(f"{file} is not there: make it with ppl-vae diagnose")
+    for path in (file, beside):
+        refuse_beyond_memory(regular_size(path), str(path), REMEDY)
     try:
         about = json.loads(beside.read_text(encoding="utf-8"))
-        verdicts = {key: Verdict(**fields) for key, fields in about.pop("verdicts").items()}
+        digest = about.pop(DIGEST)
+        # Before HDF5 opens it, which does not survive every flipped bit.
+        if digest != _digest(file, about):
+            raise InputError(f"{file} or {beside.name} was altered or torn: {REMEDY}")
+        verdicts = {key: _as_verdict(fields) for key, fields in about.pop("verdicts").items()}
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{beside} is missing or broken ({first_line(error)}): run ppl-vae diagnose again"
-        ) from None
-    return Diagnosis(verdicts, inference_data, about)
+        raise InputError(f"{beside} is broken ({first_line(error)}): {REMEDY}") from None
+    return Diagnosis(verdicts, arviz_io.read_inference_data(file), about)
+
+
+def _digest(file: Path, found: dict[str, Any]) -> str:
+    """SHA-256 of the netCDF file, and of all else that is written beside it."""
+    with file.open("rb") as stream:
+        sha = hashlib.file_digest(stream, "sha256")
+    sha.update(json.dumps(found, sort_keys=True).encode())
+    return sha.hexdigest()
+
+
+def _as_verdict(fields: dict[str, Any]) -> Verdict:
+    """A verdict whose every field is what it should be.
+
+    Raises:
+        ValueError: If one is not.
+        TypeError: If there are other fields.
+    """
+    for name, value in fields.items():
+        if name in ("value", "error"):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            fits = value is None or (number and math.isfinite(value))
+            fits = fits and not (name == "error" and value is not None and value < 0)
+        else:
+            fits = isinstance(value, str) and (name != "grade" or value in GRADES)
+        if not fits:
+            raise ValueError(f"{name} of a verdict is {str(value)[:40]!r}")
+    return Verdict(**fields)

@@ -11,17 +11,28 @@ from typing import Any
 class InputError(ValueError):
     """The input cannot be used: one line that names the culprit and the remedy.
 
-    The shell prints it and exits with code 2. What cannot be printed, such as a line break in the
-    name of a file, is escaped.
+    The shell prints it and exits with code 2. Names in it may be a stranger's: line feeds, and what
+    would command a terminal, are written as escapes.
 
     Example:
-        >>> str(InputError("a\\nb is no file"))
-        'a\\\\nb is no file'
+        >>> print(InputError("a\\nb.npy is broken"))
+        a\\nb.npy is broken
     """
 
     def __init__(self, message: str) -> None:
-        printable = (c if c.isprintable() else repr(c)[1:-1] for c in message)
-        super().__init__("".join(printable))
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Text without characters that move the cursor, change direction or end the line.
+
+    Example:
+        >>> printable("a\x1b[2Jb ± \u202ec")
+        'a\\x1b[2Jb ± \\u202ec'
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def first_line(error: BaseException) -> str:

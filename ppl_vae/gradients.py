@@ -16,6 +16,7 @@ from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
 from .errors import InputError, whole
+from .memory import refuse_beyond_memory
 from .objectives import Objective, make_objective
 from .program import Program, check_program, device_of, dtype_of, is_random, reading
 from .runtime import derived_seed
@@ -116,6 +117,7 @@ def compare_gradients(
         True
     """
     particles, repeats = whole("particles", particles, 2), whole("repeats", repeats, 2)
+    refuse_beyond_memory(8 * particles * x.numel(), f"particles={particles}", "take fewer")
     check_program(program, x)
     _check_guide(program, x)
     batch = x.to(device_of(program), dtype_of(program))

@@ -1,5 +1,6 @@
 """Data that a program generates: from the prior, from the guide, from given latents."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .memory import refuse_beyond_memory
 from .program import OBSERVED, Program, device_of, dtype_of, is_random, reading
 from .weights import rows_at_once
 
@@ -40,6 +42,9 @@ def prior_predictive(
         size: Number of draws N.
         seed: Seed of the draws.
 
+    Raises:
+        InputError: If there is no memory for so many.
+
     Example:
         >>> from ppl_vae.models import VAE
         >>> prior_predictive(VAE((1, 8, 8)), (1, 8, 8), size=3).mean.shape
@@ -63,8 +68,14 @@ def decode(
         data_shape: Shape of one datum.
         size: Number of data N.
         seed: Seed of the draws.
+
+    Raises:
+        InputError: If there is no memory for so many.
     """
     device, dtype = device_of(program), dtype_of(program)
+    # Draws and means, in parts and put together.
+    taken = 4 * size * math.prod(data_shape) * dtype.itemsize
+    refuse_beyond_memory(taken, f"{size} draws of the data", "take fewer")
     placeholder = torch.zeros(1, *data_shape, device=device, dtype=dtype)
     given = {
         site: value.to(device, dtype if value.is_floating_point() else None)

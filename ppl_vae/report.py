@@ -1,10 +1,10 @@
 """A diagnosis as one self-contained HTML page: no script, no request, legible on a phone."""
 
 import base64
+import html
 import io
 import json
 from collections.abc import Callable, Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from . import diagnostic_plots, plots
 from .diagnosis import Diagnosis
 from .diagnostics.answers import GRADES, Verdict, sentence
-from .errors import InputError, first_line
+from .diagnostics.calibration import DRAWS
+from .errors import InputError, first_line, printable
 from .files import replacing
 from .runs import Run
 
@@ -66,7 +67,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
     """
     try:
         page = render(diagnosis, run)
-    except (KeyError, IndexError, ValueError, TypeError) as error:  # groups that lack something
+    except Exception as error:  # whatever groups that lack something, or have too much, raise
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
             f"the diagnosis cannot be shown ({reason}): run ppl-vae diagnose again"
@@ -105,10 +106,15 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     )
 
 
+def escape(text: str) -> str:
+    """Text that is markup no more, nor commands to whoever displays it."""
+    return html.escape(printable(text))
+
+
 def _card(key: str, verdict: Verdict) -> str:
     kind = verdict.grade.replace(" ", "-")
     lines = [
-        f'<span class="grade {kind}">{escape(verdict.grade)}</span>',
+        f'<span class="grade {escape(kind)}">{escape(verdict.grade)}</span>',
         f"<strong>{escape(verdict.question)}</strong><p>{escape(sentence(verdict.meaning))}</p>",
     ]
     if verdict.remedy:
@@ -119,7 +125,14 @@ def _card(key: str, verdict: Verdict) -> str:
             f'<p class="soft">{escape(measured)} &middot; {escape(verdict.threshold)} &middot; '
             f"{escape(verdict.source)}</p>"
         )
-    return f'<section class="card {kind}" id="{escape(key)}">{"".join(lines)}</section>'
+    return f'<section class="card {escape(kind)}" id="{escape(key)}">{"".join(lines)}</section>'
+
+
+def _check_calibration(calibration: xarray.Dataset) -> None:
+    """Ranks out of their range would be counted in an array as long as the highest."""
+    ranks = calibration["rank"].values
+    if calibration.attrs["draws"] != DRAWS or ranks.min() < 0 or ranks.max() > DRAWS:
+        raise ValueError(f"ranks are not among {DRAWS} draws")
 
 
 def _figures(
@@ -164,6 +177,8 @@ def _figures(
             diagnostic_plots.predictive_checks,
         ),
     ]
+    if "calibration" in groups:
+        _check_calibration(groups["calibration"])
     if run is not None:
         yield from _training(run)
     for heading, figure in diagnostic_plots.shown_data(groups).items():

@@ -1,22 +1,22 @@
 """Where data come from: named sets, and the user's arrays, image folders and tables."""
 
 import contextlib
-import csv
 import os
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .arrays import read_arrays
 from .data import Binarize, DataSet, make_data
 from .errors import InputError, as_path, first_line
+from .memory import refuse_beyond_memory, regular_size
+from .tables import read_csv, read_parquet
 
 DATA_VARIABLE = "PPL_VAE_DATA"
-LABEL_COLUMN = "label"
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _IMAGE_SUFFIXES = {
     ".png",
@@ -30,6 +30,8 @@ _IMAGE_SUFFIXES = {
     ".pgm",
     ".ppm",
 }
+# Pillow goes by content: a file of any name may be PostScript, which it gives to Ghostscript.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _GREY_MODES, _COLOUR_MODES = {"1", "L", "LA"}, {"P", "RGB", "RGBA", "CMYK", "YCbCr"}
 NAMED_SETS = ("digits", *_TORCHVISION)
 
@@ -68,7 +70,7 @@ def load_data(
         raise InputError(
             f"no data set or file {name!r}: choose from {', '.join(NAMED_SETS)}, or give the path "
             "of an .npy, .npz, .csv or .parquet file or a folder of images"
-        )
+        ) from None
     if path.is_dir():
         return make_data(*_read_images(path), source=name, binarize=binarize)
     reader = _READERS.get(path.suffix.lower())
@@ -76,7 +78,7 @@ def load_data(
         raise InputError(f"{name}: unknown format, expected {', '.join(_READERS)} or a folder")
     try:
         return make_data(**reader(path), source=name, binarize=binarize)
-    except (OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+    except (OSError, MemoryError) as error:
         raise InputError(f"{name} cannot be read ({first_line(error)}): save it again") from None
 
 
@@ -106,10 +108,12 @@ def _load_torchvision(name: str, root: Path, binarize: Binarize) -> DataSet:
     kind = getattr(datasets, _TORCHVISION[name])
     raw = root / _TORCHVISION[name] / "raw"
     files = [Path(url).stem for url, _ in kind.resources]
-    if not all((raw / file).is_file() for file in files):
+    if not is_there(name, root):
         _download(name, kind, root, f"place {', '.join(files)} in {raw}")
     arrays = []
     for file in files:
+        size = regular_size(raw / file)
+        refuse_beyond_memory(2 * size, str(raw / file), "delete it and retry")
         try:
             read = read_label_file if "labels" in file else read_image_file
             arrays.append(read(str(raw / file)))
@@ -121,6 +125,17 @@ def _load_torchvision(name: str, root: Path, binarize: Binarize) -> DataSet:
     return make_data(
         x, y, test=(x_test, y_test), validation_fraction=1 / 12, source=name, binarize=binarize
     )
+
+
+def is_there(name: str, folder: str | Path) -> bool:
+    """Whether a folder holds all files of a named set; those of ``digits`` are never missing."""
+    from torchvision import datasets
+
+    if name not in _TORCHVISION:
+        return True
+    raw = Path(folder) / _TORCHVISION[name] / "raw"
+    resources = getattr(datasets, _TORCHVISION[name]).resources
+    return all((raw / Path(url).stem).is_file() for url, _ in resources)
 
 
 def _download(name: str, kind: Callable[..., Any], root: Path, remedy: str) -> None:
@@ -142,17 +157,7 @@ def _download(name: str, kind: Callable[..., Any], root: Path, remedy: str) -> N
 
 
 def _read_numpy(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"x": loaded}
-            arrays = {key: loaded[key] for key in loaded.files}
-    except ValueError:
-        raise InputError(
-            f"{path} is truncated, or holds no plain array of numbers: save it again with "
-            "numpy.save or numpy.savez"
-        ) from None
+    arrays = read_arrays(path)
     if len(arrays) == 1:
         return {"x": next(iter(arrays.values()))}
     if arrays.keys() == {"x", "y"}:
@@ -164,67 +169,6 @@ def _read_numpy(path: Path) -> dict[str, Any]:
         f"{path} holds arrays {', '.join(arrays) or 'none'}: name them x (and y), or x_train and "
         "x_test (and y_train, y_test)"
     )
-
-
-def _read_csv(path: Path) -> dict[str, Any]:
-    import pandas as pd
-
-    try:
-        with path.open(newline="") as file:
-            first = next(csv.reader(file), [])
-        # Names that count 0, 1, 2 are those that pandas gives to columns without any.
-        counted = first == [str(column) for column in range(len(first))]
-        headless = bool(first) and all(map(_is_number, first)) and not counted
-        return _columns(pd.read_csv(path, header=None if headless else "infer"), path)
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-        csv.Error,
-    ) as error:
-        raise InputError(f"{path} is no CSV table ({first_line(error)}): save it again") from None
-
-
-def _read_parquet(path: Path) -> dict[str, Any]:
-    import pandas as pd
-    import pyarrow as pa
-
-    try:
-        return _columns(pd.read_parquet(path), path)
-    except pa.ArrowException as error:
-        reason = first_line(error)
-        raise InputError(f"{path} is no Parquet table ({reason}): save it again") from None
-
-
-def _columns(table: Any, path: Path) -> dict[str, Any]:
-    labels = table.pop(LABEL_COLUMN).to_numpy() if LABEL_COLUMN in table else None
-    if table.empty:
-        raise InputError(f"{path} holds no data: expected rows of numbers")
-    numbering = str(table.columns[0]).startswith("Unnamed: 0")
-    if numbering and table.iloc[:, 0].tolist() == list(range(len(table))):
-        raise InputError(f"{path}: its first column counts the rows: save it without (index=False)")
-    for column in table:
-        if table[column].dtype.kind not in "buif":
-            raise InputError(
-                f"{path}: column {str(column)!r} is not numeric: drop or encode it, or name it "
-                f"{LABEL_COLUMN!r} if it holds classes"
-            )
-        if missing := int(table[column].isna().sum()):
-            row = int(table[column].isna().to_numpy().argmax())
-            raise InputError(
-                f"{path}: column {str(column)!r} lacks {missing} values, the first in data row "
-                f"{row}: remove or impute them"
-            )
-    array = table.to_numpy()
-    return {"x": table.astype(float) if array.dtype == object else array, "labels": labels}
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _read_images(folder: Path) -> tuple[np.ndarray, list[str] | None]:
@@ -252,6 +196,8 @@ def _read_images(folder: Path) -> tuple[np.ndarray, list[str] | None]:
                 f"{file} has shape {image.shape}, {files[0]} {images[0].shape}: crop or resize "
                 "images to one size and one mode"
             )
+        if not images:
+            refuse_beyond_memory(2 * len(files) * image.nbytes, str(folder), "take fewer images")
         images.append(image)
     classes = [str(file.parent.relative_to(folder)) for file in files]
     stack = np.stack(images)
@@ -261,30 +207,31 @@ def _read_images(folder: Path) -> tuple[np.ndarray, list[str] | None]:
 
 def _read_image(file: Path) -> np.ndarray:
     """A byte image of shape (height, width) or (height, width, 3)."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
+    regular_size(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 if image.mode not in _GREY_MODES | _COLOUR_MODES:
                     raise InputError(
                         f"{file} has mode {image.mode}: convert it to 8-bit grey or RGB"
                     )
                 return np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{file} claims more pixels than is safe to open") from None
+    except Exception as error:  # whatever a broken file makes the reader raise
         raise InputError(
             f"{file} is truncated or no image ({first_line(error)}): save it again, or remove it"
         ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{file} claims more pixels than is safe to open") from None
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     ".npy": _read_numpy,
     ".npz": _read_numpy,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
 }

@@ -16,6 +16,7 @@ from torch.distributions import kl_divergence
 
 from .engine import DENSITY, Compiled, Engine, pays
 from .errors import InputError, running, whole
+from .memory import refuse_beyond_memory
 from .program import (
     OBSERVED,
     Program,
@@ -34,6 +35,7 @@ Key = TypeVar("Key")
 
 # Elements of the largest tensor in flight, draws x data x widest layer: 32 MB in float32.
 BLOCK_ELEMENTS = 2**23
+DRAW_BYTES = 32  # of one draw of one datum: log p(x|z), log p(z), log q(z|x) and their sum
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ def reduce_terms(
                 # Written into one tensor: thousands of small ones that stay would lie between the
                 # large ones that come and go, and the heap would grow with the number of data.
                 if name not in found:
+                    taken = len(x) * values[0].numel() * values.itemsize
+                    refuse_beyond_memory(taken, f"{len(x)} data x {draws} draws", "take fewer")
                     found[name] = values.new_empty(len(x), *values.shape[1:])
                 found[name][first : first + len(values)] = values
     return found
@@ -289,6 +293,7 @@ def _blocks(
 ) -> Iterator[tuple[int, Terms]]:
     """All draws of some data at a time, with the index of the first datum."""
     draws = whole("draws", draws)
+    refuse_beyond_memory(draws * DRAW_BYTES, f"draws={draws} for each datum", "take fewer")
     rows = rows_at_once(program, x)
     data_step = max(1, rows // draws)
     scored = _scoring(program, x, draws, min(rows, draws * data_step), analytic)

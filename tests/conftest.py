@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import torch
 
 import ppl_vae
 from ppl_vae import cli
+from ppl_vae.diagnosis import write_diagnosis
+from ppl_vae.models import VAE
+
+from .strangers import some_diagnosis
 
 TRAIN = ["train", "--epochs", "2", "--hidden", "16", "--latent-dim", "2"]
 SHARED_MNIST = Path(__file__).parents[2] / "shared" / "data"
@@ -71,3 +76,22 @@ def fitted(shell):
     code, _, _ = shell(*TRAIN, "--output", "run")
     assert code == 0
     return shell
+
+
+@pytest.fixture(scope="session")
+def made_by_a_stranger(tmp_path_factory, digits) -> Path:
+    arguments, settings = {"latent_dim": 2, "hidden": [8]}, ppl_vae.Settings(epochs=1)
+    pyro.set_rng_seed(0)
+    vae = VAE(digits.shape, **arguments)
+    config = ppl_vae.Config.of("ppl_vae.models:VAE", arguments, digits, settings)
+    run = ppl_vae.Run.create(tmp_path_factory.mktemp("made") / "run", config)
+    ppl_vae.fit(vae, digits, settings, run=run, progress=False)
+    write_diagnosis(run.results, some_diagnosis())
+    return run.path
+
+
+@pytest.fixture
+def strangers_run(made_by_a_stranger, tmp_path) -> Path:
+    """A stranger's run, in the folder that the shell is in."""
+    shutil.copytree(made_by_a_stranger, tmp_path / "run")
+    return tmp_path / "run"
