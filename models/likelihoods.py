@@ -226,10 +226,11 @@ class _LocationScale(nn.Module):
 
 def _as_scale(scale: float) -> Tensor:
     number = isinstance(scale, Real) and not isinstance(scale, bool)
-    fixed = torch.tensor(float(scale) if number else math.nan)
-    if not (0 < fixed < math.inf):  # as a float32
+    # As a float32, and with a value even where others are made on torch's device meta.
+    rounded = torch.tensor(float(scale) if number else math.nan, device="cpu").item()
+    if not (0 < rounded < math.inf):
         raise ValueError(f"likelihood_scale must be a positive number, got {scale!r}")
-    return fixed
+    return torch.tensor(rounded)
 
 
 class Gaussian(_LocationScale):

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .data import DataSet
-from .errors import InputError, first_line
+from .errors import InputError, first_line, instance
 from .sources import NAMED_SETS
 
 FORMAT = 2
@@ -67,11 +67,7 @@ class Config:
         """
         try:
             config = cls(**json.loads(file.read_text(encoding="utf-8")))
-            shape = config.data["shape"]
-            well_formed = config.format == FORMAT and bool(shape)
-            well_formed &= all(type(size) is int and size > 0 for size in shape)
-            well_formed &= isinstance(config.program, str)
-            well_formed &= all(isinstance(f, dict) for f in (config.arguments, config.settings))
+            well_formed = config.format == FORMAT and _has_types(config)
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{file} is broken ({first_line(error)}): fit again") from None
         if not well_formed:
@@ -111,6 +107,31 @@ class Config:
             >>> config.data["source"], config.data["shape"]
             ('digits', [1, 8, 8])
         """
+        instance("data", data, DataSet)
+        if settings is not None and (not is_dataclass(settings) or isinstance(settings, type)):
+            raise InputError(f"settings must be of type Settings, not {type(settings).__name__}")
+        try:
+            json.dumps(arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"arguments cannot be kept as JSON ({first_line(error)}): give plain data"
+            ) from None
         return cls(
             program, arguments, recipe(data, data_dir), {} if settings is None else asdict(settings)
         )
+
+
+def _has_types(config: Config) -> bool:
+    """Whether the fields of a config that a file gave are what its class says."""
+    text, absent = (str,), (str, type(None))
+    data = {"source": text, "data_dir": absent, "binarize": text, "digest": text}
+    tables = (config.arguments, config.data, config.settings, config.versions)
+    shape = config.data["shape"]
+    return (
+        isinstance(config.program, str)
+        and all(isinstance(table, dict) for table in tables)
+        and isinstance(shape, list)
+        and bool(shape)
+        and all(type(size) is int and size > 0 for size in shape)
+        and all(isinstance(config.data.get(name, ""), types) for name, types in data.items())
+    )

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,9 @@ from .diagnostics.generation import ask_generation
 from .diagnostics.groups import shown_groups
 from .diagnostics.reference import QUESTION as REFERENCE
 from .diagnostics.reference import ask_reference
-from .errors import InputError, first_line
+from .errors import InputError, first_line, instance, whole
 from .files import make_folder, replacing
-from .memory import refuse_beyond_memory, regular_size
+from .memory import refuse_beyond_memory
 from .program import Program
 from .results import variable
 from .runtime import check_seed, derived_seed
@@ -66,9 +65,7 @@ class Effort:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-            object.__setattr__(self, name, int(value))  # NumPy's have no JSON
+            object.__setattr__(self, name, whole(name, value))  # NumPy's have no JSON
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,8 @@ def diagnose(
         raise InputError(f"{type(program).__name__} is no program: see ppl_vae.Program")
     if not isinstance(data, DataSet):
         raise InputError("data must be a DataSet: make one of arrays with ppl_vae.make_data")
-    effort, seed = effort or Effort(), check_seed(seed)
+    effort, seed = Effort() if effort is None else effort, check_seed(seed)
+    instance("effort", effort, Effort)
     x = data.fixed("test", seed)[: effort.data_points]
     _refuse_effort(effort, x)
     questions = _questions(program, data, x, effort, seed)
@@ -294,10 +292,10 @@ def read_diagnosis(folder: Path) -> Diagnosis:
     """
     file = folder / RESULT
     beside = file.with_suffix(".json")
-    if not file.exists():
-        raise InputError(f"{file} is not there: make it with ppl-vae diagnose")
     for path in (file, beside):
-        refuse_beyond_memory(regular_size(path), str(path), REMEDY)
+        if not path.is_file():
+            raise InputError(f"{path} is missing, or no file: make it with ppl-vae diagnose")
+        refuse_beyond_memory(path.stat().st_size, str(path), REMEDY)
     try:
         about = json.loads(beside.read_text(encoding="utf-8"))
         digest = about.pop(DIGEST)
@@ -305,11 +303,16 @@ def read_diagnosis(folder: Path) -> Diagnosis:
         if digest != _digest(file, about):
             raise InputError(f"{file} or {beside.name} was altered or torn: {REMEDY}")
         verdicts = {key: _as_verdict(fields) for key, fields in about.pop("verdicts").items()}
+        if not verdicts:
+            raise ValueError("it holds no verdict")
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{beside} is broken ({first_line(error)}): {REMEDY}") from None
-    return Diagnosis(verdicts, arviz_io.read_inference_data(file), about)
+    inference_data = arviz_io.read_inference_data(file)
+    if "diagnostics" not in inference_data.groups():
+        raise InputError(f"{file} holds no diagnosis: {REMEDY}")
+    return Diagnosis(verdicts, inference_data, about)
 
 
 def _digest(file: Path, found: dict[str, Any]) -> str:

@@ -117,8 +117,8 @@ def compare_gradients(
         True
     """
     particles, repeats = whole("particles", particles, 2), whole("repeats", repeats, 2)
-    refuse_beyond_memory(8 * particles * x.numel(), f"particles={particles}", "take fewer")
     check_program(program, x)
+    refuse_beyond_memory(8 * particles * x.numel(), f"particles={particles}", "take fewer")
     _check_guide(program, x)
     batch = x.to(device_of(program), dtype_of(program))
     parameters = _guide_parameters(program, batch, seed)

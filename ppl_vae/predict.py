@@ -9,8 +9,19 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from .errors import InputError, check_shape, instance, running, whole
 from .memory import refuse_beyond_memory
-from .program import OBSERVED, Program, device_of, dtype_of, is_random, reading
+from .program import (
+    OBSERVED,
+    Program,
+    check_structure,
+    device_of,
+    dtype_of,
+    is_random,
+    reading,
+    require_program,
+)
+from .sites import latent_distributions
 from .weights import rows_at_once
 
 
@@ -72,18 +83,21 @@ def decode(
     Raises:
         InputError: If there is no memory for so many.
     """
+    require_program(program)
+    size, data_shape = whole("size", size), check_shape(data_shape)
     device, dtype = device_of(program), dtype_of(program)
     # Draws and means, in parts and put together.
     taken = 4 * size * math.prod(data_shape) * dtype.itemsize
     refuse_beyond_memory(taken, f"{size} draws of the data", "take fewer")
     placeholder = torch.zeros(1, *data_shape, device=device, dtype=dtype)
+    _check_latents(program, latents, placeholder, size)
     given = {
         site: value.to(device, dtype if value.is_floating_point() else None)
         for site, value in latents.items()
     }
     parts = []
     step = rows_at_once(program, placeholder)
-    with reading(program, seed):
+    with running(program, data_shape), reading(program, seed):
         for first in range(0, size, step):
             part = {site: value[first : first + step] for site, value in given.items()}
             model = poutine.condition(poutine.uncondition(program.model), data=part)
@@ -101,8 +115,9 @@ def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Predicti
         x: Data of shape (N, \*data_shape).
         seed: Seed of the draws.
     """
+    check_structure(program, x)
     parts = []
-    with reading(program, seed):
+    with running(program, x.shape[1:]), reading(program, seed):
         for part in x.split(rows_at_once(program, x)):
             batch = part.to(device_of(program), dtype_of(program))
             guide = poutine.trace(program.guide).get_trace(batch)
@@ -111,6 +126,21 @@ def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Predicti
             means = {site: _mean(guide.nodes[site]) for site in prediction.latents}
             parts.append(replace(prediction, latent_means=means))
     return _joined(parts)
+
+
+def _check_latents(program: Program, latents: Any, placeholder: Tensor, size: int) -> None:
+    """Refuse latents that are no values of the program's sites."""
+    instance("latents", latents, dict)
+    if latents:
+        known = latent_distributions(program, placeholder)[1]
+    for site, value in latents.items():
+        instance(f"the latent {site!r}", value, Tensor)
+        if site not in known:
+            raise InputError(f"there is no latent site {site!r}: choose from {', '.join(known)}")
+        if not value.dim() or len(value) != size:
+            raise InputError(
+                f"latent {site!r} has shape {tuple(value.shape)}: expected {size} values"
+            )
 
 
 def _read(model: Any) -> Prediction:

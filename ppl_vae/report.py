@@ -16,9 +16,9 @@ from . import diagnostic_plots, plots
 from .diagnosis import Diagnosis
 from .diagnostics.answers import GRADES, Verdict, sentence
 from .diagnostics.calibration import DRAWS
-from .errors import InputError, first_line, printable
+from .errors import InputError, as_path, first_line, instance, printable
 from .files import replacing
-from .runs import Run
+from .runs import METRICS, Run
 
 DPI = 110
 
@@ -65,14 +65,17 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         >>> "Nobody asked." in Path("a.html").read_text()
         True
     """
+    instance("diagnosis", diagnosis, Diagnosis)
     try:
         page = render(diagnosis, run)
+    except InputError:
+        raise
     except Exception as error:  # whatever groups that lack something, or have too much, raise
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
             f"the diagnosis cannot be shown ({reason}): run ppl-vae diagnose again"
         ) from error
-    with replacing(Path(file)) as (temporary,):
+    with replacing(as_path("file", file)) as (temporary,):
         temporary.write_text(page, encoding="utf-8")
 
 
@@ -191,12 +194,8 @@ def _figures(
 
 
 def _training(run: Run) -> Iterator[tuple[str, str, Figure]]:
-    try:
-        epochs = run.metrics()
-    except (OSError, ValueError):
-        return
-    if epochs:
-        yield "The fit", "", plots.training_curves(epochs)
+    if (run.path / METRICS).exists():
+        yield "The fit", "", plots.training_curves(run.metrics())
 
 
 def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from .checkpoints import PATTERN, Checkpoints
 from .config import Config
-from .errors import InputError, first_line
+from .errors import InputError, as_path, first_line, instance
 from .files import make_folder, remove, replacing, twin
-from .program import Program, find_program
+from .program import Program, find_program, require_program
 from .runtime import isolated
 from .tensors import read_tensors, write_tensors
 
@@ -61,7 +62,8 @@ class Run:
         Raises:
             InputError: If the path is taken, or TensorBoard is not installed.
         """
-        run = cls(Path(path), config)
+        instance("config", config, Config)
+        run = cls(as_path("path", path), config)
         run._overwrite = overwrite
         if tensorboard:
             run._event_writer = _event_writer()
@@ -79,9 +81,9 @@ class Run:
         Raises:
             InputError: If it is none, or its config is broken; or TensorBoard is not installed.
         """
-        path = Path(path)
+        path = as_path("path", path)
         file = path / CONFIG
-        if not file.is_file():
+        if not os.path.isfile(file):  # Path.is_file raises where a name is too long
             raise InputError(f"{path} is no run: it has no {CONFIG}; fit one with ppl-vae train")
         run = cls(path, Config.read(file))
         if tensorboard:
@@ -143,8 +145,16 @@ class Run:
 
     def _refuse_what_is_there(self) -> None:
         ours = {LOCK, *(twin(Path(name)).name for name in FILES)}  # before there is a config
-        there = self.path.is_dir() and any(f.name not in ours for f in self.path.iterdir())
-        if not there and not (self.path.exists() and not self.path.is_dir()):
+        try:
+            if self.path.is_dir():
+                taken = any(file.name not in ours for file in self.path.iterdir())
+            else:
+                taken = self.path.exists()
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be read ({error.strerror}): choose another --output"
+            ) from None
+        if not taken:
             return
         if not _is_run(self.path):
             raise InputError(f"{self.path} exists and is no run: choose another --output")
@@ -220,8 +230,17 @@ class Run:
         """
         file = self.path / METRICS
         try:
+            if not file.is_file():
+                raise ValueError("there is no such file")
             with file.open(newline="", encoding="utf-8") as stream:
-                return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+                reader = csv.DictReader(stream)
+                names = list(reader.fieldnames or ())
+                rows = [{k: float(v) for k, v in row.items()} for row in reader]
+            if names != ["epoch"] and not {*names} >= {"epoch", "reconstruction", "loss"}:
+                raise ValueError("it has no columns epoch, reconstruction, loss")
+            if names != ["epoch"] and not rows:  # which is what there is before the first epoch
+                raise ValueError("it has no rows")
+            return rows
         except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
             raise InputError(
                 f"{file} is missing or broken ({first_line(error)}): ppl-vae train --resume "
@@ -270,6 +289,7 @@ class Run:
                 f"{error}: ppl-vae train --resume {self.path} writes it again"
             ) from None
         built = self._build(program, weights) if isinstance(program, type) else program
+        require_program(built)
         _match_types(built, weights)
         self._require_same(built, weights)
         if isinstance(program, type) and identity != self.config.identity:
@@ -277,6 +297,11 @@ class Run:
                 f"{self.path / CONFIG} was altered: {WEIGHTS} is of {identity}; fit again"
             )
         built.load_state_dict(weights)
+        for name, parameter in built.named_parameters():
+            if not parameter.isfinite().all():
+                raise InputError(
+                    f"{self.path / WEIGHTS}: parameter {name!r} holds NaN or infinity: fit again"
+                )
         return built
 
     def _build(self, kind: type[Any], weights: Mapping[str, Tensor]) -> Program:
@@ -302,9 +327,10 @@ class Run:
         stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         for name in sorted(own.keys() | stored.keys()):
             if own.get(name) != stored.get(name):
+                there, here = stored.get(name, "none"), own.get(name, "none")
                 raise InputError(
-                    f"{self.path / WEIGHTS} is not this program's: {name} is of shape "
-                    f"{stored.get(name, 'none')} there, and {own.get(name, 'none')} in the program"
+                    f"{self.path / WEIGHTS} is not this program's: {name} is of shape {there} "
+                    f"there, and {here} in the program: fit again, or name its own class"
                 )
 
 

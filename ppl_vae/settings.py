@@ -74,6 +74,7 @@ class Settings:
         patient = self.patience is None or (whole("patience") and number("patience") >= 1)
         require(patient, "patience", "a whole number of at least 1")
         require(whole("seed") and 0 <= self.seed <= MAX_SEED, "seed", "in 0 ... 2^63 - 1")
+        require(isinstance(self.device, str), "device", "a name such as 'auto' or 'cpu'")
         if self.objective in IMPORTANCE_WEIGHTED:
             expected = f"2 or more for the objective {self.objective}"
             require(self.particles >= 2, "particles", expected)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .errors import InputError, first_line
 from .files import replacing
+from .memory import refuse_beyond_memory
 
 HEADING = "sha256, about"
 
@@ -50,6 +51,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not file.is_file():
         raise InputError(f"{file} is missing, or no file")
+    refuse_beyond_memory(2 * file.stat().st_size, str(file), "fit again")
     try:
         with safe_open(file, "pt") as opened:
             checksum, _, text = (opened.metadata() or {}).get(HEADING, "").partition(" ")

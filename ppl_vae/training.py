@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from .checkpoints import CheckpointWarning
 from .config import software_versions
 from .data import DataSet, SplitName
-from .errors import InputError, first_line
+from .errors import InputError, first_line, instance
 from .optimization import STRIKES, Optimization, best_of
-from .program import Program, check_program
+from .program import Program, check_program, require_program
 from .runs import Run
 from .runtime import isolated, pick_device
 from .settings import Settings
@@ -76,7 +76,10 @@ def fit(
         >>> history.epochs[1]["elbo"] > history.epochs[0]["elbo"]
         True
     """
-    settings = settings or Settings()
+    settings = Settings() if settings is None else settings
+    instance("settings", settings, Settings)
+    if run is not None:
+        instance("run", run, Run)
     device = _prepare(program, data, settings)
     fitting, history = Optimization(program, data, settings), History()
     record = _Record(fitting, history, run)
@@ -107,6 +110,7 @@ def fit(
 
 def _prepare(program: Program, data: DataSet, settings: Settings) -> torch.device:
     """Refuse what cannot be fitted, and move the program to its device."""
+    require_program(program)
     if not isinstance(data, DataSet):
         raise InputError(f"data must be a DataSet, as make_data gives, not {type(data).__name__}")
     device = pick_device(settings.device)

@@ -129,6 +129,7 @@ def diagnose(
     )
     opened, program = open_program(run, model, device)
     dataset = open_data(opened, data_dir)
+    opened.metrics()  # which the report shows: better refused now than then
     make_folder(opened.results)
     found = diagnose_with_progress(program, dataset, effort, seed)
     files = write_diagnosis(opened.results, found)
@@ -152,6 +153,7 @@ def report(
     from ..runs import Run
 
     opened = Run.open(run)
+    opened.metrics()
     file = output_file(output, opened.path, opened.report.name, ".html")
     write_report(file, read_diagnosis(opened.results), opened)
     show({}, {"report": str(file)}, as_json=False)

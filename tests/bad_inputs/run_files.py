@@ -5,6 +5,9 @@ import shutil
 
 import numpy as np
 
+from ppl_vae.tensors import read_tensors, write_tensors
+
+from ..strangers import sign
 from . import Line
 from .data_files import TABLE
 
@@ -65,9 +68,19 @@ def without(*names):
     return spoil
 
 
+def signed(spoil):
+    """Spoil what is signed, and sign it again."""
+
+    def spoil_and_sign(file):
+        spoil(file)
+        sign(file.parents[1], json.loads(file.read_text()))
+
+    return spoil_and_sign
+
+
 BROKEN, FORMAT = (
     r"run/config.json is broken \(.*\): fit again",
-    "run/config.json is not of format 1: ",
+    "run/config.json is not of format 2: ",
 )
 CONFIG = [
     ("gone", gone, "run is no run: it has no config.json; fit one with ppl-vae train"),
@@ -89,8 +102,8 @@ CONFIG = [
     ("no-arguments", without("arguments"), BROKEN),
     ("no-data", without("data"), BROKEN),
     ("no-settings", without("settings"), BROKEN),
-    ("format", changed(format=2), FORMAT),
-    ("format-text", changed(format="1"), FORMAT),
+    ("format", changed(format=1), FORMAT),
+    ("format-text", changed(format="2"), FORMAT),
     ("program-number", changed(program=3), FORMAT),
     ("program-null", changed(program=None), FORMAT),
     ("program-empty", changed(program=""), "fitted with '', code from outside ppl_vae: if you"),
@@ -115,8 +128,8 @@ CONFIG = [
     ("shape-floats", changed(data__shape=[4.0]), FORMAT),
     ("shape-text", changed(data__shape="4"), FORMAT),
     ("shape-bool", changed(data__shape=[True]), FORMAT),
-    ("shape-empty", changed(data__shape=[]), "cannot be built .*data_shape is empty.*: fit"),
-    ("shape-negative", changed(data__shape=[-4]), "cannot be built .*data_shape must hold.*: fit"),
+    ("shape-empty", changed(data__shape=[]), FORMAT),
+    ("shape-negative", changed(data__shape=[-4]), FORMAT),
     ("shape-other", changed(data__shape=[5]), "weights.safetensors .*not this program's"),
     ("source-number", changed(data__source=3), FORMAT),
     ("source-null", changed(data__source=None), FORMAT),
@@ -140,7 +153,17 @@ def same_header(file):
     file.write_bytes(whole[:size] + b"\xff" * (len(whole) - size))
 
 
-BROKEN_WEIGHTS = "run/weights.safetensors is missing, broken or not this program's .*: fit again"
+def of_nan(file):
+    tensors, about = read_tensors(file)
+    write_tensors(file, {name: tensor * float("nan") for name, tensor in tensors.items()}, about)
+
+
+def of_another(file):
+    tensors, about = read_tensors(file)
+    write_tensors(file, tensors, {**about, "arguments": {"latent_dim": 7}})
+
+
+BROKEN_WEIGHTS = r"run/weights.safetensors is (missing|torn), .*: ppl-vae train --resume run"
 WEIGHTS = [
     ("gone", gone, BROKEN_WEIGHTS),
     ("empty", empty, BROKEN_WEIGHTS),
@@ -150,9 +173,11 @@ WEIGHTS = [
     ("words", words("hello"), BROKEN_WEIGHTS),
     ("no-header", lambda f: f.write_bytes(bytes(8)), BROKEN_WEIGHTS),
     ("no-tensors", lambda f: f.write_bytes((2).to_bytes(8, "little") + b"{}"), BROKEN_WEIGHTS),
-    ("nan", same_header, "holds NaN or infinity: its fit diverged; fit again"),
+    ("flipped", same_header, BROKEN_WEIGHTS),
+    ("nan", of_nan, "run/weights.safetensors: parameter '.*' holds NaN or infinity: fit again"),
+    ("of-another", of_another, "config.json was altered: weights.safetensors is of .*; fit again"),
 ]
-BROKEN_METRICS = r"run/metrics.csv is missing or broken \(.*\): fit again"
+BROKEN_METRICS = r"run/metrics.csv is missing or broken \(.*\): ppl-vae train --resume run writes"
 METRICS = [
     ("gone", gone, BROKEN_METRICS),
     ("empty", empty, BROKEN_METRICS),
@@ -166,40 +191,49 @@ METRICS = [
 ]
 AGAIN = "run ppl-vae diagnose again"
 NETCDF = [
-    ("gone", gone, "results/diagnosis.nc is not there: make it with ppl-vae diagnose"),
-    ("folder", a_folder, "results/diagnosis.nc is not there: make it with ppl-vae diagnose"),
-    ("empty", empty, f"results/diagnosis.nc is no InferenceData .*: {AGAIN}"),
-    ("half", half, f"results/diagnosis.nc is no InferenceData .*: {AGAIN}"),
-    ("noise", noise, f"results/diagnosis.nc is no InferenceData .*: {AGAIN}"),
+    ("gone", gone, "results/diagnosis.nc is missing, or no file: make it with ppl-vae diagnose"),
+    (
+        "folder",
+        a_folder,
+        "results/diagnosis.nc is missing, or no file: make it with ppl-vae diagnose",
+    ),
+    ("empty", empty, f"results/diagnosis.nc or diagnosis.json was altered or torn: {AGAIN}"),
+    ("half", half, f"results/diagnosis.nc or diagnosis.json was altered or torn: {AGAIN}"),
+    ("noise", noise, f"results/diagnosis.nc or diagnosis.json was altered or torn: {AGAIN}"),
     (
         "other-netcdf",
         lambda f: shutil.copy(f.with_name("test-iw.nc"), f),
         f"diagnosis.*: {AGAIN}",
     ),
 ]
-BROKEN_VERDICTS = rf"results/diagnosis.json is missing or broken \(.*\): {AGAIN}"
+BROKEN_VERDICTS = rf"results/diagnosis.json is broken \(.*\): {AGAIN}"
+NO_VERDICTS = "results/diagnosis.json is missing, or no file: make it with ppl-vae diagnose"
 VERDICTS = [
-    ("gone", gone, BROKEN_VERDICTS),
-    ("folder", a_folder, BROKEN_VERDICTS),
+    ("gone", gone, NO_VERDICTS),
+    ("folder", a_folder, NO_VERDICTS),
     ("empty", empty, BROKEN_VERDICTS),
     ("half", half, BROKEN_VERDICTS),
     ("noise", noise, BROKEN_VERDICTS),
     ("list", words("[]"), BROKEN_VERDICTS),
     ("number", words("3"), BROKEN_VERDICTS),
     ("deep", words("[" * 100_000), BROKEN_VERDICTS),
-    ("no-verdicts", without("verdicts"), BROKEN_VERDICTS),
-    ("verdicts-empty", changed(verdicts={}), BROKEN_VERDICTS),
-    ("verdicts-list", changed(verdicts=[]), BROKEN_VERDICTS),
-    ("verdict-text", changed(verdicts__gaps="pass"), BROKEN_VERDICTS),
-    ("verdict-short", without("verdicts", "gaps", "meaning"), BROKEN_VERDICTS),
-    ("verdict-more", changed(verdicts__gaps__extra=1), BROKEN_VERDICTS),
-    ("grade-other", changed(verdicts__gaps__grade="superb"), BROKEN_VERDICTS),
-    ("grade-null", changed(verdicts__gaps__grade=None), BROKEN_VERDICTS),
-    ("meaning-number", changed(verdicts__gaps__meaning=3), BROKEN_VERDICTS),
-    ("value-text", changed(verdicts__gaps__value="small"), BROKEN_VERDICTS),
-    ("value-nan", changed(verdicts__gaps__value=np.nan, verdicts__gaps__error=1), BROKEN_VERDICTS),
-    ("error-infinite", changed(verdicts__gaps__error=np.inf), BROKEN_VERDICTS),
-    ("error-negative", changed(verdicts__gaps__error=-1), BROKEN_VERDICTS),
+    ("no-verdicts", signed(without("verdicts")), BROKEN_VERDICTS),
+    ("verdicts-empty", signed(changed(verdicts={})), BROKEN_VERDICTS),
+    ("verdicts-list", signed(changed(verdicts=[])), BROKEN_VERDICTS),
+    ("verdict-text", signed(changed(verdicts__gaps="pass")), BROKEN_VERDICTS),
+    ("verdict-short", signed(without("verdicts", "gaps", "meaning")), BROKEN_VERDICTS),
+    ("verdict-more", signed(changed(verdicts__gaps__extra=1)), BROKEN_VERDICTS),
+    ("grade-other", signed(changed(verdicts__gaps__grade="superb")), BROKEN_VERDICTS),
+    ("grade-null", signed(changed(verdicts__gaps__grade=None)), BROKEN_VERDICTS),
+    ("meaning-number", signed(changed(verdicts__gaps__meaning=3)), BROKEN_VERDICTS),
+    ("value-text", signed(changed(verdicts__gaps__value="small")), BROKEN_VERDICTS),
+    (
+        "value-nan",
+        signed(changed(verdicts__gaps__value=np.nan, verdicts__gaps__error=1)),
+        BROKEN_VERDICTS,
+    ),
+    ("error-infinite", signed(changed(verdicts__gaps__error=np.inf)), BROKEN_VERDICTS),
+    ("error-negative", signed(changed(verdicts__gaps__error=-1)), BROKEN_VERDICTS),
 ]
 DATA = [
     ("gone", gone, "no data set or file '/.*t.npy': choose from"),
