@@ -329,8 +329,8 @@ class Run:
             if own.get(name) != stored.get(name):
                 there, here = stored.get(name, "none"), own.get(name, "none")
                 raise InputError(
-                    f"{self.path / WEIGHTS} is not this program's: {name} is of shape {there} "
-                    f"there, and {here} in the program: fit again, or name its own class"
+                    f"{self.path / WEIGHTS} is not this program's ({name} is of shape {there} "
+                    f"there, and {here} in the program): fit again, or name its own class"
                 )
 
 

@@ -30,8 +30,8 @@ def test_the_same_seed_gives_the_same_batches_under_every_engine(digits, monkeyp
     for engine in ("eager", "compiled"):
         given = seen[engine] = []
 
-        def watched(data, size, generator, given=given):
-            for batch in batches(data, size, generator):
+        def watched(*arguments, given=given):
+            for batch in batches(*arguments):
                 given.append(batch)
                 yield batch
 

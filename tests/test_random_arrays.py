@@ -4,6 +4,7 @@ import math
 import warnings
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -79,6 +80,7 @@ ONCE = settings(
 )
 
 
+@pytest.mark.filterwarnings("ignore::ppl_vae.optimization.DivergenceWarning")
 @settings(ONCE, max_examples=400)
 @given(arrays(st.integers(1, 9) | st.integers(12, 60)), st.data())
 def test_fit_and_evaluate_work_or_refuse(array, choices):
@@ -100,6 +102,8 @@ def test_fit_and_evaluate_work_or_refuse(array, choices):
     assert all(v.isfinite().all() for v in program.state_dict().values())
     assert 1 <= history.best_epoch <= len(history.epochs) == epochs
     for row in history.epochs:
+        loss = row.pop("loss")  # NaN where the fit has gone back from every step of an epoch
+        assert math.isfinite(loss) or row["learning_rate"] < how.learning_rate / 5
         assert all(map(math.isfinite, row.values())) or len(data.validation) == 1
         if "elbo" in row:
             assert_adds_up(row["elbo"], row["reconstruction"], row["kl"])
