@@ -25,11 +25,12 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
+from unittest import mock
 
 import torch
 
@@ -39,6 +40,7 @@ from ppl_vae.checkpoints import Checkpoints
 from ppl_vae.composition import reopen
 from ppl_vae.diagnosis import Effort, diagnose, read_diagnosis, write_diagnosis
 from ppl_vae.files import make_folder
+from ppl_vae.optimization import Optimization
 from ppl_vae.tensors import read_tensors
 
 ROOT = Path(__file__).parents[1]
@@ -217,24 +219,30 @@ def flips(run: Path, count: int, block: int = 100) -> Iterator[tuple[str, Counte
         yield name, Counter(json.loads(printed) if code == 0 else {f"crashed, {code}": 1})
 
 
-def cost(words: list[str]) -> tuple[float, float, int]:
-    """Seconds spent on checkpoints, seconds of the whole fit, and checkpoints written."""
-    write, spent = Checkpoints.write, [0.0, 0.0]
+def cost(words: list[str]) -> tuple[float, float, int, float]:
+    """Seconds spent on writing checkpoints, and on keeping states in memory; their number; all."""
+    spent, counts = defaultdict[str, float](float), Counter[str]()
 
-    def timed(*args: Any, **kwargs: Any) -> None:
-        start = time.perf_counter()
-        write(*args, **kwargs)
-        spent[0] += time.perf_counter() - start
-        spent[1] += 1
+    def timed(method: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **kwargs: Any) -> None:
+            start = time.perf_counter()
+            method(*args, **kwargs)
+            spent[method.__name__] += time.perf_counter() - start
+            counts[method.__name__] += 1
 
-    Checkpoints.write = timed  # type: ignore[method-assign]
-    with tempfile.TemporaryDirectory() as folder:
+        return call
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(Checkpoints, "write", timed(Checkpoints.write)),
+        mock.patch.object(Optimization, "keep", timed(Optimization.keep)),
+    ):
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
             shell(*words, "--output", f"{folder}/run")()
         seconds = time.perf_counter() - start
-    Checkpoints.write = write  # type: ignore[method-assign]
-    return spent[0], seconds, int(spent[1])
+    # All checkpoints but the last are written where a state is kept.
+    return spent["write"], spent["keep"] - spent["write"], counts["write"], seconds
 
 
 def show_kills(runs: int) -> None:
@@ -273,9 +281,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=ROOT, check=True)
     if options.part in (None, "cost"):
         place = ["--data-dir", options.data_dir] if options.data_dir else []
-        spent, seconds, count = cost(["train", "--data", "mnist", "--epochs", "20", *place])
-        share = 100 * spent / seconds
-        print(f"cost: {count} checkpoints in {spent:.2f} of {seconds:.0f} s, {share:.2f} %")
+        writing, keeping, count, seconds = cost(["train", "--data", "mnist", *place])
+        for what, spent in ((f"{count} checkpoints", writing), ("states in memory", keeping)):
+            print(f"cost: {what} in {spent:.2f} of {seconds:.0f} s, {100 * spent / seconds:.2f} %")
     if options.part in (None, "flips"):
         show_flips(options.flips)
     if options.part in (None, "kills"):
