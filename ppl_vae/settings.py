@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import get_args
 
 from .engine import Engine
-from .errors import InputError
+from .errors import InputError, whole
 from .objectives import IMPORTANCE_WEIGHTED, Objective
-from .runtime import MAX_SEED
+from .runtime import check_seed
+
+SMALLEST = 5e-324  # of positive numbers
 
 
 @dataclass(frozen=True)
@@ -55,29 +57,30 @@ class Settings:
             if not valid:
                 raise InputError(f"{name} must be {expected}, got {getattr(self, name)!r}")
 
-        def number(name: str) -> float:
+        def keep(name: str, value: float) -> None:
+            object.__setattr__(self, name, value)  # NumPy's numbers have no JSON
+
+        def number(name: str, least: float, expected: str) -> None:
             value = getattr(self, name)
-            numeric = isinstance(value, Real) and not isinstance(value, bool)
-            return float(value) if numeric else math.nan
+            real = isinstance(value, Real) and not isinstance(value, bool)
+            require(real and least <= value < math.inf, name, expected)
+            keep(name, float(value))
 
-        def whole(name: str) -> bool:
-            return isinstance(getattr(self, name), Integral) and not math.isnan(number(name))
-
-        for name in ("epochs", "batch_size", "particles"):
-            require(whole(name) and number(name) >= 1, name, "a whole number of at least 1")
+        for name in ("epochs", "batch_size", "particles", "patience"):
+            if name != "patience" or self.patience is not None:
+                keep(name, whole(name, getattr(self, name)))
         for name in ("warmup_epochs", "kl_warmup_epochs", "free_bits"):
-            require(0 <= number(name) < math.inf, name, "a number of at least 0")
-        require(0 < number("learning_rate") < math.inf, "learning_rate", "a positive number")
+            number(name, 0.0, "a number of at least 0")
+        number("learning_rate", SMALLEST, "a positive number")
+        if self.clip_norm is not None:
+            number("clip_norm", SMALLEST, "positive")
         require(self.objective in get_args(Objective), "objective", f"in {get_args(Objective)}")
         require(self.engine in get_args(Engine), "engine", f"in {get_args(Engine)}")
-        require(self.clip_norm is None or number("clip_norm") > 0, "clip_norm", "positive")
-        patient = self.patience is None or (whole("patience") and number("patience") >= 1)
-        require(patient, "patience", "a whole number of at least 1")
-        require(whole("seed") and 0 <= self.seed <= MAX_SEED, "seed", "in 0 ... 2^63 - 1")
+        keep("seed", check_seed(self.seed))
         require(isinstance(self.device, str), "device", "a name such as 'auto' or 'cpu'")
         if self.objective in IMPORTANCE_WEIGHTED:
             expected = f"2 or more for the objective {self.objective}"
             require(self.particles >= 2, "particles", expected)
             for name in ("free_bits", "kl_warmup_epochs"):
                 expected = f"0 for the objective {self.objective}, which has no KL term"
-                require(number(name) == 0, name, expected)
+                require(getattr(self, name) == 0, name, expected)

@@ -1,7 +1,9 @@
 """Fits: what they improve, restore, refuse, and leave alone."""
 
 import copy
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pyro
@@ -295,7 +297,9 @@ def test_float64_programs_train_in_float64():
 
 
 def test_numpys_numbers_are_numbers():
-    assert Settings(epochs=np.int64(3), learning_rate=np.float32(1e-3)).epochs == 3
+    settings = Settings(epochs=np.int64(3), learning_rate=np.float32(1e-3), clip_norm=1)
+    assert settings.epochs == 3
+    assert json.loads(json.dumps(asdict(settings))) == asdict(settings)
 
 
 @pytest.mark.parametrize("objective", ["iw", "dreg", "stl", "analytic-kl"])
