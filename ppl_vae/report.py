@@ -194,8 +194,8 @@ def _figures(
 
 
 def _training(run: Run) -> Iterator[tuple[str, str, Figure]]:
-    if (run.path / METRICS).exists():
-        yield "The fit", "", plots.training_curves(run.metrics())
+    if (run.path / METRICS).exists() and (epochs := run.metrics()):
+        yield "The fit", "", plots.training_curves(epochs)
 
 
 def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:
