@@ -272,7 +272,7 @@ class Optimization:
         for name in _COUNTS:
             if type(plain[name]) is not type(getattr(self, name)) or plain[name] != plain[name]:
                 raise TypeError(f"{name} is {plain[name]!r}")
-        if not 0 <= plain["batches"] <= min(self.steps_per_epoch, plain["steps"]):
+        if not 0 <= plain["batches"] <= min(self.steps_per_epoch - 1, plain["steps"]):
             raise ValueError(f"{plain['batches']} batches of an epoch were done")
         self._require_fit(tensors)
         self.generator.set_state(tensors["data"])

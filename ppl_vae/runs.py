@@ -124,6 +124,7 @@ class Run:
         """
         try:
             self._take_lock()
+            make_folder(self.checkpoints.folder)  # and no link, in whose place others lie
             halves = [twin(self.path / name) for name in FILES]
             halves += self.checkpoints.folder.glob(f".{PATTERN}")
             for file in halves:

@@ -215,6 +215,18 @@ def test_what_a_crash_left_half_written_is_removed(stopped):
     assert_same(whole.path, run.path)
 
 
+def test_checkpoints_that_are_a_link_are_neither_read_nor_removed(stopped, tmp_path):
+    run, _ = stopped
+    folder = run.checkpoints.folder
+    outside = folder.rename(tmp_path / "outside")
+    (outside / "step-000000999.safetensors").write_bytes(b"not torn, but another's")
+    folder.symlink_to(outside)
+    before = sorted(outside.iterdir())
+    with pytest.raises(InputError, match="checkpoints is a link, and may lead anywhere: put"):
+        resume(run)
+    assert sorted(outside.iterdir()) == before
+
+
 def test_resuming_a_fit_that_is_complete_repairs_what_is_broken(stopped):
     _, whole = stopped
     before = files_of(whole.path)
