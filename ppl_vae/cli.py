@@ -42,7 +42,7 @@ def main() -> None:
         # Without words, it has shown the help.
         if words := " ".join(error.format_message().split()):
             command = error.ctx.command_path if error.ctx else "ppl-vae"
-            _refuse(f"{words.rstrip('.')}: see {command} --help")
+            _refuse(f"{words.rstrip('.?')}: see {command} --help")
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)
