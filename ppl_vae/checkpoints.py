@@ -1,5 +1,6 @@
 """The newest states of a fit, on disk."""
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from .errors import InputError
 from .files import make_folder, remove
-from .tensors import read_tensors, write_tensors
+from .tensors import TornError, read_tensors, write_tensors
 
 KEPT = 2
 SHARE = 0.01  # of the time of a fit that writing may take
-PATTERN = "step-*.safetensors"
+NAME = re.compile(r"step-(\d{9,18})\.safetensors")
 
 
 class CheckpointWarning(UserWarning):
@@ -47,7 +48,9 @@ class Checkpoints:
 
     def files(self) -> list[Path]:
         """What is there, the newest first."""
-        return sorted(self.folder.glob(PATTERN), reverse=True)
+        found = {f: NAME.fullmatch(f.name) for f in self.folder.glob("step-*")}
+        steps = {file: int(match[1]) for file, match in found.items() if match}
+        return sorted(steps, key=lambda file: steps[file], reverse=True)
 
     def is_due(self) -> bool:
         """Whether writing another one now would take no more than a hundredth of the time.
@@ -90,13 +93,14 @@ class Checkpoints:
             Its tensors and plain data; ``None`` if there is no checkpoint.
 
         Raises:
-            InputError: If there are checkpoints, and none is whole.
+            InputError: If there are checkpoints, and none is whole; or the newest that may be whole
+                cannot be read.
         """
         broken = []
         for file in self.files():
             try:
                 found = read_tensors(file)
-            except InputError as error:
+            except TornError as error:
                 broken.append((file, str(error)))
                 continue
             for torn, reason in broken:

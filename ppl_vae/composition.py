@@ -13,6 +13,7 @@ from torch import Tensor
 from .data import Binarize, DataSet, SplitName
 from .errors import InputError, first_line
 from .estimators import DATA_POINTS, Estimator
+from .loading import check_size, find_class
 from .memory import refuse_beyond_memory
 from .models import PROGRAMS
 from .program import Program, find_program
@@ -107,12 +108,16 @@ def reopen(
         InputError: If something is gone, or not the same by now.
     """
     run = Run.open(path, tensorboard=tensorboard)
-    kind = run.find_class() if model is None else find_model(model)[0]
+    file = path / CONFIG
+    kind = find_class(file, run.config) if model is None else find_model(model)[0]
+    check_size(file, run.config, kind)
     try:
+        if not run.config.settings:
+            raise TypeError("it was made by hand")
         settings = Settings(**run.config.settings)
     except (TypeError, InputError) as error:
         raise InputError(
-            f"{path / CONFIG} has no settings to go on with ({first_line(error)}): fit again"
+            f"{file} has no settings to go on with ({first_line(error)}): fit again"
         ) from None
     data = open_data(run, data_dir)
     program = build_program(kind, data.shape, run.config.arguments, settings.seed)

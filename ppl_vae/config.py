@@ -9,6 +9,7 @@ from typing import Any
 
 from .data import DataSet
 from .errors import InputError, first_line, instance
+from .memory import read_text
 from .sources import NAMED_SETS
 
 FORMAT = 2
@@ -66,8 +67,10 @@ class Config:
             InputError: If it is broken, or of another format.
         """
         try:
-            config = cls(**json.loads(file.read_text(encoding="utf-8")))
+            config = cls(**json.loads(read_text(file)))
             well_formed = config.format == FORMAT and _has_types(config)
+        except InputError:
+            raise
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise InputError(f"{file} is broken ({first_line(error)}): fit again") from None
         if not well_formed:

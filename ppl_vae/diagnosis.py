@@ -31,7 +31,7 @@ from .diagnostics.reference import QUESTION as REFERENCE
 from .diagnostics.reference import ask_reference
 from .errors import InputError, first_line, instance, whole
 from .files import make_folder, replacing
-from .memory import refuse_beyond_memory
+from .memory import read_text, refuse_beyond_memory
 from .program import Program
 from .results import variable
 from .runtime import check_seed, derived_seed
@@ -295,9 +295,9 @@ def read_diagnosis(folder: Path) -> Diagnosis:
     for path in (file, beside):
         if not path.is_file():
             raise InputError(f"{path} is missing, or no file: make it with ppl-vae diagnose")
-        refuse_beyond_memory(path.stat().st_size, str(path), REMEDY)
+    refuse_beyond_memory(file.stat().st_size, str(file), REMEDY)
     try:
-        about = json.loads(beside.read_text(encoding="utf-8"))
+        about = json.loads(read_text(beside))
         digest = about.pop(DIGEST)
         # Before HDF5 opens it, which does not survive every flipped bit.
         if digest != _digest(file, about):

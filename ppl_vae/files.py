@@ -35,7 +35,8 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
         Where to write instead, one path for each.
 
     Raises:
-        InputError: If something cannot be written; then nothing has changed.
+        InputError: If something cannot be written; then nothing has changed, unless it is a later
+            file whose name cannot be taken.
 
     Example:
         >>> with replacing(Path("a.txt")) as (temporary,):

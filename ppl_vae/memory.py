@@ -9,6 +9,7 @@ from pathlib import Path
 from .errors import InputError
 
 SHARE = 0.5  # of all memory, for one thing: what is made of it takes the rest
+LARGEST_TEXT = 50_000_000  # bytes; a config has hundreds, and metrics a hundred an epoch
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -31,6 +32,20 @@ def regular_size(file: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{file} is no regular file: copy what it holds into one")
     return found.st_size
+
+
+def read_text(file: Path) -> str:
+    """The text of a file of ours, which are small: what is larger than any of them is not read.
+
+    Raises:
+        InputError: If it is no regular file, or larger.
+        OSError, UnicodeDecodeError: If it cannot be read.
+    """
+    if regular_size(file) > LARGEST_TEXT:
+        raise InputError(
+            f"{file} is larger than {_readable(LARGEST_TEXT)}: it was not written here"
+        )
+    return file.read_text(encoding="utf-8")
 
 
 def refuse_beyond_memory(size: int, culprit: str, remedy: str) -> None:

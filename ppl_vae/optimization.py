@@ -5,12 +5,11 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .capture import random_state, set_random_state
 from .data import DataSet
 from .engine import Engine, pays
 from .evidence import summarize
@@ -27,6 +26,8 @@ VALIDATION_SEED = 0
 LOOKS = 50  # at the loss in an epoch, each of which waits for a GPU
 STEPS_TO_KEEP = 50  # before a state is worth its copy
 STRIKES, SLOWER = 3, 0.1  # divergences in a row that end a fit; what one does to the rate
+
+UNSOUND = "a gradient was not finite"  # or a statistic of a layer
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -88,6 +89,7 @@ class Optimization:
             engine=self._engine(),
         )
         self.best, self.score = self._weights(), -math.inf
+        self._were_finite = self._finite_buffers()  # a mask may hold infinities
         self.steps, self.slower, self.strikes, self.fell_at = 0, 1.0, 0, 0
         self._begin_epoch()
         self.kept: State = ({}, {})
@@ -205,7 +207,7 @@ class Optimization:
         while True:
             try:
                 if not self._is_sound():
-                    raise FloatingPointError("a gradient was not finite")
+                    raise FloatingPointError(UNSOUND)
                 return self.validate()
             except FloatingPointError as error:
                 self._fall_back(str(error))
@@ -242,22 +244,38 @@ class Optimization:
             for name, value in self.optimizer.state[parameter].items()
         }
 
+    def _buffers(self) -> dict[str, Tensor]:
+        return dict(cast(nn.Module, self.program).named_buffers())
+
+    def _unstored(self) -> dict[str, Tensor]:
+        """Buffers that are not persistent, and so in no ``state_dict``."""
+        stored = self.program.state_dict()
+        return {name: value for name, value in self._buffers().items() if name not in stored}
+
+    def _finite_buffers(self) -> set[str]:
+        floating = {k: v for k, v in self._buffers().items() if v.is_floating_point()}
+        return {name for name, value in floating.items() if bool(value.isfinite().all())}
+
     def _is_sound(self) -> bool:
-        tensors = [*self.parameters, *self._moments().values()]
+        buffers = [value for name, value in self._buffers().items() if name in self._were_finite]
+        tensors = [*self.parameters, *self._moments().values(), *buffers]
         return bool(torch.stack([t.isfinite().all().to(self.device) for t in tensors]).all())
 
     def keep(self) -> None:
         """Keep the present state, unless a gradient has made it useless."""
         if not self._is_sound():
-            self._fall_back("a gradient was not finite")
+            self._fall_back(UNSOUND)
             return
         if self.steps > self.fell_at:
             self.strikes = 0
         tensors = {f"program/{name}": value for name, value in self._weights().items()}
         tensors |= {f"moments/{name}": value.clone() for name, value in self._moments().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {f"random/{place}": state for place, state in enumerate(random_state())}
-        tensors |= {"order": self._before_order, "data": self.generator.get_state()}
+        tensors |= {f"buffers/{k}": v.detach().clone() for k, v in self._unstored().items()}
+        tensors |= {"random/cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors |= {"random/cuda": torch.cuda.get_rng_state(self.device)}
+        tensors |= {"random/order": self._before_order, "random/data": self.generator.get_state()}
         plain = {name: getattr(self, name) for name in _COUNTS}
         self.kept = (tensors, {**plain, "engine": self.svi.gradients.state()})
         self.on_keep()
@@ -274,23 +292,29 @@ class Optimization:
                 raise TypeError(f"{name} is {plain[name]!r}")
         if not 0 <= plain["batches"] <= min(self.steps_per_epoch - 1, plain["steps"]):
             raise ValueError(f"{plain['batches']} batches of an epoch were done")
+        if not (0 <= plain["strikes"] < STRIKES and 0 < plain["slower"] <= 1):
+            raise ValueError(f"it had diverged {plain['strikes']} times in a row")
         self._require_fit(tensors)
-        self.generator.set_state(tensors["data"])
-        set_random_state(list(_inside(tensors, "random/").values()))
+        self.generator.set_state(tensors["random/data"])
+        torch.set_rng_state(tensors["random/cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random/cuda"], self.device)
         self.svi.gradients.restore(plain["engine"])
-        self._put_back(_inside(tensors, "program/"), _inside(tensors, "moments/"))
+        self._put_back(tensors)
         for name in _COUNTS:
             setattr(self, name, plain[name])
-        self.best, self._before_order, self.kept = best_of(tensors), tensors["order"], state
+        self.best, self._before_order, self.kept = best_of(tensors), tensors["random/order"], state
 
     def _require_fit(self, tensors: Mapping[str, Tensor]) -> None:
         """Refuse tensors of other sizes: a fused optimizer would write beyond their memory."""
         like = {f"program/{name}": tensor for name, tensor in self._weights().items()}
         like |= {f"best/{name}": tensor for name, tensor in self._weights().items()}
-        if any(name.startswith("moments/") for name in tensors):
-            for place, parameter in enumerate(self.parameters):
+        like |= {f"buffers/{name}": tensor for name, tensor in self._unstored().items()}
+        for place, parameter in enumerate(self.parameters):
+            # Adam has none of a parameter that never had a gradient.
+            if f"moments/{place}/step" in tensors:
                 like |= {f"moments/{place}/{kind}": parameter for kind in ("exp_avg", "exp_avg_sq")}
-                like[f"moments/{place}/step"] = torch.tensor(0.0)
+                like[f"moments/{place}/step"] = torch.tensor(0.0, dtype=torch.float32)
         if odd := like.keys() ^ {name for name in tensors if name.split("/")[0] in _SIZED}:
             raise ValueError(f"{min(odd)} is missing, or not known")
         for name, own in like.items():
@@ -301,9 +325,12 @@ class Optimization:
         """Put the best weights into the program."""
         self.program.load_state_dict(self.best)
 
-    def _put_back(self, weights: dict[str, Tensor], moments: Mapping[str, Tensor]) -> None:
-        """Change weights and moments in place, for graphs that read them."""
-        self.program.load_state_dict(weights)
+    def _put_back(self, tensors: Mapping[str, Tensor]) -> None:
+        """Change weights, buffers and moments in place, for graphs that read them."""
+        self.program.load_state_dict(_inside(tensors, "program/"))
+        moments, unstored = _inside(tensors, "moments/"), self._unstored()
+        for name, value in _inside(tensors, "buffers/").items():
+            unstored[name].copy_(value)
         for name, value in self._moments().items():
             if name not in moments:
                 value.zero_()
@@ -318,14 +345,14 @@ class Optimization:
 
     def _fall_back(self, cause: str) -> None:
         self.strikes, self.fell_at = self.strikes + 1, self.steps
-        if self.strikes == STRIKES:
+        if self.strikes >= STRIKES:
             raise FloatingPointError(f"{cause}, {STRIKES} times in a row")
         tensors, plain = self.kept
         if self.strikes == 1:
-            self._put_back(_inside(tensors, "program/"), _inside(tensors, "moments/"))
+            self._put_back(tensors)
             target = f"step {plain['steps']}"
         else:
-            self._put_back(self.best, {})
+            self._put_back({f"program/{name}": value for name, value in self.best.items()})
             target = "the best weights"
         self.slower *= SLOWER
         warnings.warn(
@@ -336,7 +363,7 @@ class Optimization:
         )
 
 
-_SIZED = ("program", "best", "moments")
+_SIZED = ("program", "best", "buffers", "moments")
 _COUNTS = (
     *("steps", "slower", "strikes", "fell_at", "score"),
     *("batches", "seen", "loss", "seconds"),  # of the epoch

@@ -8,17 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .checkpoints import PATTERN, Checkpoints
+from .checkpoints import Checkpoints
 from .config import Config
 from .errors import InputError, as_path, first_line, instance
 from .files import make_folder, remove, replacing, twin
-from .program import Program, find_program, require_program
-from .runtime import isolated
-from .tensors import read_tensors, write_tensors
+from .loading import load_program
+from .memory import read_text
+from .program import Program
+from .tensors import write_tensors
 
 CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
 REPORT, LOCK = "report.html", ".lock"
@@ -32,11 +32,11 @@ class Run:
     Attributes:
         path: The directory.
         config: What was fitted to what, and how.
-        logged: Epochs whose TensorBoard events are written.
     """
 
     def __init__(self, path: Path, config: Config) -> None:
-        self.path, self.config, self.logged = path, config, 0
+        self.path, self.config = path, config
+        self._logged = 0
         self._overwrite = False
         self._event_writer: Any = None
         self._events: Any = None
@@ -101,7 +101,8 @@ class Run:
         self._refuse_what_is_there()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._take_lock("choose another --output")
+            self._refuse_what_is_there()  # another fit may have ended since
             # Weights go before the config: those of one fit never lie beside the config of another.
             for name in (*reversed(FILES[1:]), *map(twin, map(Path, FILES))):
                 remove(self.path / name)
@@ -122,11 +123,13 @@ class Run:
         Raises:
             InputError: If it is being fitted by another process, or cannot be written.
         """
+        if not os.path.isfile(self.path / CONFIG):
+            raise InputError(f"{self.path} is no run: it has no {CONFIG}; fit without resuming")
         try:
-            self._take_lock()
+            self._take_lock("stop it")
             make_folder(self.checkpoints.folder)  # and no link, in whose place others lie
             halves = [twin(self.path / name) for name in FILES]
-            halves += self.checkpoints.folder.glob(f".{PATTERN}")
+            halves += self.checkpoints.folder.glob(".step-*")
             for file in halves:
                 remove(file)
         except OSError as error:
@@ -165,15 +168,16 @@ class Run:
                 f"with it by ppl-vae train --resume {self.path}"
             )
 
-    def _take_lock(self) -> None:
-        # The system takes the lock back from a process that dies.
-        lock = FileLock(self.path / LOCK)
+    def _take_lock(self, remedy: str) -> None:
+        file = self.path / LOCK
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise InputError(f"{file} is no file of ours: remove it")
+        lock = FileLock(file)  # the system takes it back from a process that dies
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"{self.path} is being fitted by another process: wait for it, or choose another "
-                "--output"
+                f"{self.path} is being fitted by another process: wait for it, or {remedy}"
             ) from None
         self._lock = lock
 
@@ -213,14 +217,23 @@ class Run:
             writer.writerows(rows)
         if self._event_writer is None:
             return
+        try:
+            self._log_events(rows)
+        except OSError as error:
+            raise InputError(
+                f"{self.path / EVENTS} cannot be written ({error.strerror}): make room"
+            ) from None
+
+    def _log_events(self, rows: Sequence[Mapping[str, float]]) -> None:
         if self._events is None:
-            # Of a fit that goes on, events of later epochs are void.
-            after = self.logged + 1 if self.logged else None
-            self._events = self._event_writer(str(self.path / EVENTS), purge_step=after)
-        for row in rows[self.logged :]:
+            make_folder(self.path / EVENTS)
+            # What a fit wrote before it was stopped is void: all of it is written again.
+            self._events = self._event_writer(str(self.path / EVENTS), purge_step=1)
+            self._logged = 0
+        for row in rows[self._logged :]:
             for name in row.keys() - {"epoch"}:
                 self._events.add_scalar(name, row[name], int(row["epoch"]))
-        self.logged = len(rows)
+        self._logged = len(rows)
         self._events.flush()
 
     def metrics(self) -> list[dict[str, float]]:
@@ -231,12 +244,9 @@ class Run:
         """
         file = self.path / METRICS
         try:
-            if not file.is_file():
-                raise ValueError("there is no such file")
-            with file.open(newline="", encoding="utf-8") as stream:
-                reader = csv.DictReader(stream)
-                names = list(reader.fieldnames or ())
-                rows = [{k: float(v) for k, v in row.items()} for row in reader]
+            reader = csv.DictReader(read_text(file).splitlines())
+            names = list(reader.fieldnames or ())
+            rows = [{k: float(v) for k, v in row.items()} for row in reader]
             if names != ["epoch"] and not {*names} >= {"epoch", "reconstruction", "loss"}:
                 raise ValueError("it has no columns epoch, reconstruction, loss")
             if names != ["epoch"] and not rows:  # which is what there is before the first epoch
@@ -259,18 +269,9 @@ class Run:
         """
         write_tensors(self.path / WEIGHTS, weights, self.config.identity)
 
-    def find_class(self) -> type[Any]:
-        """The program's class, if it is one of ``ppl_vae.models``.
-
-        Raises:
-            InputError: If it is not: a run directory never makes other code run.
-        """
-        if not _is_ours(self.config.program):
-            raise InputError(
-                f"{self.path} was fitted with {self.config.program!r}, code from outside "
-                f"ppl_vae: if you trust it, name it (--model {self.config.program})"
-            )
-        return find_program(self.config.program)
+    def has_weights(self) -> bool:
+        """Whether a fit has begun here."""
+        return os.path.lexists(self.path / WEIGHTS)
 
     def load(self, program: Program | type[Any] | None = None) -> Program:
         """Give the program back, bit for bit.
@@ -282,57 +283,7 @@ class Run:
         Raises:
             InputError: If the program is not known, or the weights are broken or not its own.
         """
-        program = self.find_class() if program is None else program
-        try:
-            weights, identity = read_tensors(self.path / WEIGHTS)
-        except InputError as error:
-            raise InputError(
-                f"{error}: ppl-vae train --resume {self.path} writes it again"
-            ) from None
-        built = self._build(program, weights) if isinstance(program, type) else program
-        require_program(built)
-        _match_types(built, weights)
-        self._require_same(built, weights)
-        if isinstance(program, type) and identity != self.config.identity:
-            raise InputError(
-                f"{self.path / CONFIG} was altered: {WEIGHTS} is of {identity}; fit again"
-            )
-        built.load_state_dict(weights)
-        for name, parameter in built.named_parameters():
-            if not parameter.isfinite().all():
-                raise InputError(
-                    f"{self.path / WEIGHTS}: parameter {name!r} holds NaN or infinity: fit again"
-                )
-        return built
-
-    def _build(self, kind: type[Any], weights: Mapping[str, Tensor]) -> Program:
-        shape, arguments = tuple(self.config.data["shape"]), self.config.arguments
-        try:
-            if _is_ours(f"{kind.__module__}:"):
-                # Sizes are a stranger's: before memory is taken, they must be those of the weights.
-                with torch.device("meta"):
-                    self._require_same(kind(shape, **arguments), weights)
-            with isolated(0):
-                built: Program = kind(shape, **arguments)
-            return built
-        except InputError:
-            raise
-        except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-            raise InputError(
-                f"{self.path / CONFIG}: the program cannot be built ({first_line(error)}): fit "
-                "again"
-            ) from None
-
-    def _require_same(self, program: Program, weights: Mapping[str, Tensor]) -> None:
-        own = {name: tuple(tensor.shape) for name, tensor in program.state_dict().items()}
-        stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        for name in sorted(own.keys() | stored.keys()):
-            if own.get(name) != stored.get(name):
-                there, here = stored.get(name, "none"), own.get(name, "none")
-                raise InputError(
-                    f"{self.path / WEIGHTS} is not this program's ({name} is of shape {there} "
-                    f"there, and {here} in the program): fit again, or name its own class"
-                )
+        return load_program(self.path / CONFIG, self.config, self.path / WEIGHTS, program)
 
 
 def load(path: str | Path, program: Program | type[Any] | None = None) -> Program:
@@ -349,31 +300,13 @@ def load(path: str | Path, program: Program | type[Any] | None = None) -> Progra
     return Run.open(path).load(program)
 
 
-def _match_types(program: Program, stored: dict[str, Tensor]) -> None:
-    """Bring a program to the types of its stored weights, its unstored buffers along with them."""
-    types = [stored[name].dtype for name, _ in program.named_parameters() if name in stored]
-    if not types:
-        return
-    program.to(types[0])
-    for name, tensor in program.state_dict(keep_vars=True).items():
-        if name in stored:
-            tensor.data = tensor.data.to(stored[name].dtype)
-
-
 def _is_run(path: Path) -> bool:
     """Whether there is a run, of whatever format, that --overwrite may replace."""
     try:
-        fields = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        fields = json.loads(read_text(path / CONFIG))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(fields, dict) and fields.keys() >= {"program", "arguments", "data"}
-
-
-def _is_ours(reference: str) -> bool:
-    """Whether a class comes with this distribution: the only code a run may name by itself."""
-    parts = reference.rpartition(":")[0].split(".")
-    modules = parts[:2] == ["ppl_vae", "models"] and all(part.isidentifier() for part in parts)
-    return modules and parts[-1] != "py"  # ppl_vae.models.py would be a file
 
 
 def _event_writer() -> Any:

@@ -18,6 +18,10 @@ from .memory import refuse_beyond_memory
 HEADING = "sha256, about"
 
 
+class TornError(InputError):
+    """What a file holds is not what was written."""
+
+
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors, and what they are about, whole or not at all.
 
@@ -47,20 +51,25 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`write_tensors` wrote, on the CPU.
 
     Raises:
-        InputError: If the file is missing, torn or altered.
+        TornError: If the file is missing, torn or altered.
+        InputError: If it cannot be read, or there is no memory for it.
     """
     if not file.is_file():
-        raise InputError(f"{file} is missing, or no file")
-    refuse_beyond_memory(2 * file.stat().st_size, str(file), "fit again")
+        raise TornError(f"{file} is missing, or no file")
+    refuse_beyond_memory(2 * file.stat().st_size, str(file), "free some")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): try again") from None
     try:
         with safe_open(file, "pt") as opened:
             checksum, _, text = (opened.metadata() or {}).get(HEADING, "").partition(" ")
-        tensors = load(file.read_bytes())
+        tensors = load(content)
         if checksum != _checksum(tensors, text):
             raise ValueError("its checksum is not that of its contents")
         return tensors, json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
-        raise InputError(f"{file} is torn, or was altered ({first_line(error)})") from None
+        raise TornError(f"{file} is torn, or was altered ({first_line(error)})") from None
 
 
 def _plain(tensor: Tensor) -> Tensor:

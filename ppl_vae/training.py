@@ -1,7 +1,8 @@
 """Fit a program to data by SVI: epochs, early stopping, checkpoints."""
 
 import warnings
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
 import torch
@@ -99,8 +100,9 @@ def fit(
             f"learning_rate of {settings.learning_rate / 10**STRIKES:g}, a clip_norm of 100, or "
             "more warmup_epochs"
         ) from None
-    except KeyboardInterrupt:
-        record.save()
+    except BaseException:  # an interrupt, no memory on a GPU, whatever the program raises
+        with suppress(InputError):
+            record.save()
         raise
     finally:
         fitting.finish()
@@ -168,18 +170,36 @@ class _Record:
             "settings": asdict(self.fitting.settings),
             "data": self.fitting.data.digest,
             "device": self.fitting.device.type,
-            "machine": _machine(),
+            "machine": _machine(self.fitting.device),
         }
+        self._match_config(self.run)
         if resume:
             self.run.resume()
             if (found := self.checkpoints.newest()) is not None:
                 self._restore(*found)
+            elif self.run.has_weights():
+                raise InputError(
+                    f"{self.run.path} has weights, but no checkpoint to go on from: fit anew with "
+                    "--overwrite"
+                )
         else:
             self.run.start()
         self.fitting.on_keep = self._keep
         if self.kept is None:
             self.fitting.keep()
             self.save()
+
+    def _match_config(self, run: Run) -> None:
+        """See that the config says what is fitted to what, and how."""
+        if not run.config.settings:
+            run.config = replace(run.config, settings=self.about["settings"])
+        for name, said in (("settings", run.config.settings), ("data", run.config.data)):
+            said = said.get("digest", self.about["data"]) if name == "data" else said
+            if said != self.about[name]:
+                raise InputError(
+                    f"the config of {run.path} says {_difference(name, said, self.about)}: make it "
+                    "with Config.of, of what is fitted"
+                )
 
     def _restore(self, tensors: Any, about: dict[str, Any]) -> None:
         assert self.run is not None
@@ -194,7 +214,6 @@ class _Record:
                 f"{self.run.path}: its checkpoint is not of this fit ({first_line(error)}): fit "
                 "anew with --overwrite"
             ) from None
-        self.run.logged = len(self.history.epochs)
         self.kept = (self.fitting.kept, about["history"])
 
     def _require_same(self, about: dict[str, Any]) -> None:
@@ -255,11 +274,14 @@ def _as_history(fields: dict[str, Any]) -> History:
     return history
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: torch.device) -> dict[str, Any]:
     """What the last bits of a fit depend on, beside the fit."""
+    on_gpu = device.type == "cuda"
     return {
         "threads": torch.get_num_threads(),
         "processor": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name(device) if on_gpu else "none",
+        "precision of products": torch.get_float32_matmul_precision(),
         **software_versions(),
     }
 

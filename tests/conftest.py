@@ -1,5 +1,6 @@
 """What all tests share: seeds, an empty parameter store, small data."""
 
+import copy
 import importlib.util
 import os
 import shutil
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae import cli
+from ppl_vae import checkpoints, cli
 from ppl_vae.diagnosis import write_diagnosis
 from ppl_vae.models import VAE
 
+from .resuming import DATA, SHORT, bernoulli, new, stop_after
 from .strangers import some_diagnosis
 
 TRAIN = ["train", "--epochs", "2", "--hidden", "16", "--latent-dim", "2"]
@@ -95,3 +97,18 @@ def strangers_run(made_by_a_stranger, tmp_path) -> Path:
     """A stranger's run, in the folder that the shell is in."""
     shutil.copytree(made_by_a_stranger, tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that was stopped in its third epoch, and one with the same start that was not."""
+    program = bernoulli()
+    whole = new(tmp_path / "whole", program)
+    ppl_vae.fit(copy.deepcopy(program), DATA, SHORT, run=whole, progress=False)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    stop_after(monkeypatch, 310)
+    run = new(tmp_path / "run", program)
+    with pytest.raises(KeyboardInterrupt):
+        ppl_vae.fit(program, DATA, SHORT, run=run, progress=False)
+    assert [int(f.name[5:14]) for f in run.checkpoints.files()] == [307, 256]
+    return run, whole

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from .conftest import TRAIN
+from .resuming import assert_same
 
 COMMANDS = [
     ["evaluate", "run", "--draws", "20"],
@@ -61,10 +62,11 @@ def test_what_is_written_is_the_same(twice):
     (one, other), _ = twice
     files = sorted(file.relative_to(one) for file in one.rglob("*") if file.is_file())
     assert files == sorted(file.relative_to(other) for file in other.rglob("*") if file.is_file())
-    timed = {"metrics.csv"}  # it has seconds, and a checkpoint the history, which has them too
     for file in files:
-        if file.name not in timed and file.parent.name != "checkpoints":
+        # Which have seconds.
+        if file.name != "metrics.csv" and file.parent.name != "checkpoints":
             assert (one / file).read_bytes() == (other / file).read_bytes(), file
+    assert_same(one / "run", other / "run")
 
 
 def test_another_seed_gives_other_bits(fitted):

@@ -90,8 +90,25 @@ def test_a_run_of_something_else_hangs_nothing(name, kind, strangers_run, shell)
     file.unlink()
     os.mkfifo(file) if kind == "fifo" else file.symlink_to("/dev/zero")
     words = COMMANDS["report" if name == "metrics.csv" else "sample"]
-    code = in_a_fork(lambda: shell(*words)[0])
-    assert code in ((0, 2) if name == "metrics.csv" else (2,))
+    assert in_a_fork(lambda: shell(*words)[0]) == 2
+    if name == "config.json":
+        assert in_a_fork(lambda: shell("train", "--output", "run", "--overwrite")[0]) == 2
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.csv", "results/diagnosis.json"])
+def test_text_without_an_end_is_not_read(name, strangers_run, shell):
+    os.truncate(strangers_run / name, 10**12)  # which takes no room on the disk
+    refuses(shell, COMMANDS["sample" if name == "config.json" else "report"], "larger than 50.0 MB")
+    if name == "config.json":
+        refuses(shell, ["train", "--output", "run", "--overwrite"], "exists and is no run")
+
+
+def test_a_program_too_large_is_not_built_to_be_resumed(strangers_run, shell):
+    file = strangers_run / "config.json"
+    fields = json.loads(file.read_text())
+    fields["arguments"]["hidden"] = [10**6, 10**6]
+    file.write_text(json.dumps(fields))
+    refuses(shell, ["train", "--resume", "run"], "config.json would take")
 
 
 # Code that lies about

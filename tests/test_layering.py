@@ -17,6 +17,7 @@ LAYERS = [
     {"program", "data", "engine", "arrays", "tables", "hdf5"},
     {"sites", "sources", "arviz_io", "pathwise", "svi", "checkpoints"},
     {"weights", "config"},
+    {"loading"},
     {"evidence", "objectives", "predict", "runs", "unconstrained"},
     {"settings"},
     {"optimization"},

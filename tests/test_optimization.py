@@ -13,7 +13,7 @@ from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 from ppl_vae.optimization import DivergenceWarning, Optimization
 from ppl_vae.runtime import isolated
 
-from .programs import Hiccups, Minimal, Narrowing
+from .programs import Hiccups, Minimal, Narrowing, WithDropout
 
 TABLE = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 6.0)
 DATA = make_data(TABLE)
@@ -115,6 +115,22 @@ def test_the_third_time_in_a_row_ends_it_with_the_best_weights(tmp_path, first, 
     assert len(run.metrics()) == epochs_kept
 
 
+def test_a_statistic_of_a_layer_that_is_not_finite_goes_back_too():
+    program = WithDropout()
+    statistics = program.encoder[1]
+    program.register_buffer("mask", torch.tensor([0.0, -math.inf]))  # which is no divergence
+    fitting = Optimization(program, DATA, TEN_STEPS)
+    with isolated(0):
+        fitting.epoch()
+        fitting.keep()
+        kept = statistics.running_var.clone()
+        fitting.epoch()
+        statistics.running_var.fill_(math.inf)
+        with pytest.warns(DivergenceWarning, match="a gradient was not finite by step 20: back to"):
+            fitting.keep()
+    assert torch.equal(statistics.running_var, kept)
+
+
 def test_an_epoch_whose_loss_was_never_finite_says_nan():
     with pytest.warns(DivergenceWarning):
         history = fit(Hiccups(steps=[3]), DATA, Settings(epochs=3, batch_size=160), progress=False)
@@ -136,6 +152,7 @@ PROGRAMS = {
     "exponential scale": (Minimal, DATA),
     "scale to zero": (Narrowing, DATA),
     "float16 data": (Minimal, HALF),
+    "layers with statistics": (WithDropout, DATA),
 }
 
 

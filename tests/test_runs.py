@@ -68,7 +68,7 @@ def test_a_second_fit_does_not_wipe_the_run_of_the_first(fitted, digits):
     run, vae, history = fitted
     for again in (run, Run.open(run.path)):
         with pytest.raises(InputError, match="holds a run: choose another"):
-            fit(vae, digits, Settings(epochs=1), run=again, progress=False)
+            fit(vae, digits, Settings(epochs=2), run=again, progress=False)
     assert run.metrics() == history.epochs
 
 

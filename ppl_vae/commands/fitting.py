@@ -179,11 +179,13 @@ def _fit_and_show(
     try:
         history = fit(program, dataset, settings, run=run, resume=resume)
     except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted: {run.path} holds the best weights up to here; go on with: ppl-vae "
-            f"train --resume {run.path}",
-            err=True,
-        )
+        words = "nothing was written"
+        if run.has_weights():
+            words = (
+                f"{run.path} holds the best weights up to here; go on with: ppl-vae train --resume "
+                f"{run.path}"
+            )
+        typer.echo(f"interrupted: {words}", err=True)
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
