@@ -67,7 +67,7 @@ class Run:
         run._overwrite = overwrite
         if tensorboard:
             run._event_writer = _event_writer()
-        run._refuse_what_is_there()
+        run.require_free()
         return run
 
     @classmethod
@@ -98,11 +98,11 @@ class Run:
             InputError: If a run is there that was not to be overwritten, or that is being fitted;
                 or if it cannot be written.
         """
-        self._refuse_what_is_there()
+        self.require_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock("choose another --output")
-            self._refuse_what_is_there()  # another fit may have ended since
+            self.require_free()  # another fit may have ended since
             # Weights go before the config: those of one fit never lie beside the config of another.
             for name in (*reversed(FILES[1:]), *map(twin, map(Path, FILES))):
                 remove(self.path / name)
@@ -147,7 +147,12 @@ class Run:
             self._lock.release()
             self._lock = None
 
-    def _refuse_what_is_there(self) -> None:
+    def require_free(self) -> None:
+        """Refuse a place where something is that a fit may not replace.
+
+        Raises:
+            InputError: If there is.
+        """
         ours = {LOCK, *(twin(Path(name)).name for name in FILES)}  # before there is a config
         try:
             if self.path.is_dir():

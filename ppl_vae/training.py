@@ -172,6 +172,8 @@ class _Record:
             "device": self.fitting.device.type,
             "machine": _machine(self.fitting.device),
         }
+        if not resume:
+            self.run.require_free()  # told before anything else, as Run.create does
         self._match_config(self.run)
         if resume:
             self.run.resume()

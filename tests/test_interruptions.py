@@ -151,7 +151,7 @@ def test_a_program_that_raises_loses_no_more_than_an_interrupt(tmp_path, monkeyp
 def test_a_checkpoint_that_cannot_be_read_is_not_a_torn_one(stopped, monkeypatch):
     run, _ = stopped
     files = run.checkpoints.files()
-    monkeypatch.setattr(memory, "memory_limit", lambda: 3 * files[1].stat().st_size)
+    monkeypatch.setattr(memory, "memory_limit", lambda: 5 * files[1].stat().st_size)
     files[0].write_bytes(files[0].read_bytes() + bytes(10**6))
     with pytest.raises(InputError, match="would take .* of memory, more than half.*: free some"):
         resume(run)
