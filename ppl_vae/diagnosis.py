@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import arviz_io
 from .data import DataSet
-from .diagnostics.answers import GRADES, Answer, Verdict, Work
+from .diagnostics.answers import Answer, Verdict, Work
 from .diagnostics.calibration import QUESTION as CALIBRATION
 from .diagnostics.calibration import ask_calibration
 from .diagnostics.collapse import QUESTION as COLLAPSE
@@ -324,19 +324,11 @@ def _digest(file: Path, found: dict[str, Any]) -> str:
 
 
 def _as_verdict(fields: dict[str, Any]) -> Verdict:
-    """A verdict whose every field is what it should be.
-
-    Raises:
-        ValueError: If one is not.
-        TypeError: If there are other fields.
-    """
+    """A verdict as JSON has it, which knows neither NaN nor infinity."""
     for name, value in fields.items():
-        if name in ("value", "error"):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            fits = value is None or (number and math.isfinite(value))
-            fits = fits and not (name == "error" and value is not None and value < 0)
-        else:
-            fits = isinstance(value, str) and (name != "grade" or value in GRADES)
-        if not fits:
-            raise ValueError(f"{name} of a verdict is {str(value)[:40]!r}")
-    return Verdict(**fields)
+        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{name} of a verdict is {value}")
+    try:
+        return Verdict(**fields)
+    except InputError as error:
+        raise ValueError(str(error)) from None

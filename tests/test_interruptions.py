@@ -80,6 +80,26 @@ def test_whatever_the_default_type_is(tmp_path, monkeypatch):
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.parametrize("name", ["validate", "offer", "keep", "_weights", "_begin_epoch"])
+def test_between_the_end_of_an_epoch_and_its_checkpoint(tmp_path, monkeypatch, name):
+    start = bernoulli()
+    fit(copy.deepcopy(start), DATA, SHORT, run=new(tmp_path / "a", start), progress=False)
+    method = getattr(Optimization, name)
+
+    def interrupted(fitting, *arguments):
+        if getattr(fitting, "steps", 0) == 256:  # the end of the second epoch
+            monkeypatch.setattr(Optimization, name, method)
+            raise KeyboardInterrupt
+        return method(fitting, *arguments)
+
+    monkeypatch.setattr(Optimization, name, interrupted)
+    run = new(tmp_path / "b", start)
+    with pytest.raises(KeyboardInterrupt):
+        fit(copy.deepcopy(start), DATA, SHORT, run=run, progress=False)
+    fit(bernoulli(), DATA, SHORT, run=run, resume=True, progress=False)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
 OURS = ("training", "optimization", "checkpoints", "files", "tensors", "runs")
 FEW = Settings(epochs=3, batch_size=40, patience=2, engine="eager")
 
