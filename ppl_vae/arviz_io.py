@@ -44,14 +44,17 @@ def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         >>> k.shape, bool((k < 0.7).all()), pareto_k(np.zeros((1, 500)))[1]
         ((3,), True, array([500.]))
     """
-    with np.errstate(divide="ignore", invalid="ignore"):  # where a tail is all but constant
+    # Where a tail is all but constant, or so heavy that its fit leaves what a float can hold.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         smoothed, k = load_arviz().psislw(log_weight)
     highest = np.sort(log_weight, axis=1)[:, -TIED:]
     constant = np.ptp(log_weight, axis=1) < CONSTANT
     # ArviZ finds no tail where the highest weight is that of many draws: it is bounded.
     bounded = constant | (~np.isfinite(k) & (np.ptp(highest, axis=1) < CONSTANT))
     ess = np.where(constant, float(log_weight.shape[1]), 1 / np.exp(2 * smoothed).sum(1))
-    return np.where(bounded, 0.0, np.where(np.isnan(k), np.inf, k)), ess
+    # Where the fit fails its k means nothing, and one draw has all the weight.
+    failed = ~bounded & (np.isnan(k) | ~np.isfinite(ess))
+    return np.where(bounded, 0.0, np.where(failed, np.inf, k)), np.where(failed, 1.0, ess)
 
 
 def pareto_k_threshold(draws: int) -> float:

@@ -51,6 +51,13 @@ def test_effective_draws_are_those_of_the_weights():
     assert ess.mean() / 2000 == pytest.approx(math.exp(-0.25), abs=4 * ess.std() / 2000 / 200**0.5)
 
 
+def test_weights_whose_tail_no_float_can_hold_have_a_high_k_and_no_warning():
+    # Of some of these, the fitted tail overflows.
+    k, ess = pareto_k(500 * np.random.default_rng(0).normal(size=(200, 400)))
+    assert (k > 10).all()
+    assert np.isfinite(ess).all()
+
+
 def test_an_exact_guide_passes_and_its_evidence_is_exact():
     program = ppca()
     x = draw(program, 50)
