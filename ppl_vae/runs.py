@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ class Run:
         return run
 
     def start(self) -> None:
-        """Make the directory, lock it, and write the config. Of a run that is there, nothing stays
-        but the files that others put into it.
+        """Make the directory, lock it until :meth:`close`, and write the config. Of a run that is
+        there, nothing stays but the files that others put into it.
 
         Raises:
             InputError: If a run is there that was not to be overwritten, or that is being fitted;
@@ -118,7 +119,7 @@ class Run:
             ) from None
 
     def resume(self) -> None:
-        """Lock the directory, and remove what a crash has left half-written.
+        """Lock the directory until :meth:`close`, and remove what a crash has left half-written.
 
         Raises:
             InputError: If it is being fitted by another process, or cannot be written.
@@ -141,7 +142,8 @@ class Run:
     def close(self) -> None:
         """Give the lock back, and close what is open."""
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):  # of which log has told
+                self._events.close()
             self._events = None
         if self._lock is not None:
             self._lock.release()

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from html.parser import HTMLParser
 
 import h5py
 import numpy as np
@@ -16,6 +15,7 @@ from ppl_vae.diagnosis import Diagnosis, read_diagnosis
 from ppl_vae.report import render
 
 from .strangers import refuses, sign, some_diagnosis
+from .test_report import Page
 
 HUGE = 10**12
 
@@ -243,16 +243,6 @@ EVIL = [
     "\ud800",
     "\x00",
 ]
-
-
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, attrs))
 
 
 @pytest.mark.parametrize("evil", EVIL, ids=range(len(EVIL)))

@@ -34,10 +34,10 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
+        self.tags.append((tag, attrs))
 
     def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
+        return [dict(attrs) for name, attrs in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
