@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import ppl_vae
-from ppl_vae.composition import open_data
+from ppl_vae.cli.composition import open_data
 from ppl_vae.diagnostics.coverage import ask_coverage
 from ppl_vae.diagnostics.gaps import ask_gaps
 
@@ -40,7 +40,7 @@ def measured(name: str, run: str, data_dir: Path | None) -> tuple[float, float, 
         answer = ask_gaps(program, x[:GAP_IMAGES], DRAWS, 0, nothing)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return seconds, peak, f"{answer.verdict.figure_text}, {answer.verdict.meaning}"
+    return seconds, peak, f"{answer.verdict.statistic_text}, {answer.verdict.meaning}"
 
 
 def main() -> None:

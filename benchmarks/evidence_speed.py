@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import ppl_vae
 from ppl_vae.models import VAE
-from ppl_vae.weights import BLOCK_ELEMENTS
+from ppl_vae.programs.weights import BLOCK_ELEMENTS
 
 DRAWS, SLICES = 5000, 10
 NETWORKS = {

@@ -36,12 +36,12 @@ import torch
 
 import ppl_vae
 from ppl_vae import cli
-from ppl_vae.checkpoints import Checkpoints
-from ppl_vae.composition import reopen
-from ppl_vae.diagnosis import Effort, diagnose, read_diagnosis, write_diagnosis
-from ppl_vae.files import make_folder
-from ppl_vae.optimization import Optimization
-from ppl_vae.tensors import read_tensors
+from ppl_vae.cli.composition import reopen
+from ppl_vae.diagnostics.diagnosis import Effort, diagnose, read_diagnosis, write_diagnosis
+from ppl_vae.runs.checkpoints import Checkpoints
+from ppl_vae.storage.files import make_folder
+from ppl_vae.storage.tensors import read_tensors
+from ppl_vae.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 FIT = ["train", "--data", "digits", "--hidden", "32", "--latent-dim", "2", "--batch-size", "16"]
@@ -235,7 +235,7 @@ def cost(words: list[str]) -> tuple[float, float, int, float]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(Checkpoints, "write", timed(Checkpoints.write)),
-        mock.patch.object(Optimization, "keep", timed(Optimization.keep)),
+        mock.patch.object(Trainer, "keep", timed(Trainer.keep)),
     ):
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):

@@ -12,7 +12,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 import ppl_vae
-from ppl_vae.data import DataSet, Split
+from ppl_vae.data.dataset import DataSet, Split
 
 LATENT, PIXELS, RATE = 50, 784, 1e-3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

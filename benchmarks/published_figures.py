@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ppl_vae
-from ppl_vae.predict import posterior_predictive
+from ppl_vae.programs.predictions import posterior_predictive
 
 PPL_VAE = str(Path(sys.executable).with_name("ppl-vae"))
 FIT = ["--objective", "stl", "--batch-size", "200", "--learning-rate", "3e-3", "--epochs", "380"]

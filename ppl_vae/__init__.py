@@ -10,90 +10,13 @@
 True
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from .annealing import Annealing, anneal, bidirectional
-    from .config import Config
-    from .data import DataSet, make_data
-    from .diagnosis import Diagnosis, Effort, diagnose
-    from .errors import InputError
-    from .evidence import Estimate, Ledger, Scores, evaluate, score
-    from .gradients import compare_gradients
-    from .pathwise import PathwiseELBO
-    from .predict import decode, posterior_predictive, prior_predictive
-    from .program import Program, check_program
-    from .report import write_report
-    from .runs import Run, load
-    from .settings import Settings
-    from .sources import load_data
-    from .svi import CompiledSVI
-    from .training import fit
-    from .weights import log_terms, log_weights
+import lazy_loader
 
-__all__ = [
-    "Annealing",
-    "CompiledSVI",
-    "Config",
-    "DataSet",
-    "Diagnosis",
-    "Effort",
-    "Estimate",
-    "InputError",
-    "Ledger",
-    "PathwiseELBO",
-    "Program",
-    "Run",
-    "Scores",
-    "Settings",
-    "anneal",
-    "bidirectional",
-    "check_program",
-    "compare_gradients",
-    "decode",
-    "diagnose",
-    "evaluate",
-    "fit",
-    "load",
-    "load_data",
-    "log_terms",
-    "log_weights",
-    "make_data",
-    "posterior_predictive",
-    "prior_predictive",
-    "score",
-    "write_report",
-]
+__version__ = "0.1.0"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-_HOMES = {
-    "annealing": ("Annealing", "anneal", "bidirectional"),
-    "config": ("Config",),
-    "data": ("DataSet", "make_data"),
-    "diagnosis": ("Diagnosis", "Effort", "diagnose"),
-    "errors": ("InputError",),
-    "evidence": ("Estimate", "Ledger", "Scores", "evaluate", "score"),
-    "gradients": ("compare_gradients",),
-    "pathwise": ("PathwiseELBO",),
-    "predict": ("decode", "posterior_predictive", "prior_predictive"),
-    "program": ("Program", "check_program"),
-    "report": ("write_report",),
-    "runs": ("Run", "load"),
-    "settings": ("Settings",),
-    "sources": ("load_data",),
-    "svi": ("CompiledSVI",),
-    "training": ("fit",),
-    "weights": ("log_terms", "log_weights"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Names are fetched at first use, so that `ppl-vae --help` answers without importing torch.
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+if not (Path(__file__).parent / "models").is_dir():
+    # In a checkout models/ lies beside this package; an installation has it inside.
+    __path__.append(str(Path(__file__).parents[1]))

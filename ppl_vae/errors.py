@@ -1,26 +1,69 @@
 """What is raised when the user's input is at fault."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+REMEDIES = {
+    "another-path": "choose another path",
+    "another-device": 'use device="cpu"',
+    "binarize-or-gaussian": "rescale them, or use binarize='none' and a Gaussian likelihood",
+    "data-dir": "place {files} in {folder}, or name another folder as data_dir",
+    "diagnose-again": "call diagnose and write_diagnosis again",
+    "fit-first": "make one with fit(..., run=Run.create(...))",
+    "fit-again": "fit again with Run.create(..., overwrite=True)",
+    "resume": "continue with fit(..., run=Run.open({run!r}), resume=True)",
+    "resume-or-overwrite": "choose another path, pass overwrite=True to Run.create, or continue it "
+    "with fit(..., run=Run.open({run!r}), resume=True)",
+    "trust-program": "if you trust that code, pass its class to Run.load",
+}
+"""Remedies that Python and the command line word differently, by their keys: Python's words. Those
+of the command line are in ``ppl_vae/cli/messages.py``."""
+
 
 class InputError(ValueError):
-    """The input cannot be used: one line that names the culprit and the remedy.
+    """The input cannot be used.
 
-    The shell prints it and exits with code 2. Names in it may be a stranger's: line feeds, and what
-    would command a terminal, are written as escapes.
+    The command line prints it in one line and exits with code 2. Names in it may be a stranger's:
+    line feeds, and what would command a terminal, are written as escapes.
+
+    Arguments:
+        culprit: What is at fault: an argument, a file, a datum, a site, a program.
+        problem: What is wrong with it, as the rest of a sentence that begins with the culprit.
+        remedy: What to do about it: a key of :data:`REMEDIES`, or words that suit every interface.
+        details: What the words of a key of :data:`REMEDIES` are filled with.
 
     Example:
-        >>> print(InputError("a\\nb.npy is broken"))
-        a\\nb.npy is broken
+        >>> print(InputError("draws", "must be at least 1, got 0"))
+        draws must be at least 1, got 0
+        >>> error = InputError(Path("a\\nb.npy"), "is empty", "save it again")
+        >>> print(error)
+        a\\nb.npy is empty: save it again
+        >>> error.culprit, error.problem, error.remedy
+        ('a\\nb.npy', 'is empty', 'save it again')
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+    def __init__(
+        self, culprit: str | Path, problem: str = "", remedy: str = "", **details: object
+    ) -> None:
+        self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
+        self.details = details
+        super().__init__(self.message(REMEDIES))
+
+    def message(self, remedies: Mapping[str, str], culprit: str | None = None) -> str:
+        """The error in one line.
+
+        Arguments:
+            remedies: The words for each key of :data:`REMEDIES`.
+            culprit: Another name for the culprit, such as that of a command-line option.
+        """
+        remedy = remedies.get(self.remedy)
+        words = self.remedy if remedy is None else remedy.format(**self.details)
+        said = " ".join(filter(None, (culprit or self.culprit, self.problem)))
+        return printable(f"{said}: {words}" if words else said)
 
 
 def printable(text: str) -> str:
@@ -41,59 +84,61 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def whole(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number, as Python's own.
+def check_int(name: str, value: Any, least: int = 1) -> int:
+    """Return an integer, as Python's own type.
 
     Raises:
-        InputError: If it is none, or below the least that makes sense.
+        InputError: If it is not an integer, or less than the least that makes sense.
 
     Example:
-        >>> whole("draws", 0)
+        >>> check_int("draws", 0)
         Traceback (most recent call last):
-        ppl_vae.errors.InputError: draws must be a whole number of at least 1, got 0
+        ppl_vae.errors.InputError: draws must be an integer of at least 1, got 0
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise InputError(name, f"must be an integer of at least {least}, got {value!r}")
     return int(value)
 
 
-def instance(name: str, value: Any, kind: type) -> None:
+def check_type(name: str, value: Any, kind: type) -> None:
     """Refuse an argument of another type.
 
     Raises:
         InputError: Naming the argument, and both types.
     """
     if not isinstance(value, kind):
-        raise InputError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}")
+        raise InputError(name, f"must be of type {kind.__name__}, not {type(value).__name__}")
 
 
 def as_path(name: str, value: Any) -> Path:
     """A path, its ``~`` expanded.
 
     Raises:
-        InputError: If it is none, or there is no such user.
+        InputError: If it is not a path, or there is no such user.
     """
     if not isinstance(value, str | os.PathLike):
-        raise InputError(f"{name} must be a path, not {type(value).__name__}")
+        raise InputError(name, f"must be a path, not {type(value).__name__}")
     try:
         return Path(value).expanduser()
     except RuntimeError:
-        raise InputError(f"{value} begins with no user's name: write the path in full") from None
+        raise InputError(
+            str(value), "does not begin with the name of a user", "write the path in full"
+        ) from None
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:
-    """The shape of a datum, as whole numbers.
+    """The shape of a datum, as integers.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is not one.
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str):
-        raise InputError(f"data_shape must hold whole numbers, such as (1, 28, 28), got {shape!r}")
-    return tuple(whole("data_shape", size) for size in shape)
+        raise InputError("data_shape", f"must hold integers, such as (1, 28, 28), got {shape!r}")
+    return tuple(check_int("data_shape", size) for size in shape)
 
 
 @contextmanager
-def running(program: Any, shape: Sequence[int]) -> Iterator[None]:
+def user_code_errors(program: Any, shape: Sequence[int]) -> Iterator[None]:
     """Run a program on data of some shape, and turn whatever it raises into one line.
 
     Raises:
@@ -105,6 +150,7 @@ def running(program: Any, shape: Sequence[int]) -> Iterator[None]:
         raise
     except Exception as error:  # whatever the user's code raises
         raise InputError(
-            f"{type(program).__name__} does not run on data of shape {tuple(shape)} "
-            f"({type(error).__name__}: {first_line(error)})"
+            type(program).__name__,
+            f"does not run on data of shape {tuple(shape)} "
+            f"({type(error).__name__}: {first_line(error)})",
         ) from error

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae import checkpoints, cli
-from ppl_vae.diagnosis import write_diagnosis
+from ppl_vae import cli
+from ppl_vae.diagnostics.diagnosis import write_diagnosis
 from ppl_vae.models import VAE
+from ppl_vae.runs import checkpoints
 
 from .resuming import DATA, SHORT, bernoulli, new, stop_after
 from .strangers import some_diagnosis

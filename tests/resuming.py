@@ -4,8 +4,8 @@ import torch
 
 from ppl_vae import Config, Run, Settings, fit, make_data
 from ppl_vae.models import VAE
-from ppl_vae.optimization import Optimization
-from ppl_vae.tensors import read_tensors
+from ppl_vae.storage.tensors import read_tensors
+from ppl_vae.training.trainer import Trainer
 
 DATA = make_data(torch.rand(320, 5, generator=torch.Generator().manual_seed(0)), binarize="dynamic")
 SHORT = Settings(epochs=4, batch_size=2, engine="eager")  # 128 steps an epoch
@@ -40,16 +40,16 @@ def assert_same(path, other):
 
 def stop_after(monkeypatch, steps):
     """Interrupt the next fit, once, after so many of its steps."""
-    step, left = Optimization.step, [steps]
+    step, left = Trainer.step, [steps]
 
     def stopping(fitting, batch):
         if left[0] == 0:
-            monkeypatch.setattr(Optimization, "step", step)
+            monkeypatch.setattr(Trainer, "step", step)
             raise KeyboardInterrupt
         left[0] -= 1
         return step(fitting, batch)
 
-    monkeypatch.setattr(Optimization, "step", stopping)
+    monkeypatch.setattr(Trainer, "step", stopping)
 
 
 def bernoulli(**options):

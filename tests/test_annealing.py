@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ppl_vae import Annealing, InputError, anneal, bidirectional, log_weights
-from ppl_vae.annealing import _Path, transitions
+from ppl_vae.evidence.annealing import _Path, transitions
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
-from ppl_vae.program import reading
+from ppl_vae.programs.protocol import evaluation_mode
 
 from .misfits import NoModel
 from .programs import (
@@ -145,7 +145,7 @@ def test_step_sizes_reach_the_acceptance_they_aim_at():
 
 def test_blocks_of_data_are_put_together_in_order(monkeypatch):
     program, _ = ppca()
-    monkeypatch.setattr("ppl_vae.annealing.BLOCK_ROWS", 16 * 12)
+    monkeypatch.setattr("ppl_vae.evidence.annealing.BLOCK_ROWS", 16 * 12)
     drawn, lower, upper = bidirectional(program, (5,), 20, Annealing(temperatures=40))
     exact = program.evidence(drawn)
     # Were data and bounds mixed up, they would differ by the spread of log p(x).
@@ -240,7 +240,7 @@ def test_transitions_leave_the_posterior_as_it_is():
     posterior = program.posterior(x)
     chains = 40_000
     state = {"z": posterior.sample((chains,))}
-    with reading(program, 0):
+    with evaluation_mode(program, 0):
         path = _Path(program, x, Annealing(leapfrog_steps=3), None)
         # So long a step that many proposals must be refused: those accepted all would spread.
         step = 1.3 * posterior.covariance_matrix.detach()[0].diagonal().min().sqrt().expand(1)

@@ -13,7 +13,7 @@ import torch
 
 import ppl_vae
 from ppl_vae import cli
-from ppl_vae.cli import app
+from ppl_vae.cli.app import app
 from ppl_vae.models import VAE, Autoencoder
 
 from .bad_inputs import World, arrays, calls, data_files, run_files, words

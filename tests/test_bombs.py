@@ -14,10 +14,10 @@ import torch
 from pyarrow import parquet
 
 from ppl_vae import InputError
-from ppl_vae.memory import memory_limit, refuse_beyond_memory
 from ppl_vae.models import VAE
-from ppl_vae.predict import prior_predictive
-from ppl_vae.weights import log_weights
+from ppl_vae.programs.predictions import prior_predictive
+from ppl_vae.programs.weights import log_weights
+from ppl_vae.storage.memory import memory_limit, refuse_beyond_memory
 
 ROOT = Path(__file__).parents[1]
 HUGE = 10**12
@@ -190,7 +190,7 @@ def test_no_size_bomb_took_memory(bombs):
 
 def test_the_limit_is_that_of_the_process_too():
     script = (
-        "import resource; from ppl_vae.memory import memory_limit\n"
+        "import resource; from ppl_vae.storage.memory import memory_limit\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); print(memory_limit())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)

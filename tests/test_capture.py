@@ -12,7 +12,7 @@ from pyro.util import warn_if_nan
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ppl_vae.capture import CaptureError, capture, rehearsal
+from ppl_vae.compiled.capture import CaptureError, capture, rehearsal
 
 X, OTHER = torch.tensor([[0.5, -1.0], [2.0, 0.25], [1.0, 3.0]]), torch.tensor([[3.0, 1.0]] * 3)
 CONTROL_FLOW = "control flow depends on the value of a tensor"

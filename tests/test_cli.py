@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ppl_vae
-from ppl_vae import options
+from ppl_vae.cli import options
 
 from .conftest import TRAIN
 
@@ -99,11 +99,7 @@ def test_the_defaults_are_those_of_settings(shell, tmp_path):
 
 
 def test_choices_are_those_of_the_engine():
-    from ppl_vae.annealing import Start
-    from ppl_vae.data import Binarize, SplitName
-    from ppl_vae.engine import Engine
-    from ppl_vae.estimators import Estimator
-    from ppl_vae.objectives import Objective
+    from ppl_vae.choices import Binarize, Engine, Estimator, Objective, SplitName, Start
 
     assert {choice.value for choice in options.BinarizeChoice} == {*get_args(Binarize), "auto"}
     assert {choice.value for choice in options.SplitChoice} == {*get_args(SplitName)}
@@ -113,7 +109,7 @@ def test_choices_are_those_of_the_engine():
     assert {choice.value for choice in options.EngineChoice} == {*get_args(Engine)}
 
 
-@pytest.mark.filterwarnings("always::ppl_vae.engine.EagerWarning")
+@pytest.mark.filterwarnings("always::ppl_vae.compiled.engine.EagerWarning")
 def test_a_program_that_runs_eagerly_says_so_in_one_line(shell, tmp_path):
     (tmp_path / "mine.py").write_text(CHOOSY)
     words = ["--model", "mine.py:Choosy", "--engine", "compiled", "--output", "run"]
@@ -160,7 +156,7 @@ def test_data_that_are_all_alike(shell, tmp_path):
 
 
 def test_initial_weights_follow_the_seed():
-    from ppl_vae.composition import build_program
+    from ppl_vae.cli.composition import build_program
     from ppl_vae.models import VAE
 
     first, same, other = (build_program(VAE, (5,), {}, seed).encoder.mlp[0] for seed in (1, 1, 2))
@@ -245,7 +241,7 @@ def test_a_run_finds_its_data_from_any_folder(shell, tmp_path, monkeypatch):
     assert "has changed since" in err
 
 
-@pytest.mark.filterwarnings("always::ppl_vae.optimization.DivergenceWarning")
+@pytest.mark.filterwarnings("always::ppl_vae.training.trainer.DivergenceWarning")
 def test_a_diverged_fit_exits_with_2_and_leaves_a_run_that_loads(shell, tmp_path):
     np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(200, 5)))
     code, _, err = shell(
@@ -294,16 +290,16 @@ def test_a_fresh_process_prints_no_warning(tmp_path):
 
 
 def test_an_interrupted_fit_keeps_its_weights(shell, monkeypatch, tmp_path):
-    from ppl_vae.optimization import Optimization
+    from ppl_vae.training.trainer import Trainer
 
-    epoch = Optimization.epoch
+    epoch = Trainer.epoch
 
     def interrupted(fitting):
         if fitting.steps > 0:
             raise KeyboardInterrupt
         return epoch(fitting)
 
-    monkeypatch.setattr(Optimization, "epoch", interrupted)
+    monkeypatch.setattr(Trainer, "epoch", interrupted)
     code, _, err = shell(*TRAIN, "--output", "run")
     assert code == 130
     assert "interrupted: run holds the best weights" in err

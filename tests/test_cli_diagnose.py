@@ -5,7 +5,7 @@ import json
 import pytest
 
 import ppl_vae
-from ppl_vae.arviz_io import read_inference_data
+from ppl_vae.diagnostics.arviz_io import read_inference_data
 
 QUICK = [
     *("--data-points", 120, "--draws", 400, "--simulations", 500),
@@ -46,7 +46,7 @@ def test_every_option_of_diagnose_reaches_it(fitted, monkeypatch):
         seen.update(effort=effort, seed=seed)
         raise ppl_vae.InputError("seen")
 
-    monkeypatch.setattr("ppl_vae.console.diagnose", diagnose)
+    monkeypatch.setattr("ppl_vae.cli.console.diagnose", diagnose)
     words = [*("--data-points", 1, "--draws", 2, "--simulations", 3), "--gap-points", 4]
     code, _, err = fitted("diagnose", "run", *words, "--nuts-points", 5, "--seed", 6)
     assert (code, err) == (2, "error: seen\n")
@@ -66,7 +66,7 @@ def test_an_autoencoder_is_diagnosed_as_far_as_it_goes(shell):
 
 
 def test_results_that_can_be_nowhere_are_refused_before_any_work(fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr("ppl_vae.console.diagnose", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("ppl_vae.cli.console.diagnose", lambda *_: pytest.fail("work was done"))
     (tmp_path / "run/results").write_text("a file")
     code, _, err = fitted("diagnose", "run", *QUICK)
     assert code == 2

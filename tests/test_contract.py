@@ -9,8 +9,9 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 
 from ppl_vae.models import PROGRAMS
-from ppl_vae.program import check_program, dtype_of
-from ppl_vae.sites import trace_draws
+from ppl_vae.programs.conformance import check_program
+from ppl_vae.programs.protocol import dtype_of
+from ppl_vae.programs.sites import trace_draws
 
 from . import programs
 

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chi2, norm
 
 from ppl_vae import InputError, make_data
-from ppl_vae.data import draw_binary
+from ppl_vae.data.binarization import draw_binary
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(50, 3))

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae.arviz_io import load_arviz, read_inference_data
-from ppl_vae.diagnosis import read_diagnosis, write_diagnosis
+from ppl_vae.diagnostics.arviz_io import load_arviz, read_inference_data
+from ppl_vae.diagnostics.diagnosis import read_diagnosis, write_diagnosis
 from ppl_vae.models import VAE, Autoencoder
 
 from . import programs
@@ -73,7 +73,7 @@ def test_arviz_groups_have_named_dimensions(diagnosis):
     per_datum = idata.diagnostics
     assert per_datum.sizes == {"datum": 120}
     for name in (
-        *("k_hat", "ess", "elbo", "log_evidence", "log_evidence_error"),
+        *("k_hat", "ess", "elbo", "iw_bound", "iw_error"),
         *("approximation_gap", "amortization_gap", "row", "label"),
     ):
         assert per_datum[name].dims == ("datum",)
@@ -276,7 +276,7 @@ def test_a_library_that_fails_leaves_one_question_open(vae_and_data, monkeypatch
     def fails(*args):
         raise RuntimeError("no such thing\nand more")
 
-    monkeypatch.setattr("ppl_vae.diagnosis.ask_gaps", fails)
+    monkeypatch.setattr("ppl_vae.diagnostics.diagnosis.ask_gaps", fails)
     found = ppl_vae.diagnose(*vae_and_data, QUICK).verdicts
     assert found["gaps"].grade == "cannot say"
     assert found["gaps"].meaning == "it met RuntimeError: no such thing"

@@ -10,10 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-import ppl_vae.engine
+import ppl_vae.compiled.engine
 from ppl_vae import InputError
-from ppl_vae.agreement import agree
-from ppl_vae.engine import FIRST_CHECK, MOST_SHAPES, Compiled, EagerWarning, pays
+from ppl_vae.compiled.agreement import agree
+from ppl_vae.compiled.engine import (
+    FIRST_CHECK,
+    MOST_SHAPES,
+    Compiled,
+    EagerWarning,
+    worth_compiling,
+)
 
 X = torch.tensor([1.0, 2.0, 4.0])
 
@@ -40,13 +46,15 @@ class Counted:
 def as_it_is(monkeypatch):
     """Graphs run without being compiled."""
     without_gradients = lambda graph, inputs: torch.no_grad()(graph)  # noqa: E731
-    monkeypatch.setattr(ppl_vae.engine, "compile_graph", without_gradients)
+    monkeypatch.setattr(ppl_vae.compiled.engine, "compile_graph", without_gradients)
 
 
 @pytest.fixture
 def cheap(as_it_is, monkeypatch):
     """It pays at the third call of a shape."""
-    monkeypatch.setattr(ppl_vae.engine, "SECONDS_TO_COMPILE", 2.5 * ppl_vae.engine.SECONDS_SAVED)
+    monkeypatch.setattr(
+        ppl_vae.compiled.engine, "SECONDS_TO_COMPILE", 2.5 * ppl_vae.compiled.engine.SECONDS_SAVED
+    )
 
 
 @pytest.fixture
@@ -77,7 +85,7 @@ def alike(some, others):
 
 def test_it_pays_the_more_the_more_calls_and_numbers():
     counts = [0, 1, 10, 1000, 10**5, 10**7]
-    table = np.array([[pays(calls, numbers) for numbers in counts] for calls in counts])
+    table = np.array([[worth_compiling(calls, numbers) for numbers in counts] for calls in counts])
     assert (np.diff(table.astype(int), axis=0) >= 0).all()
     assert (np.diff(table.astype(int), axis=1) >= 0).all()
     assert not table[0].any()
@@ -114,8 +122,8 @@ def test_auto_compiles_each_shape_once_that_pays(cheap):
 
 @pytest.mark.parametrize(("engine", "seconds"), [("auto", 15.0), ("eager", 0.0)])
 def test_what_does_not_pay_is_never_captured(monkeypatch, engine, seconds):
-    monkeypatch.setattr(ppl_vae.engine, "SECONDS_TO_COMPILE", seconds)
-    monkeypatch.delattr(ppl_vae.engine, "capture")
+    monkeypatch.setattr(ppl_vae.compiled.engine, "SECONDS_TO_COMPILE", seconds)
+    monkeypatch.delattr(ppl_vae.compiled.engine, "capture")
     double = Counted(lambda x: 2 * x, engine)
     for _ in range(30):
         assert torch.equal(double(X), 2 * X)
@@ -175,7 +183,7 @@ def test_too_many_shapes_are_told_by_the_argument_that_changes(as_it_is, warned,
 
 
 def test_there_are_so_many_graphs_and_no_more(cheap, warned, monkeypatch):
-    monkeypatch.setattr(ppl_vae.engine, "MOST_GRAPHS", 2)
+    monkeypatch.setattr(ppl_vae.compiled.engine, "MOST_GRAPHS", 2)
     scale = Counted(lambda x, by: x * by, "auto")
     for _ in range(5):
         for by in range(4):

@@ -7,7 +7,7 @@ import torch
 
 import ppl_vae
 from ppl_vae import Annealing, Settings, anneal, fit, score
-from ppl_vae.data import DataSet
+from ppl_vae.data.dataset import DataSet
 from ppl_vae.models import VAE
 
 from .programs import Minimal, TwoLayers
@@ -21,8 +21,8 @@ def small(data):
 
 @pytest.fixture
 def always_pays(monkeypatch):
-    for module in (ppl_vae.weights, ppl_vae.annealing):
-        monkeypatch.setattr(module, "pays", lambda *counts: True)
+    for module in (ppl_vae.programs.weights, ppl_vae.evidence.annealing):
+        monkeypatch.setattr(module, "worth_compiling", lambda *counts: True)
 
 
 def test_the_same_seed_gives_the_same_batches_under_every_engine(digits, monkeypatch):
@@ -70,9 +70,9 @@ def test_a_compiled_fit_gives_the_same_bits_again(digits):
 @pytest.mark.parametrize("kind", [Minimal, TwoLayers])
 def test_bounds_agree(kind, always_pays, monkeypatch):
     program = kind()
-    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 5 * 200)  # four blocks
+    monkeypatch.setattr(ppl_vae.programs.weights, "BLOCK_ELEMENTS", 5 * 200)  # four blocks
     compiled = score(program, X, draws=20, seed=1)
-    monkeypatch.setattr(ppl_vae.weights, "pays", lambda *counts: False)
+    monkeypatch.setattr(ppl_vae.programs.weights, "worth_compiling", lambda *counts: False)
     eager = score(program, X, draws=20, seed=1)
     for name, values in eager.chain.items():
         torch.testing.assert_close(compiled.chain[name], values, rtol=1e-4, atol=1e-5)
@@ -82,7 +82,7 @@ def test_bounds_agree(kind, always_pays, monkeypatch):
 def test_annealing_agrees(always_pays, monkeypatch):
     program, annealing = Minimal().double(), Annealing(chains=3, temperatures=8)
     compiled = anneal(program, X[:6].double(), annealing, seed=1)
-    monkeypatch.setattr(ppl_vae.annealing, "pays", lambda *counts: False)
+    monkeypatch.setattr(ppl_vae.evidence.annealing, "worth_compiling", lambda *counts: False)
     eager = anneal(program, X[:6].double(), annealing, seed=1)
     torch.testing.assert_close(compiled.log_weight, eager.log_weight, rtol=1e-8, atol=1e-8)
 

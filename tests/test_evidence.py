@@ -9,7 +9,7 @@ from pyro.infer import Trace_ELBO
 
 import ppl_vae
 from ppl_vae import Estimate, InputError, evaluate, log_terms, log_weights, score
-from ppl_vae.evidence import bounds
+from ppl_vae.evidence.scores import bounds
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 from .misfits import WrongSupport

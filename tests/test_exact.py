@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 import ppl_vae
 from ppl_vae.models import LinearGaussian
 from ppl_vae.models.networks import inverse_positive
-from ppl_vae.weights import log_terms
+from ppl_vae.programs.weights import log_terms
 
 sizes = pytest.mark.parametrize(
     ("latent_dim", "dim"), [(latent, dim) for latent in (1, 2, 10) for dim in (5, 50, 784)]

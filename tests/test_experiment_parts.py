@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom
 from sklearn.decomposition import PCA
 
-from ppl_vae.evidence import score
+from ppl_vae.evidence.scores import score
 from ppl_vae.experiments import (
     distances,
     gap,
@@ -20,7 +20,7 @@ from ppl_vae.experiments import (
     reparameterization,
 )
 from ppl_vae.models import VAE
-from ppl_vae.predict import posterior_predictive
+from ppl_vae.programs.predictions import posterior_predictive
 
 
 def images(count, size=28, seed=0):

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 import ppl_vae
-from ppl_vae import console
+from ppl_vae.cli import console
+from ppl_vae.cli.options import ExperimentChoice
 from ppl_vae.errors import InputError
-from ppl_vae.evidence import Estimate, Ledger, LedgerRow
+from ppl_vae.evidence.scores import Estimate, Ledger, LedgerRow
 from ppl_vae.experiments import latent_size
 from ppl_vae.experiments.catalogue import EXPERIMENTS, perform
 from ppl_vae.experiments.outcome import Table, Verdict
-from ppl_vae.options import ExperimentChoice
-from ppl_vae.results import round_together
+from ppl_vae.labels import round_together
 
 # The identities that must hold in what is written, to the last digit.
 IDENTITIES = {

@@ -66,7 +66,7 @@ def test_flipped_bits_are_refused_or_harmless(faults, tmp_path):
 def test_checkpoints_take_their_share_of_a_fit_and_no_more(faults, tmp_path, monkeypatch):
     # Not how long they take, but that time is kept: the next is due when a hundred times the time
     # of the last has gone by.
-    kept = ppl_vae.checkpoints.Checkpoints(tmp_path / "kept")
+    kept = ppl_vae.runs.checkpoints.Checkpoints(tmp_path / "kept")
     clock = iter([0.0, 2.0, 201.9, 202.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     kept.write(1, {}, {})
@@ -111,7 +111,7 @@ def test_a_fit_that_is_killed_goes_on(faults, shell, tmp_path):
 
 
 def test_an_interrupt_before_the_fit_says_that_nothing_was_written(shell, monkeypatch, tmp_path):
-    from ppl_vae import training
+    from ppl_vae.training import fit as training
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ppl_vae import InputError
-from ppl_vae.tensors import read_tensors, write_tensors
+from ppl_vae.storage.tensors import read_tensors, write_tensors
 
 from .resuming import resume
 
@@ -30,7 +30,7 @@ def refuses(run, forge):
         (("state", "batches"), 10**9),
         (("state", "loss"), float("nan")),
         (("state", "score"), None),
-        (("state", "strikes"), 3),
+        (("state", "num_divergences"), 3),
         (("state", "slower"), 7.0),
         (("state", "engine"), {"shape": [1, 2]}),
         (("state", "engine"), []),

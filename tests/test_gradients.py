@@ -5,8 +5,8 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from ppl_vae import InputError, compare_gradients
-from ppl_vae.gradients import ESTIMATORS, Gradient
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
+from ppl_vae.objectives.gradients import ESTIMATORS, Gradient
 
 from .programs import Discrete, LearnedFlow, Minimal, Planar, TwoLayers, WithDropout
 
@@ -92,7 +92,7 @@ def test_equal_constants_agree_and_others_do_not():
 
 
 def test_moments_are_those_of_numpy():
-    from ppl_vae.gradients import _Moments
+    from ppl_vae.objectives.gradients import _Moments
 
     vectors = torch.randn(30, 7) + 100
     moments = _Moments(torch.eye(7))

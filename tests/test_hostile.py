@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 from pyarrow import parquet
 
 from ppl_vae import InputError, load_data
-from ppl_vae.memory import memory_limit
+from ppl_vae.storage.memory import memory_limit
 
 from .test_bombs import npy, zipped
 

@@ -14,8 +14,8 @@ import pytest
 
 import ppl_vae
 from ppl_vae import InputError
-from ppl_vae.diagnosis import write_diagnosis
-from ppl_vae.report import write_report
+from ppl_vae.diagnostics.diagnosis import write_diagnosis
+from ppl_vae.diagnostics.report import write_report
 
 from .strangers import refuses, some_diagnosis
 

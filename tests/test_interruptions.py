@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from ppl_vae import Config, InputError, Run, Settings, checkpoints, fit, memory
-from ppl_vae.optimization import Optimization
+from ppl_vae import Config, InputError, Run, Settings, fit
+from ppl_vae.runs import checkpoints
+from ppl_vae.storage import memory
+from ppl_vae.training.trainer import Trainer
 
 from .programs import Minimal
 from .resuming import DATA, SHORT, assert_same, bernoulli, new, resume, state_of, stop_after
@@ -48,11 +50,11 @@ class Stumbles(Minimal):
             pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.optimization.DivergenceWarning")
+@pytest.mark.filterwarnings("ignore::ppl_vae.training.trainer.DivergenceWarning")
 @pytest.mark.parametrize("steps", [100, 230, 300, 420])
 @pytest.mark.parametrize("kind", [Odd, Stumbles])
 def test_whatever_the_program_is(tmp_path, monkeypatch, kind, steps):
-    monkeypatch.setattr("ppl_vae.optimization.SLOWER", 0.7)  # or it soon stands still
+    monkeypatch.setattr("ppl_vae.training.trainer.SLOWER", 0.7)  # or it soon stands still
     program = kind()
     start = copy.deepcopy(program)
     fit(program, DATA, SHORT, run=new(tmp_path / "a", program), progress=False)
@@ -84,15 +86,15 @@ def test_whatever_the_default_type_is(tmp_path, monkeypatch):
 def test_between_the_end_of_an_epoch_and_its_checkpoint(tmp_path, monkeypatch, name):
     start = bernoulli()
     fit(copy.deepcopy(start), DATA, SHORT, run=new(tmp_path / "a", start), progress=False)
-    method = getattr(Optimization, name)
+    method = getattr(Trainer, name)
 
     def interrupted(fitting, *arguments):
         if getattr(fitting, "steps", 0) == 256:  # the end of the second epoch
-            monkeypatch.setattr(Optimization, name, method)
+            monkeypatch.setattr(Trainer, name, method)
             raise KeyboardInterrupt
         return method(fitting, *arguments)
 
-    monkeypatch.setattr(Optimization, name, interrupted)
+    monkeypatch.setattr(Trainer, name, interrupted)
     run = new(tmp_path / "b", start)
     with pytest.raises(KeyboardInterrupt):
         fit(copy.deepcopy(start), DATA, SHORT, run=run, progress=False)
@@ -153,14 +155,14 @@ def test_an_interrupt_at_any_line(tmp_path, monkeypatch):
 
 
 def test_a_program_that_raises_loses_no_more_than_an_interrupt(tmp_path, monkeypatch):
-    program, step = bernoulli(), Optimization.step
+    program, step = bernoulli(), Trainer.step
 
     def stumble(fitting, batch):
         if fitting.steps == 200:
             raise torch.OutOfMemoryError("no memory on the GPU")
         return step(fitting, batch)
 
-    monkeypatch.setattr(Optimization, "step", stumble)
+    monkeypatch.setattr(Trainer, "step", stumble)
     monkeypatch.setattr(checkpoints, "SHARE", 1e-30)
     run = new(tmp_path / "run", program)
     with pytest.raises(torch.OutOfMemoryError):

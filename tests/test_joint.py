@@ -1,4 +1,4 @@
-"""JointOptimizer against Pyro's own stepping, on the same gradients."""
+"""FusedOptimizer against Pyro's own stepping, on the same gradients."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pyro
 import pytest
 import torch
 
-from ppl_vae.joint import JointOptimizer, TorchOptimizer
+from ppl_vae.compiled.fused import FusedOptimizer, TorchOptimizer
 
 STEPS = 20
 SHAPES = {"matrix": (3, 2), "number": (), "double": (4,), "none": (0,)}
@@ -42,7 +42,7 @@ class Descent:
 
     def __init__(self, optim, values, joint):
         pyro.clear_param_store()
-        self.optim, self.joint = optim, JointOptimizer(optim) if joint else None
+        self.optim, self.joint = optim, FusedOptimizer(optim) if joint else None
         self.parameters = {}
         self.add(values)
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from ppl_vae.capture import capture
-from ppl_vae.engine import Compiled
-from ppl_vae.kernels import compile_graph, log1p_of_unit
+from ppl_vae.compiled.capture import capture
+from ppl_vae.compiled.engine import Compiled
+from ppl_vae.compiled.kernels import compile_graph, log1p_of_unit
 
 DTYPES = [torch.float32, torch.float64]
 MAGNITUDES = [0.0, 1e-30, 1e-8, 1e-3, 0.5, 1.0, 2.0, 5.0, 10.0, 19.9, 20.5, 40.0, 100.0, 700.0]

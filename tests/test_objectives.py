@@ -7,8 +7,10 @@ import torch
 from pyro.infer import Trace_ELBO
 
 from ppl_vae import log_terms
+from ppl_vae.choices import Objective
 from ppl_vae.models import VAE
-from ppl_vae.objectives import KLWeight, Objective, make_objective
+from ppl_vae.objectives.estimators import make_objective
+from ppl_vae.objectives.kl_weight import KLWeight
 
 from .programs import Minimal, TwoLayers
 

@@ -10,8 +10,8 @@ import torch
 
 from ppl_vae import Config, InputError, Run, Settings, fit, load, make_data
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
-from ppl_vae.optimization import DivergenceWarning, Optimization
 from ppl_vae.runtime import isolated
+from ppl_vae.training.trainer import DivergenceWarning, Trainer
 
 from .programs import Hiccups, Minimal, Narrowing, WithDropout
 
@@ -25,11 +25,11 @@ def adam_steps(fitting):
 
 
 def run_epochs(program, count, settings=TEN_STEPS):
-    fitting = Optimization(program, DATA, settings)
+    fitting = Trainer(program, DATA, settings)
     with isolated(0), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Encountered")
         for _ in range(count):
-            fitting.offer(fitting.epoch()["elbo"])
+            fitting.update_best(fitting.epoch()["elbo"])
             fitting.keep()
     return fitting
 
@@ -60,8 +60,8 @@ def test_a_gradient_of_the_last_step_is_found_before_it_counts():
 def test_going_back_is_exact():
     program = Hiccups(steps=[30], gradient_only=True)
     seen = []
-    fitting = Optimization(program, DATA, TEN_STEPS)
-    fitting.on_keep = lambda: seen.append(copy.deepcopy(program.state_dict()))
+    fitting = Trainer(program, DATA, TEN_STEPS)
+    fitting.on_snapshot = lambda: seen.append(copy.deepcopy(program.state_dict()))
     with isolated(0):
         for _ in range(2):
             fitting.epoch()
@@ -119,7 +119,7 @@ def test_a_statistic_of_a_layer_that_is_not_finite_goes_back_too():
     program = WithDropout()
     statistics = program.encoder[1]
     program.register_buffer("mask", torch.tensor([0.0, -math.inf]))  # which is no divergence
-    fitting = Optimization(program, DATA, TEN_STEPS)
+    fitting = Trainer(program, DATA, TEN_STEPS)
     with isolated(0):
         fitting.epoch()
         fitting.keep()
@@ -158,7 +158,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("rate", [0.1, 1.0, 10.0, 1e20])
-@pytest.mark.filterwarnings("ignore::ppl_vae.optimization.DivergenceWarning")
+@pytest.mark.filterwarnings("ignore::ppl_vae.training.trainer.DivergenceWarning")
 def test_no_run_ends_with_nan_on_the_disk(tmp_path, name, rate):
     make, data = PROGRAMS[name]
     outcomes = set()

@@ -7,7 +7,7 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO
 
 from ppl_vae import PathwiseELBO
 from ppl_vae.models import VAE, LinearGaussian
-from ppl_vae.objectives import KLWeight
+from ppl_vae.objectives.kl_weight import KLWeight
 
 from .programs import Discrete, LearnedFlow, Minimal, TwoLayers
 

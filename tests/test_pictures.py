@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_vae import Settings, fit, make_data, plots
+from ppl_vae import Settings, fit, make_data
 from ppl_vae.models import VAE, Autoencoder
-from ppl_vae.pictures import draw_pictures
+from ppl_vae.plots import figures as plots
+from ppl_vae.plots.pictures import draw_pictures
 
 from .programs import Discrete, TwoLayers
 
@@ -62,7 +63,7 @@ def test_images_of_any_channels_and_range(channels):
 
 
 def test_the_second_latent_grows_upwards(tmp_path, monkeypatch):
-    from ppl_vae import pictures
+    from ppl_vae.plots import pictures
 
     seen = []
     monkeypatch.setattr(pictures, "decode", lambda program, latents, *rest: seen.append(latents)

@@ -5,7 +5,7 @@ import torch
 
 from ppl_vae import InputError, check_program
 from ppl_vae.models import VAE, Autoencoder
-from ppl_vae.program import find_program
+from ppl_vae.programs.references import find_program
 
 from . import misfits, programs
 

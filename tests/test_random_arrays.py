@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import ppl_vae
 from ppl_vae import Effort, InputError, Settings
-from ppl_vae.diagnostics.answers import GRADES
+from ppl_vae.diagnostics.verdicts import GRADES
 from ppl_vae.models import LIKELIHOODS, VAE, Autoencoder
 
 from .programs import Minimal
@@ -80,7 +80,7 @@ ONCE = settings(
 )
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.optimization.DivergenceWarning")
+@pytest.mark.filterwarnings("ignore::ppl_vae.training.trainer.DivergenceWarning")
 @settings(ONCE, max_examples=400)
 @given(arrays(st.integers(1, 9) | st.integers(12, 60)), st.data())
 def test_fit_and_evaluate_work_or_refuse(array, choices):

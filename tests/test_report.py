@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae.diagnosis import Diagnosis
-from ppl_vae.diagnostics.answers import Verdict
+from ppl_vae.diagnostics.diagnosis import Diagnosis
+from ppl_vae.diagnostics.report import render, write_report
+from ppl_vae.diagnostics.verdicts import Verdict
 from ppl_vae.models import VAE
-from ppl_vae.report import render, write_report
 
 QUICK = ppl_vae.Effort(data_points=120, draws=400, simulations=500, gap_points=40, nuts_points=2)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -98,7 +98,7 @@ def test_names_cannot_inject_markup(run_and_diagnosis):
 
 def test_a_diagnosis_of_nothing_still_has_a_page(run_and_diagnosis, tmp_path):
     run, _ = run_and_diagnosis
-    from ppl_vae.arviz_io import as_inference_data
+    from ppl_vae.diagnostics.arviz_io import as_inference_data
 
     empty = Diagnosis(
         {"coverage": Verdict("?", "cannot say", "there was no datum")},
@@ -121,7 +121,7 @@ def test_a_single_class_keeps_its_name(tmp_path):
     data = ppl_vae.make_data(torch.randn(1200, 5), ["cat"] * 1200)
     torch.manual_seed(0)
     vae = VAE(data.shape, latent_dim=2, hidden=(8,), likelihood="gaussian")
-    from ppl_vae.diagnosis import read_diagnosis, write_diagnosis
+    from ppl_vae.diagnostics.diagnosis import read_diagnosis, write_diagnosis
 
     write_diagnosis(tmp_path, ppl_vae.diagnose(vae, data, QUICK))
     read = read_diagnosis(tmp_path)

@@ -8,9 +8,9 @@ import torch
 import xarray
 
 from ppl_vae import Annealing, InputError, score
-from ppl_vae.estimators import estimate
+from ppl_vae.evidence.estimate import estimate
+from ppl_vae.evidence.results import MEANINGS, as_dataset, as_json, write_results
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
-from ppl_vae.results import MEANINGS, as_dataset, as_json, write_results
 
 from .programs import TwoLayers
 

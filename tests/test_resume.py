@@ -7,9 +7,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from ppl_vae import Config, InputError, Run, Settings, checkpoints, fit, make_data
-from ppl_vae.checkpoints import CheckpointWarning
+from ppl_vae import Config, InputError, Run, Settings, fit, make_data
 from ppl_vae.models import VAE
+from ppl_vae.runs import checkpoints
+from ppl_vae.runs.checkpoints import CheckpointWarning
 
 from .programs import WithDropout
 from .resuming import (

@@ -8,8 +8,8 @@ import torch
 
 import ppl_vae
 from ppl_vae import InputError, Run, Settings, fit, load
-from ppl_vae.config import Config
 from ppl_vae.models import VAE
+from ppl_vae.runs.config import Config
 
 from .programs import Minimal
 

@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image
 
 from ppl_vae import InputError, load_data
-from ppl_vae.sources import data_folder
+from ppl_vae.data.sources import data_folder
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(256, size=(30, 6, 5), dtype=np.uint8)

@@ -12,9 +12,9 @@ from pyro.infer import SVI, ReweightedWakeSleep, Trace_ELBO
 from torch import nn
 
 from ppl_vae import CompiledSVI, InputError
-from ppl_vae.engine import EagerWarning
+from ppl_vae.compiled.engine import EagerWarning
 from ppl_vae.models import VAE
-from ppl_vae.objectives import KLWeight
+from ppl_vae.objectives.kl_weight import KLWeight
 
 from .programs import Explodes, Minimal
 from .svi_programs import CASES, binary, table

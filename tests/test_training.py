@@ -12,9 +12,9 @@ import torch
 
 import ppl_vae
 from ppl_vae import InputError, Run, Settings, fit, log_terms, make_data
-from ppl_vae.config import Config
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
-from ppl_vae.optimization import Optimization
+from ppl_vae.runs.config import Config
+from ppl_vae.training.trainer import Trainer
 
 from .programs import (
     Discrete,
@@ -135,7 +135,7 @@ def test_frozen_parameters_stay_and_dropout_trains():
 
 
 def test_data_and_draws_come_from_different_streams():
-    fitting = Optimization(Minimal(), DATA, Settings(seed=5))
+    fitting = Trainer(Minimal(), DATA, Settings(seed=5))
     first = torch.rand(4, generator=fitting.generator)
     assert not torch.equal(first, torch.rand(4, generator=torch.Generator().manual_seed(5)))
 
@@ -152,7 +152,7 @@ def test_draws_follow_the_seed_too():
 
 
 def test_the_first_step_of_adam_is_as_long_as_the_rate():
-    fitting = Optimization(Minimal(), DATA, Settings(learning_rate=0.0123, warmup_epochs=0))
+    fitting = Trainer(Minimal(), DATA, Settings(learning_rate=0.0123, warmup_epochs=0))
     before = [p.detach().clone() for p in fitting.parameters]
     fitting.step(DATA.fixed("train"))
     for parameter, start in zip(fitting.parameters, before, strict=True):
@@ -194,7 +194,7 @@ def test_patience_ends_a_fit_that_gets_no_better():
 
 
 def test_the_rate_rises_and_falls_along_a_cosine():
-    fitting = Optimization(Minimal(), DATA, Settings(epochs=10, batch_size=16, warmup_epochs=2))
+    fitting = Trainer(Minimal(), DATA, Settings(epochs=10, batch_size=16, warmup_epochs=2))
     rates = [fitting._share(step) for step in range(100)]
     top = rates.index(max(rates))
     assert fitting.steps_per_epoch == 10
@@ -225,7 +225,7 @@ def test_free_bits_hold_the_kl_up(digits):
 
 
 def test_clipping_bounds_the_gradient_per_datum():
-    fitting = Optimization(Minimal(), DATA, Settings(clip_norm=1e-3))
+    fitting = Trainer(Minimal(), DATA, Settings(clip_norm=1e-3))
     fitting.step(DATA.fixed("train")[:50])
     # Of the first gradient, a tenth is in Adam's mean.
     means = [fitting.optimizer.state[p]["exp_avg"] for p in fitting.parameters]
@@ -351,7 +351,7 @@ def test_fit_says_what_data_it_takes():
 
 
 def test_an_interrupted_fit_ends_with_the_best_weights(monkeypatch):
-    program, epoch, scores = Minimal(), Optimization.epoch, []
+    program, epoch, scores = Minimal(), Trainer.epoch, []
 
     def interrupted(fitting):
         if len(scores) == 2:
@@ -360,7 +360,7 @@ def test_an_interrupted_fit_ends_with_the_best_weights(monkeypatch):
         scores.append(epoch(fitting)["elbo"])
         return {"elbo": scores[-1], "reconstruction": 0.0, "kl": 0.0}
 
-    monkeypatch.setattr(Optimization, "epoch", interrupted)
+    monkeypatch.setattr(Trainer, "epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(program, DATA, Settings(epochs=5), progress=False)
     terms = log_terms(program, DATA.fixed("validation"))

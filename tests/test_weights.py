@@ -5,11 +5,11 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-import ppl_vae.weights
+import ppl_vae.programs.weights
 from ppl_vae import InputError, log_terms, log_weights
 from ppl_vae.models import VAE, Autoencoder
-from ppl_vae.program import reading
-from ppl_vae.sites import (
+from ppl_vae.programs.protocol import evaluation_mode
+from ppl_vae.programs.sites import (
     draw_latents,
     is_discrete,
     is_point_mass,
@@ -17,7 +17,8 @@ from ppl_vae.sites import (
     supports,
     trace_draws,
 )
-from ppl_vae.weights import reduce_terms, score_latents
+from ppl_vae.programs.terms import score_latents
+from ppl_vae.programs.weights import reduce_terms
 
 from .programs import (
     Deterministic,
@@ -55,7 +56,7 @@ def test_weight_is_reconstruction_minus_kl():
 
 
 def test_blocks_cover_all_draws_and_data_once(monkeypatch):
-    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 4 * 5 * 2)
+    monkeypatch.setattr(ppl_vae.programs.weights, "BLOCK_ELEMENTS", 4 * 5 * 2)
     done = []
     terms = log_terms(Minimal(), X, draws=7, on_block=done.append)
     assert terms.log_weight.shape == (7, 9)
@@ -65,7 +66,7 @@ def test_blocks_cover_all_draws_and_data_once(monkeypatch):
 
 
 def test_blocks_count_the_widest_layer(monkeypatch):
-    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr(ppl_vae.programs.weights, "BLOCK_ELEMENTS", 1000)
     done = []
     wide = VAE((5,), latent_dim=2, hidden=(100,), likelihood="gaussian")
     log_terms(wide, X, draws=7, on_block=done.append)
@@ -157,7 +158,7 @@ def test_a_point_mass_has_no_weights():
 
 
 def test_a_weight_that_is_not_finite_names_datum_and_site(monkeypatch):
-    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 2 * 5 * 2)
+    monkeypatch.setattr(ppl_vae.programs.weights, "BLOCK_ELEMENTS", 2 * 5 * 2)
     program = Minimal()
     x = X.clone()
     x[7] = 1e30
@@ -167,7 +168,7 @@ def test_a_weight_that_is_not_finite_names_datum_and_site(monkeypatch):
 
 @pytest.mark.parametrize("kind", [Minimal, TwoLayers, Discrete])
 def test_reducing_by_the_block_is_reducing_the_whole(kind, monkeypatch):
-    monkeypatch.setattr(ppl_vae.weights, "BLOCK_ELEMENTS", 4 * 5 * 2)
+    monkeypatch.setattr(ppl_vae.programs.weights, "BLOCK_ELEMENTS", 4 * 5 * 2)
     program, done = kind(), []
     parts = reduce_terms(
         program, X, lambda terms: {"mean": terms.log_weight.mean(0)}, 7, 3, done.append
@@ -212,7 +213,7 @@ def test_there_is_no_analytic_kl_where_the_guide_has_another_order():
 @pytest.mark.parametrize("kind", [Minimal, TwoLayers, Scaled])
 def test_given_latents_are_scored_as_drawn_ones_are(kind):
     program = kind()
-    with reading(program, 0):
+    with evaluation_mode(program, 0):
         guide, _ = trace_draws(program, X, 4)
         sites = [site for site in ("z", "z1", "z2") if site in guide.nodes]
         latents = {site: guide.nodes[site]["value"] for site in sites}
@@ -221,13 +222,13 @@ def test_given_latents_are_scored_as_drawn_ones_are(kind):
     for table in ("model", "guide"):
         for site, values in getattr(expected, table).items():
             torch.testing.assert_close(getattr(found, table)[site], values)
-    with reading(program, 0):
+    with evaluation_mode(program, 0):
         assert score_latents(program, X, latents, with_guide=False).guide == {}
 
 
 def test_latents_come_from_prior_or_guide():
     program = Minimal()
-    with reading(program, 0):
+    with evaluation_mode(program, 0):
         prior = draw_latents(program, X, 5000, "prior")["z"]
         guide = draw_latents(program, X, 5000, "guide")["z"]
     loc, raw = program.encoder(X).detach().chunk(2, -1)

@@ -1,1 +1,1 @@
-"""Questions asked of a posterior, one file each, all answered by a verdict and labelled arrays."""
+"""Questions asked of a posterior, their verdicts, and the report."""

@@ -9,15 +9,16 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ..errors import InputError
-from ..predict import prior_predictive
-from ..program import OBSERVED, Program, check_program, check_structure, reading
-from ..results import variable
+from ..labels import variable
+from ..programs.conformance import check_program, check_structure
+from ..programs.predictions import prior_predictive
+from ..programs.protocol import OBSERVED, Program, evaluation_mode
+from ..programs.sites import require_density
+from ..programs.terms import score_latents
 from ..runtime import derived_seed
-from ..sites import require_density
-from ..weights import score_latents
-from .answers import Answer, Grade, Verdict, Work, Z, advice, portion
-from .latents import as_units, guide_draws, in_blocks, knows_its_density, unit_names
+from .latents import as_units, guide_draws, has_tractable_density, in_blocks, unit_names
 from .uniformity import band, deviation, p_value
+from .verdicts import Answer, Grade, Verdict, Work, Z, advice, portion
 
 QUESTION = "Is q(z|x) calibrated?"
 DRAWS = 100  # that each truth is ranked against
@@ -112,9 +113,9 @@ def _quantities(
     tick: Callable[[int], None],
 ) -> tuple[list[str], np.ndarray]:
     """What is ranked, of shape (1 + S, M, quantities): first that of the truth, then of draws."""
-    with_guide = knows_its_density(program, x)
+    with_guide = has_tractable_density(program, x)
     parts = []
-    with reading(program, seed):
+    with evaluation_mode(program, seed):
         for rows, batch in in_blocks(program, x, DRAWS + 1, tick):
             drawn = guide_draws(program, batch, DRAWS, list(latents))
             both = {s: torch.cat([latents[s][None, rows].to(drawn[s]), drawn[s]]) for s in latents}

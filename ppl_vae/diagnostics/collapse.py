@@ -11,25 +11,27 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ..errors import InputError
-from ..program import OBSERVED, Program, check_program, innermost, reading
-from ..results import variable
+from ..labels import variable
+from ..programs.conformance import check_program
+from ..programs.protocol import OBSERVED, Program, evaluation_mode, innermost
+from ..programs.sites import require_density, trace_draws
+from ..programs.terms import Terms
+from ..programs.weights import reduce_terms
 from ..runtime import derived_seed
-from ..sites import require_density, trace_draws
-from ..weights import Terms, reduce_terms
-from .answers import Answer, Grade, Verdict, Work, portion
 from .latents import (
     ACTIVE,
     activity,
     as_units,
     guide_density,
     guide_draws,
+    has_tractable_density,
     in_blocks,
-    knows_its_density,
     latent_sites,
     on_device,
     prior_variance,
     unit_names,
 )
+from .verdicts import Answer, Grade, Verdict, Work, portion
 
 QUESTION = "Has the guide collapsed to the prior?"
 DRAWS, MIN_DATA = 100, 100
@@ -73,7 +75,7 @@ def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Answe
     tick = portion(on_work, 3 * len(x) * DRAWS)
     found = _units(program, x, derived_seed(seed, "units"), tick)
     found |= reduce_terms(program, x, _rate, DRAWS, derived_seed(seed, "rate"), tick)
-    if knows_its_density(program, x):
+    if has_tractable_density(program, x):
         chosen = min(len(x), MIXTURE_DATA)
         information = _information(program, x[:chosen], derived_seed(seed, "mixture"))
         found["mutual_information"] = information
@@ -84,7 +86,7 @@ def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Answe
 
 
 def _names(program: Program, x: Tensor) -> list[str]:
-    with reading(program, seed=0):
+    with evaluation_mode(program, seed=0):
         return unit_names(
             guide_draws(program, on_device(program, x[:1]), 1, latent_sites(program, x))
         )
@@ -94,7 +96,7 @@ def _units(program: Program, x: Tensor, seed: int, tick: Any) -> dict[str, Tenso
     """Mean, variance and KL of each datum's units."""
     sites = latent_sites(program, x)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    with reading(program, seed):
+    with evaluation_mode(program, seed):
         for _, batch in in_blocks(program, x, DRAWS, tick):
             guide, model = trace_draws(program, batch, DRAWS)
             nodes = {site: (guide.nodes[site], model.nodes[site]) for site in sites}
@@ -154,7 +156,7 @@ def _rate(terms: Terms) -> dict[str, Tensor]:
 def _information(program: Program, x: Tensor, seed: int) -> Tensor:
     r"""I_q(n; z) = E log q(z | x_n) - log (1/N) sum_m q(z | x_m), one draw of z for each datum."""
     sites = latent_sites(program, x)
-    with reading(program, seed):
+    with evaluation_mode(program, seed):
         batch = on_device(program, x)
         drawn = guide_draws(program, batch, 1, sites)
         mixed, own = [], []

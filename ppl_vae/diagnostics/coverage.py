@@ -3,14 +3,16 @@
 import xarray
 from torch import Tensor
 
-from ..arviz_io import pareto_k, pareto_k_threshold
 from ..errors import InputError
-from ..evidence import bounds
-from ..program import Program, check_program
-from ..results import variable
-from ..sites import require_density
-from ..weights import Terms, reduce_terms
-from .answers import Answer, Verdict, Work, advice, grade, portion, share
+from ..evidence.scores import bounds
+from ..labels import variable
+from ..programs.conformance import check_program
+from ..programs.protocol import Program
+from ..programs.sites import require_density
+from ..programs.terms import Terms
+from ..programs.weights import reduce_terms
+from .arviz_io import pareto_k, pareto_k_threshold
+from .verdicts import Answer, Verdict, Work, advice, grade, portion, share
 
 QUESTION = "Do the guide's draws cover the posterior?"
 CAUTION, FAIL = 0.05, 0.5  # shares of the data
@@ -42,8 +44,8 @@ def ask_coverage(
         rows: Where each datum stood in its array, of shape (N,), for messages.
 
     Returns:
-        ``diagnostics``, per datum: ``k_hat``, ``ess``, ``elbo``, ``log_evidence`` (the
-        importance-weighted bound) and ``log_evidence_error``.
+        ``diagnostics``, per datum: ``k_hat``, ``ess``, ``elbo``, ``iw_bound`` (the
+        importance-weighted bound) and ``iw_error``.
 
     Raises:
         InputError: If there are too few data or draws, or there are no weights.
@@ -96,8 +98,8 @@ def _weigh(terms: Terms) -> dict[str, Tensor]:
         "ess": log_weight.new_tensor(ess),
         "elbo": log_weight.mean(0),
         "elbo_error": log_weight.std(0) / len(log_weight) ** 0.5,
-        "log_evidence": bound["iw_bound"],
-        "log_evidence_error": bound["iw_error"],
+        "iw_bound": bound["iw_bound"],
+        "iw_error": bound["iw_error"],
     }
 
 
@@ -107,8 +109,8 @@ def _dataset(found: dict[str, Tensor], draws: int, threshold: float) -> xarray.D
         "ess": ("effective sample size of the smoothed weights", "draws"),
         "elbo": ("ELBO (Kingma & Welling 2014, eq. 3)", "nats"),
         "elbo_error": ("standard error of elbo, from its draws", "nats"),
-        "log_evidence": ("importance-weighted bound (Burda et al. 2015, eq. 8)", "nats"),
-        "log_evidence_error": ("standard error of log_evidence, from its draws", "nats"),
+        "iw_bound": ("importance-weighted bound (Burda et al. 2015, eq. 8)", "nats"),
+        "iw_error": ("standard error of iw_bound, from its draws", "nats"),
     }
     return xarray.Dataset(
         {name: variable("datum", found[name], *about) for name, about in meanings.items()},

@@ -6,17 +6,18 @@ import torch
 import xarray
 from torch import Tensor
 
-from ..arviz_io import pareto_k, pareto_k_threshold
 from ..errors import InputError
-from ..evidence import Estimate, bounds
-from ..program import Program, check_program, reading
-from ..results import variable
+from ..evidence.scores import Estimate, bounds
+from ..inference.refined import Refined, frozen, refine
+from ..labels import variable
+from ..programs.conformance import check_program
+from ..programs.protocol import Program, evaluation_mode
+from ..programs.sites import require_density_anywhere, trace_draws
+from ..programs.weights import log_terms, rows_at_once
 from ..runtime import derived_seed
-from ..sites import require_density_anywhere, trace_draws
-from ..weights import log_terms, rows_at_once
-from .answers import Answer, Grade, Verdict, Work, Z, advice, grade, portion
+from .arviz_io import pareto_k, pareto_k_threshold
 from .latents import ACTIVE, activity, moments, on_device, prior_variance
-from .refined import Refined, frozen, refine
+from .verdicts import Answer, Grade, Verdict, Work, Z, advice, grade, portion
 
 QUESTION = "Where does the gap to log p(x) come from?"
 STEPS, RATE, STEP_DRAWS = 300, 0.1, 8
@@ -48,7 +49,7 @@ def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) 
         on_work: Called with shares of the work done.
 
     Returns:
-        ``gaps``, per datum: ``log_evidence``, ``refined_elbo``, ``elbo``, their standard errors,
+        ``gaps``, per datum: ``iw_bound``, ``refined_elbo``, ``elbo``, their standard errors,
         the two gaps, and ``k_hat`` of the evidence's weights.
 
     Raises:
@@ -78,7 +79,7 @@ def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) 
 
 
 def _require_paths(program: Program, x: Tensor) -> None:
-    with reading(program, seed=0):
+    with evaluation_mode(program, seed=0):
         guide, _ = trace_draws(program, on_device(program, x[:1]), 1)
     for site, node in guide.nodes.items():
         if node["type"] == "sample" and not node["fn"].has_rsample:
@@ -92,7 +93,7 @@ def _decompose(
     program: Program, x: Tensor, draws: int, seed: int, tick: Callable[[int], None]
 ) -> dict[str, Tensor]:
     batch = on_device(program, x)
-    with reading(program, derived_seed(seed, "refine")), frozen(program):
+    with evaluation_mode(program, derived_seed(seed, "refine")), frozen(program):
         refined = refine(program, batch, STEPS, RATE, STEP_DRAWS, lambda: tick(len(x) * STEP_COST))
     best = _log_weight(refined, x, draws, derived_seed(seed, "refined"), tick)
     ours = _log_weight(program, x, draws, derived_seed(seed, "amortized"), tick)
@@ -102,8 +103,8 @@ def _decompose(
     evidence = bounds(best)
     k_hat, _ = pareto_k(best.T.numpy())
     return {
-        "log_evidence": evidence["iw_bound"],
-        "log_evidence_error": evidence["iw_error"],
+        "iw_bound": evidence["iw_bound"],
+        "iw_error": evidence["iw_error"],
         "refined_elbo": best.mean(0),
         "refined_elbo_error": best.std(0) / draws**0.5,
         "elbo": ours.mean(0),
@@ -166,15 +167,15 @@ def _verdict(found: dict[str, Tensor], units: int, threshold: float) -> Verdict:
 
 def _dataset(found: dict[str, Tensor], units: int, draws: int) -> xarray.Dataset:
     meanings = {
-        "log_evidence": "importance-weighted bound by draws of the refined guide",
-        "log_evidence_error": "standard error of log_evidence, from its draws",
+        "iw_bound": "importance-weighted bound by draws of the refined guide",
+        "iw_error": "standard error of iw_bound, from its draws",
         "refined_elbo": "ELBO of the best guide of the family for that datum (Cremer et al. 2018)",
         "refined_elbo_error": "standard error of refined_elbo, from its draws",
         "elbo": "ELBO of the amortized guide",
         "elbo_error": "standard error of elbo, from its draws",
-        "approximation_gap": "log_evidence - refined_elbo (Cremer et al. 2018, eq. 7)",
+        "approximation_gap": "iw_bound - refined_elbo (Cremer et al. 2018, eq. 7)",
         "amortization_gap": "refined_elbo - elbo (Cremer et al. 2018, eq. 7)",
-        "k_hat": "Pareto k-hat of log_evidence's weights (Vehtari et al. 2024)",
+        "k_hat": "Pareto k-hat of iw_bound's weights (Vehtari et al. 2024)",
     }
     return xarray.Dataset(
         {

@@ -9,12 +9,13 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ..errors import InputError
-from ..predict import posterior_predictive, prior_predictive
-from ..program import Program, check_program
-from ..results import variable
+from ..labels import variable
+from ..programs.conformance import check_program
+from ..programs.predictions import posterior_predictive, prior_predictive
+from ..programs.protocol import Program
 from ..runtime import derived_seed
-from .answers import Answer, Grade, Verdict, Work, advice, grade
 from .uniformity import p_value
+from .verdicts import Answer, Grade, Verdict, Work, advice, grade
 
 QUESTION = "Does the model generate data like the data?"
 SAMPLES, MIN_DATA, MIN_TRAIN = 1000, 100, 100

@@ -8,12 +8,14 @@ import xarray
 from torch import Tensor
 
 from ..errors import InputError
-from ..predict import decode
-from ..program import OBSERVED, Program, check_program, reading
-from ..results import variable
+from ..labels import variable
+from ..programs.conformance import check_program
+from ..programs.predictions import decode
+from ..programs.protocol import OBSERVED, Program, evaluation_mode
+from ..programs.sites import draw_latents, is_point_mass, latent_distributions, trace_draws
+from ..programs.terms import Terms, concatenate, score_traces
+from ..programs.weights import rows_at_once
 from ..runtime import derived_seed
-from ..sites import draw_latents, is_point_mass, latent_distributions, trace_draws
-from ..weights import Terms, concatenate, rows_at_once, score_traces
 from .latents import guide_draws, latent_sites, on_device
 
 SHOWN, DRAWS, PREDICTIVE_DRAWS, WORST = 50, 100, 20, 10
@@ -43,7 +45,7 @@ def shown_groups(
         check_program(program, shown)
         batch = on_device(program, shown)
         guide, terms = _posterior(program, batch, derived_seed(seed, "posterior"))
-        with reading(program, derived_seed(seed, "prior")):
+        with evaluation_mode(program, derived_seed(seed, "prior")):
             prior = draw_latents(program, batch, DRAWS, "prior")
         about = "draws from q(z|x); independent, so that R-hat says nothing of the guide"
         groups["posterior"] = _latents(guide, about)
@@ -64,7 +66,7 @@ def _posterior(program: Program, batch: Tensor, seed: int) -> tuple[Latents, Ter
     """Draws of the guide and their densities, some draws at a time."""
     sites, parts = latent_sites(program, batch), []
     step = max(1, rows_at_once(program, batch) // len(batch))
-    with reading(program, seed):
+    with evaluation_mode(program, seed):
         for first in range(0, DRAWS, step):
             count = min(step, DRAWS - first)
             traces = trace_draws(program, batch, count)
@@ -134,7 +136,7 @@ def _worst(program: Program, x: Tensor, k_hat: np.ndarray, seed: int) -> xarray.
     chosen = np.argsort(-k_hat)[:WORST]
     rows = torch.as_tensor(chosen.copy())
     sites = latent_sites(program, x)
-    with reading(program, derived_seed(seed, "worst")):
+    with evaluation_mode(program, derived_seed(seed, "worst")):
         drawn = guide_draws(program, on_device(program, x[rows]), 1, sites)
     given = {site: values[0] for site, values in drawn.items()}
     mean = decode(program, given, x.shape[1:], len(rows), seed).mean

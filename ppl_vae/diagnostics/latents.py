@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..program import Program, device_of, dtype_of, reading
-from ..sites import draw_latents, require_density_anywhere
-from ..weights import rows_at_once, score_latents
+from ..programs.protocol import Program, device_of, dtype_of, evaluation_mode
+from ..programs.sites import draw_latents, require_density_anywhere
+from ..programs.terms import score_latents
+from ..programs.weights import rows_at_once
 
 # Variance over data of the guide's mean (Burda et al. 2015, section 5.2), in that of the prior.
 ACTIVE = 0.01
@@ -47,7 +48,7 @@ def unit_names(latents: Mapping[str, Tensor]) -> list[str]:
 
 def latent_sites(program: Program, x: Tensor) -> list[str]:
     """The names of the model's latent sites, in its own order."""
-    with reading(program, seed=0):
+    with evaluation_mode(program, seed=0):
         return list(draw_latents(program, on_device(program, x[:1]), 1, "prior"))
 
 
@@ -62,7 +63,7 @@ def guide_draws(program: Program, batch: Tensor, draws: int, sites: list[str]) -
     return {site: drawn[site] for site in sites}
 
 
-def knows_its_density(program: Program, x: Tensor) -> bool:
+def has_tractable_density(program: Program, x: Tensor) -> bool:
     """Whether the guide can say its density at values that it has not drawn."""
     try:
         require_density_anywhere(program, x)
@@ -97,7 +98,7 @@ def moments(program: Program, x: Tensor, draws: int, seed: int) -> tuple[Tensor,
     """
     sites = latent_sites(program, x)
     means, variances = [], []
-    with reading(program, seed):
+    with evaluation_mode(program, seed):
         for _, batch in in_blocks(program, x, draws):
             values = as_units(guide_draws(program, batch, draws, sites)).cpu()
             means.append(values.mean(0))
@@ -107,7 +108,7 @@ def moments(program: Program, x: Tensor, draws: int, seed: int) -> tuple[Tensor,
 
 def prior_variance(program: Program, x: Tensor, seed: int) -> Tensor:
     """The variance of each unit under the prior, by draws, of shape (U,)."""
-    with reading(program, seed):
+    with evaluation_mode(program, seed):
         drawn = draw_latents(program, on_device(program, x[:1]), PRIOR_DRAWS, "prior")
     return as_units(drawn).cpu()[:, 0].var(0)
 

@@ -8,17 +8,26 @@ import xarray
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
-from ..arviz_io import CONSTANT, chain_statistics
 from ..errors import InputError
-from ..program import Program, check_program, reading
-from ..results import variable
+from ..inference.refined import frozen
+from ..labels import variable
+from ..programs.conformance import check_program
+from ..programs.protocol import Program, evaluation_mode
+from ..programs.sites import require_density
+from ..programs.terms import score_latents
+from ..programs.unconstrained import State, Unconstrained
+from ..programs.weights import rows_at_once
 from ..runtime import derived_seed
-from ..sites import require_density
-from ..unconstrained import State, Unconstrained
-from ..weights import rows_at_once, score_latents
-from .answers import Answer, Grade, Verdict, Work, advice, grade, portion
-from .latents import as_units, guide_draws, knows_its_density, latent_sites, on_device, unit_names
-from .refined import frozen
+from .arviz_io import CONSTANT, chain_statistics
+from .latents import (
+    as_units,
+    guide_draws,
+    has_tractable_density,
+    latent_sites,
+    on_device,
+    unit_names,
+)
+from .verdicts import Answer, Grade, Verdict, Work, advice, grade, portion
 
 QUESTION = "What would exact inference have said?"
 CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 250, 6
@@ -84,7 +93,7 @@ def sample_posterior(program: Program, x: Tensor, seed: int, on_work: Work) -> d
     def hook(*_: object) -> None:
         tick(1)
 
-    with reading(program, derived_seed(seed, "NUTS")), frozen(program):
+    with evaluation_mode(program, derived_seed(seed, "NUTS")), frozen(program):
         start = posterior.draw(CHAINS, "prior")
         with torch.enable_grad():
             chains = MCMC(
@@ -116,7 +125,7 @@ def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: in
     # Chain after chain: so thinning takes neighbours apart, and halves hold chains of their own.
     flat = {site: exact[site].transpose(0, 1).flatten(0, 1) for site in sites}
     batch = on_device(program, x)
-    with reading(program, derived_seed(seed, "beside NUTS")):
+    with evaluation_mode(program, derived_seed(seed, "beside NUTS")):
         drawn = guide_draws(program, batch, len(flat[sites[0]]), sites)
         features = _features(program, x, flat, drawn)
     z, q = as_units(flat).cpu().numpy(), as_units(drawn).cpu().numpy()
@@ -160,7 +169,7 @@ def _features(
     """What draws are classified by, of shape (S, N, features): the log weight, or z and z²."""
     batch = on_device(program, x)
     found = []
-    known = knows_its_density(program, x)
+    known = has_tractable_density(program, x)
     step = max(1, rows_at_once(program, x) // len(x))  # draws at once
     for latents in (exact, drawn):
         if known:

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import recipe, software_versions
-from ..data import DataSet, Split
+from ..data.dataset import DataSet, Split
 from ..errors import InputError
+from ..runs.config import recipe, software_versions
 from ..runtime import check_seed
-from ..settings import Settings as FitSettings
+from ..training.settings import Settings as FitSettings
 from . import gap, generate, latent_size, reconstruction_loss, reparameterization
 from .outcome import OnWork, Outcome
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ..data import DataSet
-from ..program import Program
+from ..data.dataset import DataSet
+from ..programs.protocol import Program
 from ..runtime import derived_seed, isolated
-from ..settings import Settings
-from ..training import fit
+from ..training.fit import fit
+from ..training.settings import Settings
 
 
 def build(kind: type[Any], data: DataSet, seed: int, *arguments: Any, **named: Any) -> Any:

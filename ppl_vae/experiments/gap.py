@@ -10,13 +10,13 @@ from pyro.infer import Trace_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from ..annealing import Annealing
-from ..data import DataSet
-from ..estimators import estimate
-from ..evidence import Estimate
+from ..compiled.svi import CompiledSVI
+from ..data.dataset import DataSet
+from ..evidence.annealing import Annealing
+from ..evidence.estimate import estimate
+from ..evidence.scores import Estimate
 from ..models import VAE
 from ..runtime import derived_seed, isolated
-from ..svi import CompiledSVI
 from .fits import build
 from .outcome import Claim, OnWork, Outcome, Table, cells, verdict
 

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
-from ..data import DataSet
-from ..evidence import Estimate
+from ..data.dataset import DataSet
+from ..evidence.scores import Estimate
 from ..models import VAE, Autoencoder
-from ..predict import decode, posterior_predictive
-from ..program import Program
+from ..programs.predictions import decode, posterior_predictive
+from ..programs.protocol import Program
 from ..runtime import derived_seed
 from .fits import fit_new
 from .judge import Judge, grey, train_judge

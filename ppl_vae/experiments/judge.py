@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import DataSet, SplitName
+from ..choices import SplitName
+from ..data.dataset import DataSet
 from ..errors import InputError
-from ..plots import is_image
+from ..plots.figures import is_image
 from ..runtime import derived_seed, isolated
 
 BATCH, RATE = 128, 2e-3

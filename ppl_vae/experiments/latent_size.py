@@ -7,11 +7,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data import DataSet
-from ..evidence import Estimate, evaluate
+from ..data.dataset import DataSet
+from ..evidence.scores import Estimate, evaluate
 from ..models import VAE, Autoencoder, LinearGaussian
 from ..models.networks import inverse_positive
-from ..predict import decode, posterior_predictive
+from ..programs.predictions import decode, posterior_predictive
 from ..runtime import derived_seed, isolated
 from .fits import fit_new
 from .outcome import Claim, OnWork, Outcome, Table, cells, verdict

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from ..evidence import Estimate
-from ..files import replacing
-from ..results import round_together
+from ..evidence.scores import Estimate
+from ..labels import round_together
+from ..storage.files import replacing
 
 Verdict = Literal["holds", "holds in part", "does not hold"]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import gaussian_blur, rotate
 
-from ..data import DataSet
-from ..evidence import Estimate, evaluate
+from ..data.dataset import DataSet
+from ..evidence.scores import Estimate, evaluate
 from ..models import VAE
-from ..predict import posterior_predictive, prior_predictive
+from ..programs.predictions import posterior_predictive, prior_predictive
 from ..runtime import derived_seed
 from .distances import Distance, absolute, bernoulli, squared, structural
 from .fits import fit_new

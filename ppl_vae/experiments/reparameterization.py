@@ -11,12 +11,12 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.distributions import Normal
 
-from ..data import DataSet
-from ..gradients import ESTIMATORS, Gradient, compare_gradients
+from ..data.dataset import DataSet
 from ..models import VAE
-from ..program import Program
+from ..objectives.gradients import ESTIMATORS, Gradient, compare_gradients
+from ..programs.protocol import Program
+from ..programs.sites import latent_distributions
 from ..runtime import derived_seed, isolated
-from ..sites import latent_distributions
 from .fits import fit_new
 from .outcome import Claim, OnWork, Outcome, Table, Verdict, verdict
 

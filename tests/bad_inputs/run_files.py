@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 
-from ppl_vae.tensors import read_tensors, write_tensors
+from ppl_vae.storage.tensors import read_tensors, write_tensors
 
 from ..strangers import sign
 from . import Line

@@ -1,0 +1,26 @@
+"""The choices that arguments and command-line options offer."""
+
+from typing import Literal
+
+Binarize = Literal["none", "fixed", "dynamic"]
+"""How grey values become zeros and ones: not, once, or anew each time that they are read."""
+
+SplitName = Literal["train", "validation", "test"]
+"""Part of a data set."""
+
+Objective = Literal["elbo", "analytic-kl", "stl", "iw", "dreg"]
+"""What SVI maximizes; see :func:`ppl_vae.objectives.estimators.make_objective`."""
+
+Engine = Literal["auto", "compiled", "eager"]
+"""What runs a Pyro program; see :class:`ppl_vae.CompiledSVI`."""
+
+Estimator = Literal["iw", "ais", "bdmc"]
+"""How log p(x) is bounded; see :func:`ppl_vae.evidence.estimate.estimate`."""
+
+Start = Literal["prior", "guide"]
+"""Where annealing starts."""
+
+ExperimentName = Literal[
+    "reparameterization", "latent-size", "reconstruction-loss", "generate", "gap"
+]
+"""Claims that are tested by experiment."""

@@ -1,0 +1,189 @@
+"""From the shell's words to programs, data and runs: the one file that imports the models."""
+
+import inspect
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..choices import Binarize, Estimator, SplitName
+from ..data.dataset import DataSet
+from ..data.sources import NAMED_SETS, is_downloaded, load_data
+from ..errors import InputError, first_line
+from ..evidence.estimate import DATA_POINTS
+from ..models import PROGRAMS
+from ..programs.protocol import Program
+from ..programs.references import find_program
+from ..runs.directory import CONFIG, Run
+from ..runs.loading import check_size, find_class
+from ..runtime import derived_seed, isolated, pick_device
+from ..storage.memory import refuse_beyond_memory
+from ..training.settings import Settings
+
+
+def find_model(name: str) -> tuple[type[Any], str]:
+    """The class that ``--model`` means, and the reference to it that a run records.
+
+    Raises:
+        InputError: If there is no such model.
+    """
+    if kind := PROGRAMS.get(name):
+        return kind, f"{kind.__module__}:{kind.__qualname__}"
+    if ":" not in name:
+        raise InputError(
+            f"no model {name!r}: choose from {', '.join(PROGRAMS)}, or give package.module:Class "
+            "or file.py:Class"
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where `python -m` would look for the user's package
+    return find_program(name), name
+
+
+def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
+    """Refuse options that the model's class does not take.
+
+    Raises:
+        InputError: Naming the option.
+    """
+    known = inspect.signature(kind).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    for name in arguments:
+        if name not in known and not takes_any:
+            raise InputError(
+                f"--{name.replace('_', '-')} was given, but {kind.__name__} takes no {name}: leave "
+                "it out"
+            )
+
+
+def choose_binarization(
+    choice: str, source: str, kind: type[Any], arguments: dict[str, Any]
+) -> Binarize:
+    """Resolve ``auto``: the named sets are binarized dynamically for a Bernoulli likelihood.
+
+    The user's own grey values are not, unless they say so.
+    """
+    if choice != "auto":
+        return choice  # type: ignore[return-value]
+    parameter = inspect.signature(kind).parameters.get("likelihood")
+    likelihood = arguments.get("likelihood", parameter.default if parameter else None)
+    return "dynamic" if source in NAMED_SETS and likelihood == "bernoulli" else "none"
+
+
+def build_program(
+    kind: type[Any], data_shape: tuple[int, ...], arguments: dict[str, Any], seed: int
+) -> Program:
+    """Call a model's class, its initial weights drawn from ``seed``.
+
+    Raises:
+        InputError: With the reason that the class gave.
+    """
+    try:
+        with isolated(derived_seed(seed, "weights")):
+            return kind(data_shape, **arguments)
+    except Exception as error:  # whatever the class raises
+        raise InputError(f"{kind.__name__}: {first_line(error)}") from error
+
+
+def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
+    """Open a run and load its program; ``model`` names its class where it is not one of ours."""
+    run = Run.open(path)
+    kind = None if model is None else find_model(model)[0]
+    return run, run.load(kind).to(pick_device(device))
+
+
+def reopen(
+    path: Path, model: str | None, data_dir: Path | None, *, tensorboard: bool = False
+) -> tuple[Run, Program, DataSet, Settings]:
+    """A run, and all that it was begun with, made again from its config.
+
+    Arguments:
+        path: The run directory.
+        model: Names the program's class where it is not one of ours.
+        data_dir: Where the data lie, if not where they did.
+        tensorboard: Whether to write events.
+
+    Raises:
+        InputError: If something is gone, or not the same by now.
+    """
+    run = Run.open(path, tensorboard=tensorboard)
+    file = path / CONFIG
+    kind = find_class(file, run.config) if model is None else find_model(model)[0]
+    check_size(file, run.config, kind)
+    try:
+        if not run.config.settings:
+            raise TypeError("it was made by hand")
+        settings = Settings(**run.config.settings)
+    except (TypeError, InputError) as error:
+        raise InputError(
+            f"{file} has no settings to go on with ({first_line(error)}): fit again"
+        ) from None
+    data = open_data(run, data_dir)
+    program = build_program(kind, data.shape, run.config.arguments, settings.seed)
+    return run, program, data, settings
+
+
+def open_data(run: Run, data_dir: Path | None) -> DataSet:
+    """Load the data that a run was fitted to.
+
+    Raises:
+        InputError: If they are gone, or not the same by now.
+    """
+    recipe = run.config.data
+    if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
+        raise InputError(f"{run.path} does not say what it was fitted to: fit again")
+    source = recipe["source"]
+    data = load_data(
+        source, data_dir=data_dir or _recorded_folder(recipe), binarize=recipe["binarize"]
+    )
+    if data.digest != recipe["digest"]:
+        raise InputError(
+            f"{source} has changed since {run.path} was fitted to it: what is test data "
+            "now may have been training data then; fit again"
+        )
+    return data
+
+
+def _recorded_folder(recipe: dict[str, Any]) -> str | None:
+    """Where the data of a run lay, if they still do: it may be a stranger's run, which must not
+    say where to download to."""
+    source, folder = recipe["source"], recipe["data_dir"]
+    if source not in NAMED_SETS or not isinstance(folder, str):
+        return None
+    return folder if is_downloaded(source, folder) else None
+
+
+def choose_data(
+    run: Run,
+    estimator: Estimator,
+    count: int | None,
+    split: SplitName,
+    data_dir: Path | None,
+    seed: int,
+) -> tuple[Tensor, Tensor | None]:
+    """The data that an estimator is to score, and where they stood in their array.
+
+    Where it draws its own, only their number and shape matter: they are zeros, and stood nowhere.
+
+    Raises:
+        InputError: If ``count`` is less than 1, or more than there are.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"--data-points must be at least 1, got {count}")
+    if estimator == "bdmc":
+        shape = run.config.data["shape"]
+        size = count or DATA_POINTS["bdmc"]
+        refuse_beyond_memory(4 * size * math.prod(shape), f"--data-points {size}", "take fewer")
+        return torch.zeros(size, *shape), None
+    data = open_data(run, data_dir)
+    rows = getattr(data, split).rows
+    if count is not None and count > len(rows):
+        raise InputError(
+            f"--data-points {count} are more than the {len(rows)} {split} data that there are: ask "
+            "for fewer"
+        )
+    chosen = slice(count or DATA_POINTS.get(estimator))
+    return data.fixed(split, seed)[chosen], rows[chosen]

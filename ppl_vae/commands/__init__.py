@@ -1,1 +1,0 @@
-"""The commands of the shell. torch is imported inside them, so that ``--help`` answers at once."""

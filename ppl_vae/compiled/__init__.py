@@ -1,0 +1,1 @@
+"""Pyro programs as compiled graphs."""

@@ -1,0 +1,148 @@
+"""``pyro.infer.SVI`` at the hardware's speed: model and guide run through Pyro once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.util import torch_item
+from pyro.optim import PyroOptim
+from pyro.util import warn_if_nan
+from torch import Tensor, nn
+
+from ..choices import Engine
+from .engine import Compiled
+from .fused import FusedOptimizer
+
+
+class CompiledSVI(pyro.infer.SVI):
+    """A drop-in for :class:`pyro.infer.SVI` that leaves Pyro out of all steps but a few.
+
+    The first step runs model and guide through Pyro, which makes the parameters. Where it is worth
+    it, a later one is captured whole, loss and gradients as one graph, which is compiled and run
+    from then on, on the draws that Pyro would have made. :class:`~ppl_vae.compiled.engine.Compiled`
+    says when, how graphs are compared with Pyro, and what runs eagerly instead, with a warning.
+
+    The structure of the program must not change. What changes from step to step is an argument, or
+    a tensor that is changed in place. Graphs validate nothing: the first step does. Gradients that
+    lie in ``.grad`` before a step are dropped, and none is left there after it.
+
+    Arguments:
+        model: As in :class:`pyro.infer.SVI`.
+        guide: As in :class:`pyro.infer.SVI`.
+        optim: As in :class:`pyro.infer.SVI`.
+        loss: As in :class:`pyro.infer.SVI`: ``Trace_ELBO()``, another of Pyro's estimators,
+            :class:`ppl_vae.PathwiseELBO`, or a function.
+        loss_and_grads: As in :class:`pyro.infer.SVI`.
+        engine: ``"auto"``, ``"compiled"`` or ``"eager"``; see :class:`Compiled`.
+
+    Raises:
+        InputError: If there is no such engine.
+        ValueError: If ``optim`` is not one of Pyro's optimizers.
+
+    Example:
+        >>> from ppl_vae.models import VAE
+        >>> vae, x = VAE((5,), latent_dim=2, hidden=(8,)), torch.ones(7, 5)
+        >>> optim, loss = pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO()
+        >>> svi = CompiledSVI(vae.model, vae.guide, optim, loss, engine="compiled")
+        >>> losses = [svi.step(x) for _ in range(50)]  # nats, summed over the batch
+        >>> losses[-1] < losses[0], svi.gradients.graphs
+        (True, 1)
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        optim: PyroOptim,
+        loss: Any,
+        loss_and_grads: Callable[..., Any] | None = None,
+        *,
+        engine: Engine = "auto",
+    ) -> None:
+        super().__init__(model, guide, optim, loss, loss_and_grads)
+        owners = _modules(model, guide)
+        self.gradients = Compiled(self._gradients, engine, owners, _name(model))
+        self.losses = Compiled(self._loss, engine, owners, _name(model))
+        self._joint = FusedOptimizer(optim)
+        self.gradients.then = self._descend
+        self.gradients.recordable = lambda: self._joint.recordable(self.parameters)
+        self._named: dict[str, Tensor] = {}
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Take a gradient step on the loss; arguments are those of model and guide.
+
+        Returns:
+            An estimate of the loss in nats, summed over the batch, as a float; or a tuple of
+            floats, for a loss that returns one.
+        """
+        return _as_floats(self.update(*args, **kwargs))
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`step`, but the loss may be a tensor, so that nobody waits for a GPU."""
+        if not self._registered():
+            self.gradients.forget()
+            self.losses.forget()
+        loss, _ = self.gradients(*args, **kwargs)
+        return loss
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that the last step moved, unconstrained, as Pyro's store has them."""
+        return list(self._named.values())
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Estimate the loss as :meth:`step` does, and change nothing."""
+        if not self._registered():
+            self.losses.forget()
+        with torch.no_grad():
+            return _as_floats(self.losses(*args, **kwargs))
+
+    def _gradients(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor | None]]:
+        """The loss, and its gradient by each parameter, through Pyro."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        with poutine.trace(param_only=True) as found:
+            loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        sites: dict[str, Any] = found.trace.nodes
+        self._named = {name: site["value"].unconstrained() for name, site in sites.items()}
+        gradients = [parameter.grad for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = None
+        return loss, gradients
+
+    def _descend(self, results: tuple[Any, list[Tensor | None]]) -> None:
+        """Step along the gradients."""
+        parameters = self.parameters
+        for parameter, gradient in zip(parameters, results[1], strict=True):
+            parameter.grad = gradient
+        self._joint.step(parameters)
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _loss(self, *args: Any, **kwargs: Any) -> Any:
+        return self.loss(self.model, self.guide, *args, **kwargs)
+
+    def _registered(self) -> bool:
+        """Whether Pyro's store still has the parameters that graphs read."""
+        store = dict(pyro.get_param_store().named_parameters())
+        return all(store.get(name) is p for name, p in self._named.items())
+
+
+def _as_floats(loss: Any) -> Any:
+    if isinstance(loss, tuple):
+        return type(loss)(map(torch_item, loss))
+    value = torch_item(loss)
+    warn_if_nan(value, "loss")
+    return value
+
+
+def _modules(*functions: Any) -> list[nn.Module]:
+    owners = [getattr(function, "__self__", function) for function in functions]
+    return list({id(o): o for o in owners if isinstance(o, nn.Module)}.values())
+
+
+def _name(model: Any) -> str:
+    owner = getattr(model, "__self__", model)
+    return getattr(owner, "__name__", type(owner).__name__)

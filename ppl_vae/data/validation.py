@@ -1,0 +1,222 @@
+"""Arrays checked, and split into training, validation and test data."""
+
+from numbers import Integral, Real
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..choices import Binarize
+from ..errors import InputError
+from ..runtime import derived_seed
+from ..storage.memory import refuse_beyond_memory
+from .binarization import draw_binary
+from .dataset import DataSet, Split
+
+SPLIT_SEED = 0  # The same data are held out whatever the seed of the fit.
+
+
+FIXED_BINARIZATION_SEED = 0
+
+
+def make_data(
+    x: Any,
+    labels: Any = None,
+    *,
+    test: tuple[Any, Any] | None = None,
+    levels: int | None = None,
+    binarize: Binarize = "none",
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    source: str = "array",
+) -> DataSet:
+    """Validate arrays and split them, the same way every time.
+
+    Bytes (uint8) are read as levels of grey in [0, 1], unless they hold zeros and ones only; other
+    numbers are taken as they are. Images of shape (N, height, width) or (N, height, width,
+    channels) become (N, channels, height, width).
+
+    Arguments:
+        x: Array or tensor of shape (N, *data_shape).
+        labels: One label for each datum, of any type; used in pictures only.
+        test: Data and labels held out by others; without it, ``test_fraction`` of ``x`` is.
+        levels: Highest value of whole-number data; found from the type if left out.
+        binarize: See :class:`DataSet`.
+        validation_fraction: Share of ``x`` held out to choose the best epoch by.
+        test_fraction: Share of ``x`` held out for the final figures.
+        source: The name that messages and runs know the data by.
+
+    Raises:
+        InputError: If the array is empty, ragged, not numeric, holds NaN or infinity, does not fit
+            its labels, or cannot be binarized.
+
+    Example:
+        >>> data = make_data(np.eye(10), binarize="fixed")
+        >>> len(data.train), len(data.validation), len(data.test), data.shape
+        (8, 1, 1, (10,))
+    """
+    if binarize not in get_args(Binarize):
+        raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}: {binarize!r}")
+    if test is not None and not (isinstance(test, tuple | list) and len(test) == 2):
+        raise InputError(f"{source}: test must be a pair (x, labels), not {type(test).__name__}")
+    stored, levels = _as_stored(x, source, levels)
+    given = None if test is None else _test_like(test[0], stored, levels, f"{source} (test)")
+    classes, given_classes, label_names = _as_classes(labels, test, len(stored), source)
+    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    held_out = _size(test_fraction, len(stored)) if given is None else 0
+    validation = _size(validation_fraction, len(stored))
+    if held_out + validation >= len(stored):
+        raise InputError(
+            f"{source}: {len(stored)} data are too few to hold out {validation} for validation and "
+            f"{held_out} for testing: give more"
+        )
+    parts = order.split([held_out, validation, len(stored) - held_out - validation])
+    splits = {
+        name: Split(stored[rows], rows, None if classes is None else classes[rows])
+        for name, rows in zip(("test", "validation", "train"), parts, strict=True)
+    }
+    if given is not None:
+        splits["test"] = Split(given, torch.arange(len(given)), given_classes)
+    if binarize != "none":
+        splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
+        levels = 1 if binarize == "fixed" else levels
+    return DataSet(source, **splits, levels=levels, binarize=binarize, label_names=label_names)
+
+
+def _size(fraction: float, total: int) -> int:
+    if not isinstance(fraction, Real) or not 0 < fraction < 1:
+        raise InputError(f"fractions of the data must be between 0 and 1, got {fraction!r}")
+    return max(1, round(fraction * total))
+
+
+def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | None]:
+    """Check an array and bring it to bytes or floats of shape (N, *data_shape)."""
+    array = _as_array(x, source)
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{source}: data are of type {array.dtype}, but must be numbers")
+    if array.size == 0 or array.ndim < 2:
+        raise InputError(
+            f"{source}: an array of shape {array.shape} holds no data, expected (N, ...) such as "
+            "(1000, 28, 28) for images or (1000, 17) for a table"
+        )
+    if levels is None and (array.dtype == np.uint8 or array.dtype == bool):
+        levels = 1 if array.max() <= 1 else 255
+    array = _channels_first(array)
+    if levels is not None:
+        if (
+            not isinstance(levels, Integral)
+            or not 1 <= levels <= 255
+            or array.dtype.kind not in "bui"
+        ):
+            raise InputError(f"{source}: levels={levels!r} must be 1 ... 255, of whole numbers")
+        if array.min() < 0 or array.max() > levels:
+            raise InputError(
+                f"{source}: values run from {array.min()} to {array.max()}, outside the levels "
+                f"0 ... {levels}"
+            )
+        return torch.from_numpy(array.astype(np.uint8)), levels
+    if array.dtype.kind == "f":
+        _check_finite(array, source)
+    kept = np.float64 if array.dtype == np.float64 else np.float32
+    return torch.from_numpy(array.astype(kept)), None
+
+
+def _as_array(x: Any, source: str) -> np.ndarray:
+    if isinstance(x, Tensor):
+        if x.layout != torch.strided:
+            raise InputError(f"{source}: the tensor is sparse: make it dense with .to_dense()")
+        if x.is_meta:
+            raise InputError(f"{source}: the tensor is of the device meta: give one with values")
+        x = x.detach().cpu()
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise InputError(f"{source}: {np.ma.count_masked(x)} values are masked: impute them")
+    try:
+        return np.asarray(x)
+    except ValueError:
+        raise InputError(f"{source}: data are ragged, every datum needs the same shape") from None
+
+
+def _check_finite(array: np.ndarray, source: str) -> None:
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(array.astype(np.float32, copy=False))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InputError(
+            f"{source}: {bad.sum()} values are NaN, infinite or beyond float32, the first at index "
+            f"{first}: remove or impute them"
+        )
+
+
+def _channels_first(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
+        array = array.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(array)
+
+
+def _as_classes(
+    labels: Any, test: tuple[Any, Any] | None, count: int, source: str
+) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
+    """Class indices of the data, and of the test data held out by others, with their names."""
+    if labels is None:
+        return None, None, ()
+    known = [_as_label_array(labels, count, source)]
+    if test is not None and test[1] is not None:
+        known.append(_as_label_array(test[1], len(test[0]), f"{source} (test)"))
+    # Together they are as wide as the widest.
+    _refuse_wide(sum(map(len, known)), max(array.itemsize for array in known), source)
+    names, indices = np.unique(np.concatenate(known), return_inverse=True)
+    classes = torch.from_numpy(indices.astype(np.int64))
+    given = classes[count:] if len(known) == 2 else None
+    return classes[:count], given, tuple(str(name) for name in names)
+
+
+def _as_label_array(labels: Any, count: int, source: str) -> np.ndarray:
+    try:
+        array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    except ValueError:
+        raise InputError(f"{source}: labels are ragged: expected one for each datum") from None
+    if array.shape != (count,):
+        raise InputError(
+            f"{source}: labels have shape {array.shape}, but there are {count} data: expected "
+            f"({count},)"
+        )
+    if array.dtype != object:
+        return array
+    _refuse_wide(count, 4 * max(len(str(label)) for label in array), source)
+    return array.astype(str)
+
+
+def _refuse_wide(count: int, width: int, source: str) -> None:
+    """An array of text has as much room for each as the longest needs, so one may be enough."""
+    refuse_beyond_memory(count * width, f"{source}: labels", "shorten the longest")
+
+
+def _test_like(x: Any, train: Tensor, levels: int | None, source: str) -> Tensor:
+    """Test data held out by others, brought to the training data's type."""
+    stored, _ = _as_stored(x, source, levels)
+    if stored.shape[1:] != train.shape[1:]:
+        raise InputError(
+            f"{source}: test data have shape {tuple(stored.shape[1:])}, training data "
+            f"{tuple(train.shape[1:])}"
+        )
+    return stored.to(train.dtype)
+
+
+def _prepared(
+    split: Split, name: str, levels: int | None, binarize: Binarize, source: str
+) -> Split:
+    """Check that values can be binarized; do it here and now where that is asked for."""
+    top = 1 if levels is None else levels
+    if len(split) and (split.x.min() < 0 or split.x.max() > top):
+        raise InputError(
+            f"{source}: values run from {split.x.min():g} to {split.x.max():g}, but only those in "
+            "[0, 1] can be binarized: rescale them, or use --binarize none --likelihood gaussian"
+        )
+    if binarize == "dynamic":
+        return split
+    generator = torch.Generator().manual_seed(derived_seed(FIXED_BINARIZATION_SEED, name))
+    return Split(draw_binary(split.x, levels, generator).byte(), split.rows, split.labels)

@@ -1,0 +1,128 @@
+"""Everything that ArviZ does here: its statistics, and its InferenceData in memory and on disk."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import xarray
+
+from ..errors import InputError, first_line
+from ..storage.hdf5 import refuse_hostile
+
+CONSTANT = 1e-3  # nats; weights within 0.1 % of each other have no tail, only rounding
+TIED = 5  # draws of the highest weight
+
+
+def load_arviz() -> ModuleType:
+    """ArviZ, without the notice of its next major version that it shows at import."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "\nArviZ is undergoing", FutureWarning)
+        import arviz
+    return arviz
+
+
+def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""Pareto k-hat and effective sample size of importance weights, datum by datum.
+
+    The generalized Pareto distribution is fitted to the :math:`3 \sqrt S` largest weights (Vehtari
+    et al. 2024, section 3); the effective sample size is :math:`1 / \sum_s \tilde w_s^2` of the
+    smoothed and normalized weights.
+
+    Arguments:
+        log_weight: Of shape (N data, S draws), in nats.
+
+    Returns:
+        Two arrays of shape (N,). Where weights, or the highest of them, agree within rounding,
+        there is no tail to fit, and k is 0, as that of an exponential tail.
+
+    Example:
+        >>> k, ess = pareto_k(np.random.default_rng(0).normal(size=(3, 1000)))
+        >>> k.shape, bool((k < 0.7).all()), pareto_k(np.zeros((1, 500)))[1]
+        ((3,), True, array([500.]))
+    """
+    # Where a tail is all but constant, or so heavy that its fit leaves what a float can hold.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        smoothed, k = load_arviz().psislw(log_weight)
+    highest = np.sort(log_weight, axis=1)[:, -TIED:]
+    constant = np.ptp(log_weight, axis=1) < CONSTANT
+    # ArviZ finds no tail where the highest weight is that of many draws: it is bounded.
+    bounded = constant | (~np.isfinite(k) & (np.ptp(highest, axis=1) < CONSTANT))
+    ess = np.where(constant, float(log_weight.shape[1]), 1 / np.exp(2 * smoothed).sum(1))
+    # Where the fit fails its k means nothing, and one draw has all the weight.
+    failed = ~bounded & (np.isnan(k) | ~np.isfinite(ess))
+    return np.where(bounded, 0.0, np.where(failed, np.inf, k)), np.where(failed, 1.0, ess)
+
+
+def pareto_k_threshold(draws: int) -> float:
+    """The k-hat below which S draws are enough: min(1 - 1 / log10 S, 0.7) (Vehtari et al. 2024).
+
+    Example:
+        >>> [round(pareto_k_threshold(draws), 2) for draws in (100, 1000, 10000)]
+        [0.5, 0.67, 0.7]
+    """
+    return min(1 - 1 / math.log10(draws), 0.7)
+
+
+def chain_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
+    """R-hat and effective sample sizes of Markov chains (Vehtari et al. 2021).
+
+    Arguments:
+        values: Of shape (chains, draws, N, L).
+
+    Returns:
+        ``r_hat``, rank-normalized and split, and the effective sample sizes of mean and standard
+        deviation, ``ess_mean`` and ``ess_sd``; each of shape (N, L).
+    """
+    arviz = load_arviz()
+    dataset = xarray.Dataset({"z": (("chain", "draw", "datum", "latent"), values)})
+    with np.errstate(divide="ignore", invalid="ignore"):  # of values that are constant
+        return {
+            "r_hat": arviz.rhat(dataset)["z"].values,
+            "ess_mean": arviz.ess(dataset, method="mean")["z"].values,
+            "ess_sd": arviz.ess(dataset, method="sd")["z"].values,
+        }
+
+
+def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any]) -> Any:
+    """An ``arviz.InferenceData`` of named groups, ArviZ's own and others.
+
+    Arguments:
+        groups: Data sets by the name of their group.
+        about: What the whole is about, as attributes.
+    """
+    plain = {name: "" if value is None else value for name, value in about.items()}
+    return load_arviz().InferenceData(attrs=plain, **groups)
+
+
+def write_inference_data(file: Path, inference_data: Any) -> None:
+    """Write netCDF.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    inference_data.to_netcdf(str(file), engine="h5netcdf", compress=True)
+
+
+def read_inference_data(file: Path) -> Any:
+    """Read netCDF that :func:`write_inference_data` wrote, into memory.
+
+    Raises:
+        InputError: If it is not there, or is no such file.
+    """
+    if not file.is_file():
+        raise InputError(f"{file} is not there: make it with ppl-vae diagnose")
+    try:
+        refuse_hostile(file)
+        arviz = load_arviz()
+        with arviz.rc_context({"data.load": "eager"}):  # the file is closed then
+            return arviz.from_netcdf(str(file), engine="h5netcdf")
+    except InputError:
+        raise
+    except Exception as error:  # whatever a broken file makes the reader raise
+        raise InputError(
+            f"{file} is no InferenceData ({first_line(error)}): run ppl-vae diagnose again"
+        ) from None

@@ -1,0 +1,334 @@
+"""Diagnose a program: every question asked, answered by a verdict, and kept as InferenceData."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+from torch import Tensor, nn
+
+from ..data.dataset import DataSet
+from ..errors import InputError, check_int, check_type, first_line
+from ..labels import variable
+from ..programs.protocol import Program
+from ..programs.weights import DRAW_BYTES
+from ..runtime import check_seed, derived_seed
+from ..storage.files import make_folder, replacing
+from ..storage.memory import read_text, refuse_beyond_memory
+from . import arviz_io
+from .calibration import QUESTION as CALIBRATION
+from .calibration import ask_calibration
+from .collapse import QUESTION as COLLAPSE
+from .collapse import ask_collapse
+from .coverage import QUESTION as COVERAGE
+from .coverage import ask_coverage
+from .gaps import QUESTION as GAPS
+from .gaps import ask_gaps
+from .generation import QUESTION as GENERATION
+from .generation import ask_generation
+from .groups import shown_groups
+from .reference import QUESTION as REFERENCE
+from .reference import ask_reference
+from .verdicts import Answer, Verdict, Work
+
+RESULT, DIGEST = "diagnosis.nc", "sha256"
+REMEDY = "run ppl-vae diagnose again"
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a diagnosis may take.
+
+    Attributes:
+        data_points: Held-out data, the first, for coverage, collapse and generation.
+        draws: Draws from the guide for each datum.
+        simulations: Data to simulate for calibration.
+        gap_points: Data whose gap is decomposed, the first.
+        nuts_points: Data given to NUTS, the first.
+
+    Raises:
+        InputError: If one is less than 1.
+    """
+
+    data_points: int = 1000
+    draws: int = 1000
+    simulations: int = 1000
+    gap_points: int = 200
+    nuts_points: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            object.__setattr__(self, name, check_int(name, value))  # NumPy's have no JSON
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answers.
+
+    Attributes:
+        verdicts: One for each question: ``coverage``, ``calibration``, ``gaps``, ``reference``,
+            ``collapse``, ``generation``.
+        inference_data: ``arviz.InferenceData`` with what they rest on: ArviZ's own groups for some
+            of the data, ``diagnostics`` per datum, and a group for each question.
+        about: Seed, effort and the like.
+    """
+
+    verdicts: Mapping[str, Verdict]
+    inference_data: Any
+    about: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Verdicts and what they are about, as plain data for JSON."""
+        return {**self.about, "verdicts": {k: v.as_dict() for k, v in self.verdicts.items()}}
+
+    def __str__(self) -> str:
+        lines = [f"{v.grade.upper():10}  {v.question} {v.meaning}" for v in self.verdicts.values()]
+        return "\n".join(lines)
+
+
+def diagnose(
+    program: Program,
+    data: DataSet,
+    effort: Effort | None = None,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Diagnosis:
+    """Ask whether q(z|x) deserves belief, on data that the fit has not seen.
+
+    Six questions, each answered by itself: where one has no answer, its verdict is ``"cannot say"``
+    with the reason, and the others go on.
+
+    Arguments:
+        program: The fitted program; see :class:`ppl_vae.Program`.
+        data: What it was fitted to; its test split is held out, its training split is used to
+            recognize copies.
+        effort: How much work it may take.
+        seed: Seed of everything random.
+        on_progress: Called with the question at work and the share of all work just done.
+
+    Raises:
+        InputError: If ``program`` is no program, or ``data`` no :class:`ppl_vae.DataSet`.
+
+    Example:
+        >>> import torch
+        >>> from ppl_vae import make_data
+        >>> from ppl_vae.models import LinearGaussian
+        >>> torch.manual_seed(0)
+        <...>
+        >>> ppca = LinearGaussian((5,))
+        >>> ppca.set_exact_guide()
+        >>> data = make_data(ppca.model(size=1000).detach())
+        >>> diagnosis = diagnose(ppca, data, Effort(draws=400, simulations=500, nuts_points=2))
+        >>> diagnosis.verdicts["coverage"].grade, diagnosis.verdicts["calibration"].grade
+        ('pass', 'pass')
+    """
+    if not isinstance(program, nn.Module) or not isinstance(program, Program):
+        raise InputError(f"{type(program).__name__} is no program: see ppl_vae.Program")
+    if not isinstance(data, DataSet):
+        raise InputError("data must be a DataSet: make one of arrays with ppl_vae.make_data")
+    effort, seed = Effort() if effort is None else effort, check_seed(seed)
+    check_type("effort", effort, Effort)
+    x = data.fixed("test", seed)[: effort.data_points]
+    _refuse_effort(effort, x)
+    questions = _questions(program, data, x, effort, seed)
+    total = sum(cost for _, _, cost in questions.values())
+    answers = {}
+    for key, (question, ask, cost) in questions.items():
+
+        def on_work(done: float, key: str = key, cost: float = cost) -> None:
+            if on_progress is not None:
+                on_progress(key, done * cost / total)
+
+        on_work(0.0)
+        answers[key] = _answer(question, ask, on_work)
+    groups = _groups(answers, data, len(x))
+    left_out = ""
+    try:
+        groups |= shown_groups(program, x, derived_seed(seed, "shown"), groups["diagnostics"])
+    except Exception as error:  # as in _answer
+        left_out = f"draws could not be kept: {type(error).__name__}: {first_line(error)}"
+    about: dict[str, Any] = {
+        "program": type(program).__name__,
+        "data": data.source,
+        "seed": seed,
+        "held_out": len(x),
+        **asdict(effort),
+        **({"left_out": left_out} if left_out else {}),
+    }
+    verdicts = {key: answer.verdict for key, answer in answers.items()}
+    return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
+
+
+def _refuse_effort(effort: Effort, x: Tensor) -> None:
+    """What is held at once, refused before the first question is asked."""
+    gap_points = min(len(x), effort.gap_points)  # all draws of all of them, of two guides
+    taken = 2 * effort.draws * gap_points * DRAW_BYTES
+    refuse_beyond_memory(taken, f"draws={effort.draws}", "take fewer")
+    # Of each the datum, its mean, and a hundred draws at least.
+    taken = effort.simulations * 8 * (2 * x[0].numel() + 100)
+    refuse_beyond_memory(taken, f"simulations={effort.simulations}", "take fewer")
+
+
+def _questions(
+    program: Program, data: DataSet, x: Tensor, effort: Effort, seed: int
+) -> dict[str, tuple[str, Callable[..., Answer], float]]:
+    """Question, how it is asked, and its cost in runs of the model for one draw of one datum."""
+    seeds = partial(derived_seed, seed)
+    gaps, nuts = x[: effort.gap_points], x[: effort.nuts_points]
+    n, draws = len(x), effort.draws
+    return {
+        "coverage": (
+            COVERAGE,
+            lambda on_work: ask_coverage(
+                program, x, draws, seeds("coverage"), on_work, data.test.rows
+            ),
+            n * draws,
+        ),
+        "calibration": (
+            CALIBRATION,
+            lambda on_work: ask_calibration(
+                program, x[:2], effort.simulations, seeds("calibration"), on_work
+            ),
+            effort.simulations * 100,
+        ),
+        "gaps": (
+            GAPS,
+            lambda on_work: ask_gaps(program, gaps, draws, seeds("gaps"), on_work),
+            len(gaps) * (6000 + 2 * draws),
+        ),
+        "reference": (
+            REFERENCE,
+            lambda on_work: ask_reference(program, nuts, seeds("reference"), on_work),
+            1e6 + 1e5 * len(nuts),
+        ),
+        "collapse": (
+            COLLAPSE,
+            lambda on_work: ask_collapse(program, x, seeds("collapse"), on_work),
+            300 * n,
+        ),
+        "generation": (
+            GENERATION,
+            lambda on_work: ask_generation(
+                program, data.fixed("train", seed), x, seeds("generation"), on_work
+            ),
+            5 * len(data.train) + 20 * n,
+        ),
+    }
+
+
+def _answer(question: str, ask: Callable[[Work], Answer], on_work: Work) -> Answer:
+    """Ask, and turn what stands in the way into a verdict."""
+    done = 0.0
+
+    def count(part: float) -> None:
+        nonlocal done
+        done += part
+        on_work(part)
+
+    try:
+        return ask(count)
+    except InputError as error:
+        return Answer(Verdict(question, "cannot say", str(error)))
+    except Exception as error:  # whatever the user's code, or a library below, raises
+        reason = f"it met {type(error).__name__}: {first_line(error)}"
+        return Answer(Verdict(question, "cannot say", reason))
+    finally:
+        on_work(max(0.0, 1.0 - done))
+
+
+def _groups(answers: Mapping[str, Answer], data: DataSet, count: int) -> dict[str, xarray.Dataset]:
+    """The groups of all answers; what there is for each datum comes together in one."""
+    groups = {name: group for answer in answers.values() for name, group in answer.groups.items()}
+    per_datum = groups.pop("diagnostics", xarray.Dataset())
+    per_datum = per_datum.assign_coords(datum=np.arange(count))
+    if "gaps" in groups:
+        groups["gaps"] = groups["gaps"].assign_coords(
+            datum=np.arange(groups["gaps"].sizes["datum"])
+        )
+        of_all = groups["gaps"][["refined_elbo", "approximation_gap", "amortization_gap"]]
+        per_datum = per_datum.merge(of_all.reindex(datum=per_datum["datum"]))
+    per_datum["row"] = variable(
+        "datum", data.test.rows[:count], "where the datum stood in its array"
+    )
+    if data.test.labels is not None:
+        per_datum["label"] = variable("datum", data.test.labels[:count], "class index")
+        # As JSON, for netCDF gives a list of one back as its element.
+        per_datum.attrs["label_names"] = json.dumps(data.label_names)
+    return {**groups, "diagnostics": per_datum}
+
+
+def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> list[Path]:
+    """Write ``diagnosis.nc`` (InferenceData) and ``diagnosis.json`` (verdicts) into a folder.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: If they cannot be written.
+    """
+    file = folder / RESULT
+    beside = file.with_suffix(".json")
+    make_folder(folder)
+    with replacing(file, beside) as (netcdf, plain):
+        arviz_io.write_inference_data(netcdf, diagnosis.inference_data)
+        found = diagnosis.as_dict()
+        signed = {**found, DIGEST: _digest(netcdf, found)}
+        plain.write_text(json.dumps(signed, indent=2) + "\n", encoding="utf-8")
+    return [file, beside]
+
+
+def read_diagnosis(folder: Path) -> Diagnosis:
+    """Read what :func:`write_diagnosis` wrote.
+
+    Raises:
+        InputError: If it is not there, is broken, or not what was written.
+    """
+    file = folder / RESULT
+    beside = file.with_suffix(".json")
+    for path in (file, beside):
+        if not path.is_file():
+            raise InputError(f"{path} is missing, or no file: make it with ppl-vae diagnose")
+    refuse_beyond_memory(file.stat().st_size, str(file), REMEDY)
+    try:
+        about = json.loads(read_text(beside))
+        digest = about.pop(DIGEST)
+        # Before HDF5 opens it, which does not survive every flipped bit.
+        if digest != _digest(file, about):
+            raise InputError(f"{file} or {beside.name} was altered or torn: {REMEDY}")
+        verdicts = {key: _as_verdict(fields) for key, fields in about.pop("verdicts").items()}
+        if not verdicts:
+            raise ValueError("it holds no verdict")
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{beside} is broken ({first_line(error)}): {REMEDY}") from None
+    inference_data = arviz_io.read_inference_data(file)
+    if "diagnostics" not in inference_data.groups():
+        raise InputError(f"{file} holds no diagnosis: {REMEDY}")
+    return Diagnosis(verdicts, inference_data, about)
+
+
+def _digest(file: Path, found: dict[str, Any]) -> str:
+    """SHA-256 of the netCDF file, and of all else that is written beside it."""
+    with file.open("rb") as stream:
+        sha = hashlib.file_digest(stream, "sha256")
+    sha.update(json.dumps(found, sort_keys=True).encode())
+    return sha.hexdigest()
+
+
+def _as_verdict(fields: dict[str, Any]) -> Verdict:
+    """A verdict as JSON has it, which knows neither NaN nor infinity."""
+    for name, value in fields.items():
+        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{name} of a verdict is {value}")
+    try:
+        return Verdict(**fields)
+    except InputError as error:
+        raise ValueError(str(error)) from None

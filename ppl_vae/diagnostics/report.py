@@ -1,0 +1,226 @@
+"""A diagnosis as one self-contained HTML page: no script, no request, legible on a phone."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray
+from matplotlib.figure import Figure
+
+from ..errors import InputError, as_path, check_type, first_line, printable
+from ..plots import figures as plots
+from ..runs.directory import METRICS, Run
+from ..storage.files import replacing
+from . import plots as diagnostic_plots
+from .calibration import DRAWS
+from .diagnosis import Diagnosis
+from .verdicts import GRADES, Verdict, sentence
+
+DPI = 110
+
+STYLE = """
+:root { --ink: #1d2733; --soft: #5b6875; --line: #dfe4ea; --page: #f6f7f9; --card: #fff; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink); background: var(--page);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { margin: .5rem 0 0; font-size: 1.5rem; } h2 { margin: 2rem 0 .5rem; font-size: 1.15rem; }
+p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .9rem; }
+.card { background: var(--card); border: 1px solid var(--line); border-left-width: .4rem;
+  border-radius: .4rem; padding: .6rem .9rem; margin: .6rem 0; overflow-wrap: anywhere; }
+.grade { float: right; margin-left: .6rem; padding: 0 .6rem; border-radius: 1rem; color: #fff;
+  font-size: .85rem; font-weight: 600; }
+.pass { border-left-color: #2e7d46; } .grade.pass { background: #2e7d46; }
+.caution { border-left-color: #b26a00; } .grade.caution { background: #b26a00; }
+.fail { border-left-color: #b3261e; } .grade.fail { background: #b3261e; }
+.cannot-say { border-left-color: #6b7783; } .grade.cannot-say { background: #6b7783; }
+figure { margin: .6rem 0; background: var(--card); border: 1px solid var(--line);
+  border-radius: .4rem; padding: .5rem; overflow-x: auto; }
+figure img { display: block; width: 100%; min-width: 20rem; height: auto; }
+figcaption { color: var(--soft); font-size: .85rem; }
+table { border-collapse: collapse; font-size: .9rem; } td { padding: .15rem .8rem .15rem 0;
+  vertical-align: top; overflow-wrap: anywhere; }
+"""
+
+
+def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None) -> None:
+    """Write a diagnosis as one self-contained HTML page, whole or not at all.
+
+    Arguments:
+        file: A path that ends in ``.html``.
+        diagnosis: What :func:`ppl_vae.diagnose` found.
+        run: The run that it is about, if any: its training curves and settings are shown too.
+
+    Raises:
+        InputError: If it cannot be written, or the diagnosis lacks what it should have.
+
+    Example:
+        >>> from ppl_vae.arviz_io import as_inference_data
+        >>> verdict = Verdict("Is q(z|x) calibrated?", "cannot say", "nobody asked")
+        >>> nothing = as_inference_data({}, {})
+        >>> write_report("a.html", Diagnosis({"calibration": verdict}, nothing, {}))
+        >>> "Nobody asked." in Path("a.html").read_text()
+        True
+    """
+    check_type("diagnosis", diagnosis, Diagnosis)
+    try:
+        page = render(diagnosis, run)
+    except InputError:
+        raise
+    except Exception as error:  # whatever groups that lack something, or have too much, raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"the diagnosis cannot be shown ({reason}): run ppl-vae diagnose again"
+        ) from error
+    with replacing(as_path("file", file)) as (temporary,):
+        temporary.write_text(page, encoding="utf-8")
+
+
+def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
+    """The page as text: verdicts first, then what they rest on."""
+    groups = {name: diagnosis.inference_data[name] for name in diagnosis.inference_data.groups()}
+    title = (
+        f"{diagnosis.about.get('program', 'a program')} on {diagnosis.about.get('data', 'data')}"
+    )
+    grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
+    counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
+    body = [
+        f"<h1>Does q(z|x) deserve belief?</h1><p>{escape(title)}: {counts}</p>",
+        *(_card(key, verdict) for key, verdict in diagnosis.verdicts.items()),
+    ]
+    for heading, caption, figure in _figures(groups, run):
+        body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, figure)}")
+    body.append(f"<h2>The diagnosis</h2>{_table(diagnosis.about)}")
+    if run is not None:
+        fit = {**run.config.arguments, **run.config.settings}
+        body.append(f"<h2>The settings of the fit</h2>{_table(fit)}")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        # The page may load nothing, whatever a name in it may say.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'\">"
+        f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head>"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+def escape(text: str) -> str:
+    """Text that is markup no more, nor commands to whoever displays it."""
+    return html.escape(printable(text))
+
+
+def _card(key: str, verdict: Verdict) -> str:
+    kind = verdict.grade.replace(" ", "-")
+    lines = [
+        f'<span class="grade {escape(kind)}">{escape(verdict.grade)}</span>',
+        f"<strong>{escape(verdict.question)}</strong><p>{escape(sentence(verdict.meaning))}</p>",
+    ]
+    if verdict.remedy:
+        lines.append(f"<p><em>Try:</em> {escape(verdict.remedy)}.</p>")
+    if verdict.statistic_text:
+        measured = f"{verdict.figure}: {verdict.statistic_text}"
+        lines.append(
+            f'<p class="soft">{escape(measured)} &middot; {escape(verdict.threshold)} &middot; '
+            f"{escape(verdict.source)}</p>"
+        )
+    return f'<section class="card {escape(kind)}" id="{escape(key)}">{"".join(lines)}</section>'
+
+
+def _check_calibration(calibration: xarray.Dataset) -> None:
+    """Ranks out of their range would be counted in an array as long as the highest."""
+    ranks = calibration["rank"].values
+    if calibration.attrs["draws"] != DRAWS or ranks.min() < 0 or ranks.max() > DRAWS:
+        raise ValueError(f"ranks are not among {DRAWS} draws")
+
+
+def _figures(
+    groups: dict[str, xarray.Dataset], run: Run | None
+) -> Iterator[tuple[str, str, Figure]]:
+    """Heading, caption and figure, of all that is known."""
+    about: list[tuple[str, str, str, Callable[[xarray.Dataset], Figure]]] = [
+        (
+            "diagnostics",
+            "k-hat of every datum",
+            "Above the line, no affordable number of draws averages reliably.",
+            diagnostic_plots.k_hats,
+        ),
+        (
+            "calibration",
+            "Ranks of the truth, on data that the model made",
+            "Left: simultaneous bands. Right: how often regions of q(z|x) hold the truth.",
+            diagnostic_plots.rank_bands,
+        ),
+        (
+            "gaps",
+            "The gap between ELBO and log p(x)",
+            "Approximation: the best guide of the family for each datum. Amortization: the rest.",
+            diagnostic_plots.gap_decomposition,
+        ),
+        (
+            "nuts",
+            "The guide over exact inference",
+            "Draws of NUTS and of q(z|x), in the two units that are known best.",
+            diagnostic_plots.nuts_overlay,
+        ),
+        (
+            "latents",
+            "What each unit says",
+            "Units without KL are not used.",
+            diagnostic_plots.unit_activity,
+        ),
+        (
+            "generation",
+            "Draws from the model beside held-out data",
+            "Distributions over data of each test quantity.",
+            diagnostic_plots.predictive_checks,
+        ),
+    ]
+    if "calibration" in groups:
+        _check_calibration(groups["calibration"])
+    if run is not None:
+        yield from _training(run)
+    for heading, figure in diagnostic_plots.shown_data(groups).items():
+        yield heading, "", figure
+    for name, heading, caption, draw in about:
+        if name in groups and (name != "diagnostics" or "k_hat" in groups[name]):
+            yield heading, caption, draw(groups[name])
+    if "latents" in groups:
+        yield "Latent map", "Means of q(z|x) over held-out data.", _latent_map(groups)
+
+
+def _training(run: Run) -> Iterator[tuple[str, str, Figure]]:
+    if (run.path / METRICS).exists() and (epochs := run.metrics()):
+        yield "The fit", "", plots.training_curves(epochs)
+
+
+def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:
+    means = torch.as_tensor(groups["latents"]["mean"].values)
+    per_datum = groups["diagnostics"]
+    labels = torch.as_tensor(per_datum["label"].values) if "label" in per_datum else None
+    names = json.loads(per_datum.attrs.get("label_names", "[]"))
+    return plots.latent_map(means, labels, names)
+
+
+def _picture(heading: str, caption: str, figure: Figure) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=DPI, format="png")
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    shown = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure><img alt="{escape(heading)}" src="data:image/png;base64,{data}">{shown}</figure>'
+    )
+
+
+def _table(about: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
+        for name, value in about.items()
+        if value is not None
+    )
+    return f"<table>{rows}</table>"

@@ -1,0 +1,168 @@
+"""What a question is answered with: a verdict, and labelled arrays."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from numbers import Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xarray
+
+from ..errors import InputError
+
+Grade = Literal["pass", "caution", "fail", "cannot say"]
+GRADES: tuple[Grade, ...] = get_args(Grade)
+
+Z = 3.0  # standard errors above a threshold before a figure counts as above it: p = 0.0013
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a figure says about one question.
+
+    Attributes:
+        question: What was asked.
+        grade: ``"pass"``, ``"caution"``, ``"fail"`` or ``"cannot say"``.
+        meaning: What the answer means, or why there is none, in one plain sentence.
+        figure: What was measured.
+        value: The figure; ``None`` where there is none.
+        error: Its standard error.
+        unit: Its unit.
+        threshold: Where caution and failure begin.
+        source: Where figure and threshold come from.
+        remedy: What to try next; empty for a pass.
+
+    Raises:
+        InputError: If a field is not of its type, or there is no such grade.
+    """
+
+    question: str
+    grade: Grade
+    meaning: str
+    figure: str = ""
+    value: float | None = None
+    error: float | None = None
+    unit: str = ""
+    threshold: str = ""
+    source: str = ""
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        if self.grade not in GRADES:
+            raise InputError(f"grade must be one of {', '.join(GRADES)}, got {self.grade!r}")
+        for name in ("question", "meaning", "figure", "unit", "threshold", "source", "remedy"):
+            if not isinstance(text := getattr(self, name), str):
+                raise InputError(f"{name} of a verdict must be text, got {text!r}")
+        for name in ("value", "error"):
+            number = getattr(self, name)
+            if not (number is None or isinstance(number, Real)):
+                raise InputError(f"{name} of a verdict must be a number or None, got {number!r}")
+        if self.error is not None and self.error < 0:
+            raise InputError(f"error of a verdict must be at least 0, got {self.error!r}")
+
+    @property
+    def statistic_text(self) -> str:
+        """The figure with its error, in digits that the error leaves; empty where there is none.
+
+        Example:
+            >>> Verdict("?", "pass", "...", value=0.12345, error=0.0123).statistic_text
+            '0.123 ± 0.012'
+        """
+        if self.value is None:
+            return ""
+        if not self.error or not math.isfinite(self.error):
+            return f"{self.value:g} {self.unit}"
+        digits = max(0, min(4, 1 - math.floor(math.log10(self.error))))
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, for JSON."""
+        found = asdict(self)
+        for name in ("value", "error"):  # JSON has no NaN
+            if found[name] is not None and not math.isfinite(found[name]):
+                found[name] = None
+        return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verdict, and what it rests on.
+
+    Attributes:
+        verdict: The verdict.
+        groups: Labelled arrays by the name of their group; every array has the attributes
+            ``long_name`` and ``units``.
+    """
+
+    verdict: Verdict
+    groups: Mapping[str, xarray.Dataset] = field(default_factory=dict)
+
+
+def grade(value: float, error: float, caution: float, fail: float) -> Grade:
+    """Grade a figure that is the better the smaller it is.
+
+    It is above a threshold if it is so by three standard errors: chance alone moves it across with
+    a probability of 0.0013. A figure that three standard errors carry from one threshold to the
+    other passes nothing.
+
+    Arguments:
+        value: The figure.
+        error: Its standard error.
+        caution: Where caution begins.
+        fail: Where failure begins.
+
+    Returns:
+        The grade; ``"cannot say"`` if the figure is not finite, or too noisy to pass.
+
+    Example:
+        >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.3, 0.1, 0.1, 0.5), grade(0.3, 0.2, 0.1, 0.5)
+        ('caution', 'pass', 'cannot say')
+    """
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return "cannot say"
+    least = value - Z * error
+    if least > caution:
+        return "fail" if least > fail else "caution"
+    return "pass" if Z * error <= fail - caution else "cannot say"
+
+
+def advice(given: Grade, remedy: str) -> str:
+    """What to try next: nothing after a pass, more data where it was too noisy to say."""
+    return {"pass": "", "cannot say": "more data: the figure is too noisy, or not finite"}.get(
+        given, remedy
+    )
+
+
+def sentence(words: str) -> str:
+    """Words with a capital and a full stop.
+
+    Example:
+        >>> sentence("log p(x) is known")
+        'Log p(x) is known.'
+    """
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+def share(chosen: Any) -> tuple[float, float]:
+    """The share of what is true, and its standard error.
+
+    The error is that of the share with one success and one failure added, which is not zero where
+    all are alike (Agresti & Coull 1998).
+
+    Example:
+        >>> share(np.zeros(98, dtype=bool))
+        (0.0, 0.0099...)
+    """
+    count = len(chosen)
+    guarded = (float(np.sum(chosen)) + 1) / (count + 2)
+    return float(np.mean(chosen)), math.sqrt(guarded * (1 - guarded) / (count + 2))
+
+
+Work = Callable[[float], None]
+"""Called with the share of a question's work that has just been done; they sum to one."""
+
+
+def portion(on_work: Work, total: float) -> Callable[[int], None]:
+    """Turn counts of work, out of a total, into shares of it."""
+    return lambda done: on_work(done / total)

@@ -1,0 +1,1 @@
+"""The ELBO, its terms, and bounds on log p(x)."""

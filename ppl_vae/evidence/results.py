@@ -1,0 +1,123 @@
+"""Scores of data as labelled arrays: netCDF for analysis, JSON for machines."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import xarray
+from torch import Tensor
+
+from ..errors import InputError
+from ..labels import variable
+from ..storage.files import replacing
+from .scores import Estimate, Ledger, Scores
+
+MEANINGS = {
+    "elbo": "ELBO, F = E_q[log p(x,z) - log q(z|x)] (Kingma & Welling 2014, eq. 3)",
+    "reconstruction": "E_q[log p(x|z)]",
+    "kl": "KL(q(z|x) || p(z)), by Monte Carlo",
+    "iw_bound": "importance-weighted bound on log p(x) (Burda et al. 2015, eq. 8)",
+    "iw_error": "standard error of iw_bound, from its draws",
+    "iw_jackknife": "iw_bound less its bias of order 1/S (Nowozin 2018, eq. 13); no bound",
+    "ais_bound": "lower bound on log p(x) by annealed importance sampling (Neal 2001)",
+    "ais_error": "standard error of ais_bound, from its chains",
+    "upper_bound": "upper bound on log p(x) by reverse annealing (Grosse et al. 2015)",
+    "upper_error": "standard error of upper_bound, from its chains",
+    "gap": "upper_bound - ais_bound",
+    "kl_to_posterior": "KL(q(z|x) || p(z|x)) = log p(x) - F, at least",
+    "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)) = log p(x) - F, at most",
+    "acceptance": "mean probability with which Hamiltonian trajectories were accepted",
+    "bits_per_dim": "-log p(x) / (D log 2), at most",
+}
+UNITS = {"acceptance": "1", "bits_per_dim": "bits"}  # all others are in nats
+
+
+def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xarray.Dataset:
+    """Scores with their names, units and meanings, along the dimension ``datum``.
+
+    Arguments:
+        scores: What is known of each datum.
+        rows: Where each datum stood in the array it came from, of shape (N,); ``None`` for data
+            that come from none.
+        about: What the whole is about, as attributes.
+
+    Returns:
+        A data set with a variable for each term of the chain, and for each site of the ledger
+        ``log_p_SITE``, ``log_q_SITE`` and ``analytic_kl_SITE``.
+    """
+    variables = {
+        name: variable("datum", values, MEANINGS[name], UNITS.get(name, "nats"))
+        for name, values in scores.chain.items()
+    }
+    for table, prefix, meaning in (
+        (scores.model, "log_p", "E_q[log p] at the model's site {!r}"),
+        (scores.guide, "log_q", "E_q[log q] at the guide's site {!r}"),
+        (scores.analytic_kl, "analytic_kl", "KL from guide to prior at site {!r}, closed form"),
+    ):
+        for site, values in table.items():
+            variables[re.sub(r"\W", "_", f"{prefix}_{site}")] = variable(
+                "datum", values, meaning.format(site), "nats"
+            )
+    if rows is not None:
+        variables["row"] = variable("datum", rows, "where the datum stood in its array", "1")
+    size = len(next(iter(scores.chain.values())))
+    return xarray.Dataset(variables, {"datum": range(size)}, about)
+
+
+def as_json(
+    figures: dict[str, Estimate], about: dict[str, Any], ledger: Ledger | None = None
+) -> dict[str, Any]:
+    """Figures, what they are about, and the ledger, as plain data."""
+    found = {**about, **{name: _plain(estimate) for name, estimate in figures.items()}}
+    if ledger is not None:
+        found["ledger"] = [
+            {"site": row.site, "term": row.term, **_plain(row.estimate)} for row in ledger.rows
+        ]
+        found["site_kl"] = {
+            site: {"monte_carlo": _plain(sampled), "analytic": _plain(exact)}
+            for site, (sampled, exact) in ledger.kl.items()
+        }
+    return found
+
+
+def refuse_taken(file: Path) -> None:
+    """Refuse to replace what is no result.
+
+    Raises:
+        InputError: If a folder, or a JSON file that belongs to nothing, is in the way.
+    """
+    beside = file.with_suffix(".json")
+    for path in (file, beside):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: choose another output")
+    if beside.exists() and not file.exists():
+        raise InputError(f"{beside} exists, and would be replaced: choose another output")
+
+
+def write_results(file: Path, dataset: xarray.Dataset, summary: dict[str, Any]) -> list[Path]:
+    """Write a data set to ``file`` and its summary beside it, each whole or not at all.
+
+    Arguments:
+        file: A path that ends in ``.nc``.
+        dataset: What :func:`as_dataset` gives.
+        summary: What :func:`as_json` gives.
+
+    Returns:
+        The files written: netCDF and JSON.
+
+    Raises:
+        InputError: If they cannot be written.
+    """
+    refuse_taken(file)
+    beside = file.with_suffix(".json")
+    with replacing(file, beside) as (netcdf, plain):
+        dataset.to_netcdf(netcdf, engine="h5netcdf")
+        plain.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return [file, beside]
+
+
+def _plain(estimate: Estimate) -> dict[str, float | int | None]:
+    # JSON has no NaN, which is the standard error of a single datum.
+    return {k: None if math.isnan(v) else v for k, v in estimate.as_dict().items()}

@@ -1,0 +1,316 @@
+r"""The ELBO, its terms site by site, and bounds on log p(x), each with a standard error."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, check_type
+from ..programs.conformance import check_program
+from ..programs.protocol import OBSERVED, Program
+from ..programs.sites import is_discrete, is_point_mass, latent_distributions
+from ..programs.terms import Terms
+from ..programs.weights import log_mean, reduce_terms
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over data, with the standard error that their spread gives it.
+
+    Attributes:
+        mean: The mean over data, in nats per datum.
+        stderr: Its standard error; NaN for a single datum.
+        n: The number of data.
+    """
+
+    mean: float
+    stderr: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Estimate":
+        """Summarize one value for each datum, of shape (N,).
+
+        Raises:
+            InputError: If the values are not of that shape.
+
+        Example:
+            >>> import torch
+            >>> Estimate.of(torch.tensor([1.0, 2.0, 3.0]))
+            Estimate(mean=2.0, stderr=0.5773502691896258, n=3)
+        """
+        check_type("values", values, Tensor)
+        if values.dim() != 1 or not len(values):
+            raise InputError(f"values of shape {tuple(values.shape)}: expected (N,), of N data")
+        values = values.double()
+        stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(values.mean().item(), stderr, len(values))
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The three figures, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.stderr:.2f}"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is known of each datum, every value of shape (N,) in nats.
+
+    Attributes:
+        chain: ``elbo`` = ``reconstruction`` - ``kl`` <= ``iw_bound`` <= log p(x), and what follows
+            from them; see :func:`score`. Names that end in ``_error`` are the standard errors that
+            draws leave.
+        model: E_q log p of each site of the model.
+        guide: E_q log q of each site of the guide.
+        analytic_kl: The KL of each latent site in closed form, where there is one.
+    """
+
+    chain: dict[str, Tensor]
+    model: dict[str, Tensor] = field(default_factory=dict)
+    guide: dict[str, Tensor] = field(default_factory=dict)
+    analytic_kl: dict[str, Tensor] = field(default_factory=dict)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Means over data of the chain, in nats per datum where they are no bits or shares."""
+        return {n: Estimate.of(v) for n, v in self.chain.items() if not n.endswith("_error")}
+
+    def ledger(self) -> "Ledger":
+        """The ELBO as a sum over Pyro's sites.
+
+        Raises:
+            InputError: If there is no ELBO.
+        """
+        if OBSERVED not in self.model:
+            raise InputError("there is no ledger: the guide is a point mass and has no ELBO")
+        latent = [site for site in self.model if site != OBSERVED]
+        given = ", ".join(latent)
+        single = len(latent) == 1
+        entries = [(OBSERVED, f"E_q[log p({OBSERVED}|{given})]", self.model[OBSERVED])]
+        for site in latent:
+            term = f"E_q[log p({site})]" if single else f"E_q[log p({site}|...)]"
+            entries.append((site, term, self.model[site]))
+        for site, values in self.guide.items():
+            alone = len(self.guide) == 1
+            term = f"-E_q[log q({site}|{OBSERVED})]" if alone else f"-E_q[log q({site}|...)]"
+            entries.append((site, term, -values))
+        kl = {
+            site: (Estimate.of(self.guide[site] - self.model[site]), Estimate.of(exact))
+            for site, exact in self.analytic_kl.items()
+        }
+        rows = tuple(LedgerRow(site, term, Estimate.of(v)) for site, term, v in entries)
+        elbo = torch.stack([values for _, _, values in entries]).sum(0)
+        return Ledger(rows, Estimate.of(elbo), kl)
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One site's share of the ELBO.
+
+    Attributes:
+        site: The name of the Pyro site.
+        term: What it is in the equation.
+        estimate: What it adds to the ELBO, its sign included.
+    """
+
+    site: str
+    term: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ELBO as a sum over Pyro's sites.
+
+    Attributes:
+        rows: One for each site of model and guide.
+        elbo: Their sum.
+        kl: For each latent site whose KL has a closed form, the Monte Carlo estimate of its KL
+            beside the closed form.
+    """
+
+    rows: tuple[LedgerRow, ...]
+    elbo: Estimate
+    kl: dict[str, tuple[Estimate, Estimate]]
+
+
+def score(
+    program: Program,
+    x: Tensor,
+    draws: int = 100,
+    seed: int = 0,
+    on_block: Callable[[int], None] | None = None,
+) -> Scores:
+    r"""Estimate every symbol of the ELBO's derivation, for each datum.
+
+    .. math::
+        F = E_q[\log p(x \mid z)] - \mathrm{KL}(q(z \mid x) \| p(z))
+        \le E \log \frac1S \sum_s w_s \le \log p(x) = F + \mathrm{KL}(q(z \mid x) \| p(z \mid x))
+
+    (Kingma & Welling 2014, eq. 3; Burda et al. 2015, eq. 8), all from the same draws: ``elbo``,
+    ``reconstruction``, ``kl``, ``iw_bound``, and
+
+    - ``iw_jackknife``: the bound with its bias of order 1/S taken away (Nowozin 2018, eq. 13);
+      closer to log p(x), but no bound;
+    - ``kl_to_posterior``: ``iw_bound`` - ``elbo``, which KL(q(z|x) || p(z|x)) is at least (for more
+      than one draw, as the one before);
+    - ``bits_per_dim``: - ``iw_bound`` / (D log 2), for data that are discrete.
+
+    A guide that is a point mass has no density: only ``reconstruction`` is known for it.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        draws: Number of draws S for each datum.
+        seed: Seed of the draws.
+        on_block: Called with the number of draws x data done, for progress bars.
+
+    Raises:
+        InputError: If ``draws`` is less than 1, the program does not conform, the data lie outside
+            its likelihood's support, or a weight is not finite.
+
+    Example:
+        >>> from ppl_vae.models import LinearGaussian
+        >>> ppca, x = LinearGaussian((5,)), torch.randn(50, 5, dtype=torch.float64)
+        >>> scores = score(ppca, x, draws=1000)
+        >>> exact = torch.distributions.kl_divergence(
+        ...     torch.distributions.MultivariateNormal(ppca.encoder(x), scale_tril=ppca.guide_tril),
+        ...     ppca.posterior(x),
+        ... )
+        >>> error = scores.chain["iw_error"].square().mean().sqrt() / 50**0.5
+        >>> (scores.chain["kl_to_posterior"] - exact).mean().abs().item() < 10 * error.item()
+        True
+        >>> [row.term for row in scores.ledger().rows]
+        ['E_q[log p(x|z)]', 'E_q[log p(z)]', '-E_q[log q(z|x)]']
+    """
+    check_program(program, x)
+    if is_point_mass(*latent_distributions(program, x)):
+        found = reduce_terms(program, x, _score_point_mass, draws, seed, on_block)
+    else:
+        found = reduce_terms(program, x, _score_terms, draws, seed, on_block, analytic=True)
+    tables: dict[str, dict[str, Tensor]] = {}
+    for (table, name), values in found.items():
+        tables.setdefault(table, {})[name] = values
+    chain = tables["chain"]
+    if "iw_bound" in chain:
+        add_bits(chain, "iw_bound", program, x)
+    return Scores(**tables)
+
+
+def evaluate(
+    program: Program,
+    x: Tensor,
+    draws: int = 100,
+    seed: int = 0,
+    on_block: Callable[[int], None] | None = None,
+) -> dict[str, Estimate]:
+    r"""Means over data of what :func:`score` finds for each.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, \*data_shape).
+        draws: Number of draws S for each datum.
+        seed: Seed of the draws.
+        on_block: Called with the number of draws x data done, for progress bars.
+
+    Returns:
+        ``elbo``, ``reconstruction``, ``kl``, ``iw_bound`` and so on, in nats per datum. Their
+        standard errors are over data; the draws' share in them is included, since draws are
+        independent.
+
+    Raises:
+        InputError: As :func:`score` does.
+
+    Example:
+        >>> from ppl_vae.models import LinearGaussian
+        >>> ppca, x = LinearGaussian((5,)), torch.randn(50, 5, dtype=torch.float64)
+        >>> ppca.set_exact_guide()
+        >>> gap = evaluate(ppca, x)["elbo"].mean - ppca.evidence(x).mean().item()
+        >>> abs(gap) < 1e-9
+        True
+    """
+    return score(program, x, draws, seed, on_block).estimates()
+
+
+def bounds(log_weight: Tensor) -> dict[str, Tensor]:
+    """What the log weights of each datum say about its log p(x).
+
+    Arguments:
+        log_weight: Of shape (S, N).
+
+    Returns:
+        ``iw_bound`` and its ``iw_error``; from 2 draws on ``iw_jackknife`` too. Each of shape (N,).
+
+    Example:
+        >>> bounds(torch.tensor([[0.0], [0.0]]))["iw_jackknife"]
+        tensor([0.], dtype=torch.float64)
+    """
+    count = len(log_weight)
+    bound, error = log_mean(log_weight)
+    found = {"iw_bound": bound, "iw_error": error}
+    if count > 1:
+        others = _log_mean_of_others(log_weight.double()).mean(0)
+        found["iw_jackknife"] = count * bound - (count - 1) * others
+    return found
+
+
+def _log_mean_of_others(log_weight: Tensor) -> Tensor:
+    """For each draw, the bound that all other draws give, of shape (S, N)."""
+    total = log_weight.logsumexp(0)
+    top = log_weight.argmax(0, keepdim=True)
+    # At most 1/2, but for the largest; where weights are tiny their sum is rounded to one of them.
+    share = (log_weight - total).exp().clamp(max=0.5).scatter(0, top, 0.0)
+    others = total + torch.log1p(-share)
+    without_top = log_weight.scatter(0, top, -math.inf).logsumexp(0, keepdim=True)
+    return others.scatter(0, top, without_top) - math.log(len(log_weight) - 1)
+
+
+def add_bits(chain: dict[str, Tensor], bound: str, program: Program, x: Tensor) -> None:
+    """Add a bound on log p(x) in bits per dimension, where data are discrete.
+
+    Arguments:
+        chain: The table to add ``bits_per_dim`` to.
+        bound: The name of the bound in it.
+        program: The program; see :class:`ppl_vae.Program`.
+        x: The data, of shape (N, *data_shape).
+    """
+    if is_discrete(program, x):
+        chain["bits_per_dim"] = -chain[bound] / (x[0].numel() * math.log(2))
+
+
+def summarize(terms: Terms, point_mass: bool = False) -> dict[str, Estimate]:
+    """Means over data of the ELBO, its terms and the bound, for terms that are at hand.
+
+    Arguments:
+        terms: Log densities of S draws for each of N data.
+        point_mass: Whether the guide has no density; then only ``reconstruction`` is returned.
+    """
+    reduced = _score_point_mass(terms) if point_mass else _score_terms(terms)
+    chain = {name: values for (table, name), values in reduced.items() if table == "chain"}
+    return Scores(chain).estimates()
+
+
+def _score_point_mass(terms: Terms) -> dict[tuple[str, str], Tensor]:
+    return {("chain", "reconstruction"): terms.reconstruction.double().mean(0)}
+
+
+def _score_terms(terms: Terms) -> dict[tuple[str, str], Tensor]:
+    """Everything that the draws for some data say about each of them."""
+    log_weight = terms.log_weight.double()
+    elbo = log_weight.mean(0)
+    chain = {
+        "elbo": elbo,
+        "reconstruction": terms.reconstruction.double().mean(0),
+        "kl": terms.kl.double().mean(0),
+        **bounds(log_weight),
+    }
+    if len(log_weight) > 1:  # with one draw the bound is the ELBO
+        chain["kl_to_posterior"] = chain["iw_bound"] - elbo
+    found = {("chain", name): values for name, values in chain.items()}
+    for table in ("model", "guide", "analytic_kl"):
+        for site, values in getattr(terms, table).items():
+            found[table, site] = values.double().mean(0)
+    return found

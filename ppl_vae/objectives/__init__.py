@@ -1,0 +1,1 @@
+"""What SVI minimizes, and how noisy its gradients are."""

@@ -1,0 +1,75 @@
+"""What SVI minimizes: Pyro's own estimators, and the weight of the KL term in them."""
+
+from typing import Any
+
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from torch import Tensor, nn
+
+from ..choices import Objective
+from ..errors import InputError
+from ..programs.protocol import Program
+from ..programs.sites import latent_distributions, require_density_anywhere
+from .pathwise import PathwiseELBO
+
+IMPORTANCE_WEIGHTED = ("iw", "dreg")
+PATHWISE = ("stl", "dreg")
+
+
+def make_objective(name: Objective, particles: int = 1) -> Any:
+    """Build the estimator of a loss, in nats summed over the batch.
+
+    ``elbo`` is :class:`pyro.infer.Trace_ELBO` (Kingma & Welling 2014, eq. 2), ``analytic-kl``
+    :class:`pyro.infer.TraceMeanField_ELBO` (eq. 10), and ``iw`` :class:`pyro.infer.RenyiELBO` at
+    alpha = 0, which is the importance-weighted bound (Burda et al. 2015, eq. 8). ``stl`` and
+    ``dreg`` are these two with the gradients of :class:`ppl_vae.PathwiseELBO`.
+
+    Arguments:
+        name: One of ``Objective``.
+        particles: Draws for each datum; 2 or more for ``iw`` and ``dreg``.
+    """
+    if name in PATHWISE:
+        return PathwiseELBO(particles, importance_weighted=name == "dreg")
+    options: dict[str, Any] = {
+        "num_particles": particles,
+        "vectorize_particles": particles > 1,
+        "max_plate_nesting": 1,
+    }
+    if name == "iw":
+        return RenyiELBO(alpha=0.0, **options)
+    return {"elbo": Trace_ELBO, "analytic-kl": TraceMeanField_ELBO}[name](**options)
+
+
+def check_objective(objective: Objective, program: Program, x: Tensor) -> None:
+    """Refuse a guide that an estimator would train towards something else, or not at all.
+
+    Arguments:
+        objective: One of ``Objective``.
+        program: The program; see :class:`ppl_vae.Program`.
+        x: Data of shape (N, *data_shape).
+
+    Raises:
+        InputError: Naming the site, and an objective that fits.
+    """
+    guide, prior = latent_distributions(program, x)
+    if objective == "elbo":
+        return
+    for site, distribution in guide.items():
+        if not distribution.has_rsample:
+            raise InputError(
+                f"the guide's site {site!r} cannot be reparameterized, and the objective "
+                f"{objective} would not train it: use the objective elbo"
+            )
+    if objective == "analytic-kl" and list(guide) != list(prior):
+        raise InputError(
+            f"the guide draws {', '.join(guide)} and the model {', '.join(prior)}: the objective "
+            "analytic-kl needs the same sites in the same order; use the objective elbo"
+        )
+    if objective in PATHWISE:
+        # A guide whose density at its own draws is not the one it drew them from.
+        require_density_anywhere(program, x)
+        noisy = nn.modules.dropout._DropoutNd | nn.modules.batchnorm._NormBase
+        if len(guide) > 1 and any(isinstance(module, noisy) for module in program.modules()):
+            raise InputError(
+                "path gradients run a guide of several sites again at its own draws, and layers "
+                "such as dropout would change it: use the objective elbo or iw"
+            )

@@ -1,0 +1,227 @@
+"""Estimators of the guide's gradient: whether they agree, and how noisy each is."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from scipy.stats import ttest_ind
+from torch import Tensor, nn
+
+from ..choices import Objective
+from ..errors import InputError, check_int
+from ..programs.conformance import check_program
+from ..programs.protocol import Program, device_of, dtype_of, evaluation_mode, is_random
+from ..programs.sites import latent_distributions, require_density_anywhere
+from ..runtime import derived_seed
+from ..storage.memory import refuse_beyond_memory
+from .estimators import make_objective
+
+DIRECTIONS = 16  # random directions in which means are compared
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One estimator of the gradient of a bound by the guide's parameters.
+
+    Attributes:
+        target: What it is the gradient of, ``"ELBO"`` or ``"importance-weighted bound"``.
+        mean: Mean over repeats, of shape (P parameters,), in nats per datum.
+        variance: Variance over repeats of each of its entries, of shape (P,).
+        projections: Every repeat along some random directions, of shape (R repeats, D).
+    """
+
+    target: str
+    mean: Tensor
+    variance: Tensor
+    projections: Tensor
+
+    @property
+    def total_variance(self) -> float:
+        """The sum of variances: the mean squared distance of an estimate from its mean."""
+        return self.variance.sum().item()
+
+    @property
+    def signal_to_noise(self) -> float:
+        """Length of the mean over the length of a typical deviation from it."""
+        if self.total_variance == 0:
+            return math.inf
+        # The squared length of an average is too long by the average's own variance.
+        squared = self.mean.square().sum().item() - self.total_variance / len(self.projections)
+        return math.sqrt(max(squared, 0.0) / self.total_variance)
+
+    def agreement(self, other: "Gradient") -> float:
+        """The p-value of the hypothesis that two estimators have the same mean.
+
+        Welch's t-test along each of the random directions, combined by Bonferroni's inequality:
+        of estimators that agree, at most a share p comes out below p (about, where projections
+        are far from normal).
+        """
+        ours, theirs = (g.projections.double().numpy() for g in (self, other))
+        if not (np.ptp(ours, axis=0).any() or np.ptp(theirs, axis=0).any()):
+            return float(np.allclose(ours[0], theirs[0], atol=1e-9))
+        p = ttest_ind(ours, theirs, equal_var=False).pvalue
+        return min(1.0, float(p.min()) * len(p))
+
+
+ESTIMATORS: dict[str, tuple[str, Objective]] = {
+    "reparameterized": ("ELBO", "elbo"),
+    "score function": ("ELBO", "elbo"),
+    "sticking the landing": ("ELBO", "stl"),
+    "reparameterized, K draws": ("importance-weighted bound", "iw"),
+    "doubly reparameterized, K draws": ("importance-weighted bound", "dreg"),
+}
+
+
+def compare_gradients(
+    program: Program,
+    x: Tensor,
+    particles: int = 5,
+    repeats: int = 200,
+    seed: int = 0,
+    on_repeat: Callable[[int], None] | None = None,
+) -> dict[str, Gradient]:
+    r"""Estimate the gradient by the guide's parameters over and over, by each estimator.
+
+    Of the ELBO, each of K draws and averaged over them: reparameterized (Kingma & Welling 2014),
+    score function (Ranganath et al. 2014), sticking the landing (Roeder et al. 2017). Of the
+    importance-weighted bound of K draws: reparameterized (Burda et al. 2015) and doubly
+    reparameterized (Tucker et al. 2018). Those of one target have one mean and differ in variance.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`. Its guide must be reparameterized.
+        x: Data of shape (N, \*data_shape): the batch whose gradient it is.
+        particles: Draws K for each datum.
+        repeats: How often each is estimated, R.
+        seed: Seed of the draws.
+        on_repeat: Called with 1 after each repeat of each estimator, for progress bars.
+
+    Returns:
+        By the name of the estimator, as in ``ESTIMATORS``.
+
+    Raises:
+        InputError: If the program does not conform, its guide cannot be reparameterized, or
+            ``particles`` or ``repeats`` is less than 2.
+
+    Example:
+        >>> from ppl_vae.models import LinearGaussian
+        >>> ppca, x = LinearGaussian((5,)), torch.randn(20, 5, dtype=torch.float64)
+        >>> found = compare_gradients(ppca, x, repeats=50)
+        >>> usual, pathwise = found["reparameterized"], found["sticking the landing"]
+        >>> usual.agreement(pathwise) > 0.01
+        True
+    """
+    particles, repeats = check_int("particles", particles, 2), check_int("repeats", repeats, 2)
+    check_program(program, x)
+    refuse_beyond_memory(8 * particles * x.numel(), f"particles={particles}", "take fewer")
+    _check_guide(program, x)
+    batch = x.to(device_of(program), dtype_of(program))
+    parameters = _guide_parameters(program, batch, seed)
+    size = sum(p.numel() for p in parameters)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "directions"))
+    directions = torch.randn(DIRECTIONS, size, generator=generator).to(batch) / size**0.5
+    found = {}
+    for name, (target, objective) in ESTIMATORS.items():
+        loss = make_objective(objective, particles)
+        handler = _NotReparameterized() if name == "score function" else nullcontext()
+        with _differentiating(program, derived_seed(seed, name)), handler:
+            moments = _Moments(directions)
+            for _ in range(repeats):
+                for parameter in parameters:
+                    parameter.grad = None
+                loss.loss_and_grads(program.model, program.guide, batch)
+                gradient = torch.cat([_gradient(p) for p in parameters])
+                if not gradient.isfinite().all():
+                    raise InputError(
+                        f"the {name} gradient is not finite: look for outliers in the data, or "
+                        "train longer at a lower rate"
+                    )
+                moments.add(-gradient / len(x))
+                if on_repeat is not None:
+                    on_repeat(1)
+            found[name] = moments.summary(target)
+    return found
+
+
+class _Moments:
+    """Mean and variance of vectors that come one by one (Welford 1962)."""
+
+    def __init__(self, directions: Tensor) -> None:
+        self.directions = directions
+        self.mean: Any = 0.0
+        self.squares: Any = 0.0
+        self.projections: list[Tensor] = []
+
+    def add(self, vector: Tensor) -> None:
+        self.projections.append((self.directions @ vector).double().cpu())
+        vector = vector.double()
+        before = vector - self.mean
+        self.mean = self.mean + before / len(self.projections)
+        self.squares = self.squares + before * (vector - self.mean)
+
+    def summary(self, target: str) -> Gradient:
+        variance = self.squares / (len(self.projections) - 1)
+        return Gradient(target, self.mean.cpu(), variance.cpu(), torch.stack(self.projections))
+
+
+class _NotReparameterized(Messenger):
+    """Take draws as they are, so that Pyro falls back on the score function.
+
+    It must be the outermost handler: plates around a site copy its distribution.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not site_is_subsample(msg):
+            msg["fn"] = innermost = msg["fn"].expand(msg["fn"].batch_shape)  # a copy
+            while hasattr(innermost, "base_dist"):
+                innermost = innermost.base_dist
+            innermost.has_rsample_(False)
+
+
+@contextmanager
+def _differentiating(program: Program, seed: int) -> Iterator[None]:
+    """:func:`evaluation_mode`, with gradients; the parameters' own come back as they were."""
+    kept = [parameter.grad for parameter in program.parameters()]
+    try:
+        with evaluation_mode(program, seed), torch.enable_grad(), warnings.catch_warnings():
+            # Of a NaN loss Pyro warns, and compare_gradients complains.
+            warnings.filterwarnings("ignore", "Encountered", UserWarning)
+            yield
+    finally:
+        for parameter, grad in zip(program.parameters(), kept, strict=True):
+            parameter.grad = grad
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return grad.detach().flatten()
+
+
+def _guide_parameters(program: Program, batch: Tensor, seed: int) -> list[nn.Parameter]:
+    """The parameters that the guide's density depends on."""
+    trained = [p for p in program.parameters() if p.requires_grad]
+    with _differentiating(program, seed):
+        trace = poutine.trace(program.guide).get_trace(batch[:1])
+        trace.compute_log_prob()
+        log_q = torch.stack([n["log_prob_sum"] for n in trace.nodes.values() if is_random(n)]).sum()
+        if not log_q.requires_grad:
+            raise InputError("every parameter of the guide is frozen (requires_grad=False)")
+        slopes = torch.autograd.grad(log_q, trained, allow_unused=True)
+    return [p for p, slope in zip(trained, slopes, strict=True) if slope is not None]
+
+
+def _check_guide(program: Program, x: Tensor) -> None:
+    for site, q in latent_distributions(program, x)[0].items():
+        if not q.has_rsample:
+            raise InputError(
+                f"the guide's site {site!r} cannot be reparameterized: there is one estimator of "
+                "its gradient, the score function, and nothing to compare it with"
+            )
+    require_density_anywhere(program, x)

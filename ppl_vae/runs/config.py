@@ -1,0 +1,142 @@
+"""What a run directory records about its fit: plain data, enough to make all of it again."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..data.dataset import DataSet
+from ..errors import InputError, first_line, check_type
+from ..storage.memory import read_text
+from ..data.sources import NAMED_SETS
+
+FORMAT = 2
+
+
+def software_versions() -> dict[str, str]:
+    """Python's, and those of the packages that figures depend on."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python, **{n: version(n) for n in ("ppl-vae", "pyro-ppl", "torch")}}
+
+
+def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """Where data came from and what they were, as plain data, to be found again from any folder.
+
+    Arguments:
+        data: The data.
+        data_dir: Where they were looked for; see :func:`ppl_vae.load_data`.
+    """
+    named = data.source in NAMED_SETS
+    place = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
+    return {
+        "source": data.source if named else str(Path(data.source).expanduser().resolve()),
+        "data_dir": place,
+        "binarize": data.binarize,
+        "shape": list(data.shape),
+        "digest": data.digest,
+    }
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a run directory records about its fit, as plain data.
+
+    Attributes:
+        program: Where the program's class is, as ``package.module:Class`` or ``file.py:Class``.
+        arguments: What the class was called with, beside the shape of a datum.
+        data: ``source``, ``data_dir``, ``binarize``, ``shape`` and ``digest``.
+        settings: The :class:`ppl_vae.Settings` of the fit.
+        versions: The software that wrote it.
+        format: The version of this layout.
+    """
+
+    program: str
+    arguments: dict[str, Any]
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=software_versions)
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, file: Path) -> "Config":
+        """Read a config.
+
+        Raises:
+            InputError: If it is broken, or of another format.
+        """
+        try:
+            config = cls(**json.loads(read_text(file)))
+            well_formed = config.format == FORMAT and _has_types(config)
+        except InputError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"{file} is broken ({first_line(error)}): fit again") from None
+        if not well_formed:
+            raise InputError(
+                f"{file} is not of format {FORMAT}: it was not written by this version; fit again"
+            )
+        return config
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What weights belong to, as JSON gives it back: program, arguments, shape of a datum."""
+        fields = {name: getattr(self, name) for name in ("program", "arguments")}
+        plain: dict[str, Any] = json.loads(json.dumps({**fields, "shape": self.data["shape"]}))
+        return plain
+
+    @classmethod
+    def of(
+        cls,
+        program: str,
+        arguments: dict[str, Any],
+        data: DataSet,
+        settings: Any = None,
+        data_dir: str | Path | None = None,
+    ) -> "Config":
+        """Record what is fitted to what, so that it can be found again from any folder.
+
+        Arguments:
+            program: Where the program's class is; see the attribute.
+            arguments: What it was called with, beside the shape of a datum.
+            data: What it is fitted to.
+            settings: The :class:`ppl_vae.Settings` of the fit.
+            data_dir: Where the data were looked for; see :func:`ppl_vae.load_data`.
+
+        Example:
+            >>> from ppl_vae import load_data
+            >>> config = Config.of("ppl_vae.models:VAE", {"latent_dim": 2}, load_data("digits"))
+            >>> config.data["source"], config.data["shape"]
+            ('digits', [1, 8, 8])
+        """
+        check_type("data", data, DataSet)
+        if settings is not None and (not is_dataclass(settings) or isinstance(settings, type)):
+            raise InputError(f"settings must be of type Settings, not {type(settings).__name__}")
+        try:
+            json.dumps(arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"arguments cannot be kept as JSON ({first_line(error)}): give plain data"
+            ) from None
+        return cls(
+            program, arguments, recipe(data, data_dir), {} if settings is None else asdict(settings)
+        )
+
+
+def _has_types(config: Config) -> bool:
+    """Whether the fields of a config that a file gave are what its class says."""
+    text, absent = (str,), (str, type(None))
+    data = {"source": text, "data_dir": absent, "binarize": text, "digest": text}
+    tables = (config.arguments, config.data, config.settings, config.versions)
+    shape = config.data["shape"]
+    return (
+        isinstance(config.program, str)
+        and all(isinstance(table, dict) for table in tables)
+        and isinstance(shape, list)
+        and bool(shape)
+        and all(type(size) is int and size > 0 for size in shape)
+        and all(isinstance(config.data.get(name, ""), types) for name, types in data.items())
+    )
+
+

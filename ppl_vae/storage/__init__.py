@@ -1,0 +1,1 @@
+"""Files written whole, tensors, HDF5, and the memory that they take."""
