@@ -1,8 +1,8 @@
-"""Data in memory: validation, splits, binarization."""
+"""Training, validation and test data, in memory."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import get_args
 
 import torch
@@ -11,28 +11,37 @@ from torch import Tensor
 from ..choices import Binarize, SplitName
 from ..errors import InputError, check_int
 from ..runtime import derived_seed
+from .batch import Batch, describe
 from .binarization import draw_binary
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """Part of a data set.
 
     Attributes:
         x: Stored values of shape (N, *data_shape), bytes where the data are bytes.
-        rows: Where each datum stood in the array that was split, of shape (N,).
-        labels: Class indices of shape (N,), if there are any. Fits never see them.
+        rows: Where each data point stood in the array that was split, of shape (N,).
+        labels: Class indices of shape (N,), if there are any. Only a program that takes ``y`` sees
+            them.
+        covariates: Further tensors that programs take, one row a data point, by name.
     """
 
     x: Tensor
     rows: Tensor
     labels: Tensor | None = None
+    covariates: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        covariates = (f", {name} {describe(t)}" for name, t in self.covariates.items())
+        labelled = "" if self.labels is None else ", labels"
+        return f"Split(x {describe(self.x)}{''.join(covariates)}{labelled})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """Training, validation and test data, in memory.
 
@@ -45,6 +54,11 @@ class DataSet:
         binarize: ``"dynamic"`` draws each pixel from Bernoulli(value) every time it is read,
             ``"fixed"`` did so once, ``"none"`` leaves values as they are.
         label_names: What the class indices stand for.
+
+    Example:
+        >>> from ppl_vae import load_data
+        >>> load_data("digits")
+        DataSet(digits: 1,437 train, 180 validation, 180 test; x (1, 8, 8), 16 levels; 10 classes)
     """
 
     source: str
@@ -55,17 +69,30 @@ class DataSet:
     binarize: Binarize
     label_names: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        splits = ("train", "validation", "test")
+        sizes = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in splits)
+        about = [f"x {self.shape}"]
+        about += [f"{n} {tuple(t.shape[1:])}" for n, t in self.train.covariates.items()]
+        about += [] if self.levels is None else [f"{self.levels} levels"]
+        about += [] if self.binarize == "none" else [f"binarized: {self.binarize}"]
+        classes = f"; {len(self.label_names):,} classes" if self.label_names else ""
+        return f"DataSet({self.source}: {sizes}; {', '.join(about)}{classes})"
+
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one datum; images are (channels, height, width)."""
+        """Shape of ``x`` of one data point; images are (channels, height, width)."""
         return tuple(self.train.x.shape[1:])
 
     @property
     def digest(self) -> str:
-        """A hash of all stored values, by which a run knows its data again."""
+        """A hash of all stored values and labels, by which a run knows its data again."""
         sha = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            sha.update(split.x.numpy().tobytes())
+            labels = {} if split.labels is None else {"labels": split.labels}
+            for name, tensor in {"x": split.x, **labels, **split.covariates}.items():
+                sha.update(f"{name} {describe(tensor)} ".encode())
+                sha.update(tensor.numpy().tobytes())
         return sha.hexdigest()
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -74,32 +101,39 @@ class DataSet:
 
     def batches(
         self, size: int, generator: torch.Generator, order: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Batch]:
         """Go through the training data once, in random order.
 
         Rows are gathered, and binarized, where the generator is.
 
         Arguments:
-            size: Data in a batch; the last one holds what is left.
+            size: Data points in a batch; the last one holds what is left.
             generator: Where binarization comes from, and the order if it is left out.
-            order: Indices of the data to go through, as :meth:`order` draws them.
+            order: Indices of the data points to go through, as :meth:`order` draws them.
 
         Yields:
-            Floating-point batches of shape (size, *data_shape).
+            Batches whose ``x`` is of a floating-point type and of shape (size, *data_shape).
         """
         size = check_int("size", size)
-        stored = self.train.x.to(generator.device)
+        stored = {"x": self.train.x, **self.train.covariates}
+        stored = {name: tensor.to(generator.device) for name, tensor in stored.items()}
         for index in (self.order(generator) if order is None else order).split(size):
-            yield self._values(stored.index_select(0, index), generator)
+            batch = Batch({name: t.index_select(0, index) for name, t in stored.items()})
+            batch["x"] = self._values(batch.x, generator)
+            yield batch
+
+    def batch(self, split: SplitName, seed: int = 0) -> Batch:
+        """All data points of a split, :meth:`fixed` and their covariates."""
+        return Batch(x=self.fixed(split, seed), **getattr(self, split).covariates)
 
     def fixed(self, split: SplitName, seed: int = 0) -> Tensor:
-        """All values of a split; with dynamic binarization, one seeded draw of them.
+        """All ``x`` of a split; with dynamic binarization, one seeded draw of them.
 
         Returns:
             Floating-point data of shape (N, *data_shape).
         """
         if split not in get_args(SplitName):
-            raise InputError(f"no split {split!r}: choose from {', '.join(get_args(SplitName))}")
+            raise InputError("split", f"must be one of {', '.join(get_args(SplitName))}: {split!r}")
         generator = torch.Generator().manual_seed(derived_seed(seed, f"{split} data"))
         return self._values(getattr(self, split).x, generator)
 

@@ -1,5 +1,7 @@
 """Arrays checked, and split into training, validation and test data."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -12,6 +14,7 @@ from ..errors import InputError
 from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
 from .binarization import draw_binary
+from .covariates import as_covariates
 from .dataset import DataSet, Split
 
 SPLIT_SEED = 0  # The same data are held out whatever the seed of the fit.
@@ -24,7 +27,8 @@ def make_data(
     x: Any,
     labels: Any = None,
     *,
-    test: tuple[Any, Any] | None = None,
+    test: tuple[Any, ...] | None = None,
+    covariates: Mapping[str, Any] | None = None,
     levels: int | None = None,
     binarize: Binarize = "none",
     validation_fraction: float = 0.1,
@@ -39,17 +43,21 @@ def make_data(
 
     Arguments:
         x: Array or tensor of shape (N, *data_shape).
-        labels: One label for each datum, of any type; used in pictures only.
-        test: Data and labels held out by others; without it, ``test_fraction`` of ``x`` is.
-        levels: Highest value of whole-number data; found from the type if left out.
+        labels: One label for each data point, of any type. Pictures show them, and a program that
+            takes ``y`` is given their indices.
+        test: A pair (x, labels), or with covariates a triple (x, labels, covariates), held out by
+            others; without it, ``test_fraction`` of the data is.
+        covariates: What programs take beside ``x``, by the name of the argument, such as ``mask``:
+            arrays of numbers or booleans, of shape (N, ...).
+        levels: Highest value of integer data; found from the type if left out.
         binarize: See :class:`DataSet`.
         validation_fraction: Share of ``x`` held out to choose the best epoch by.
         test_fraction: Share of ``x`` held out for the final figures.
         source: The name that messages and runs know the data by.
 
     Raises:
-        InputError: If the array is empty, ragged, not numeric, holds NaN or infinity, does not fit
-            its labels, or cannot be binarized.
+        InputError: If an array is empty, ragged, not numeric, holds NaN or infinity, does not fit
+            its labels or covariates, or cannot be binarized.
 
     Example:
         >>> data = make_data(np.eye(10), binarize="fixed")
@@ -58,26 +66,36 @@ def make_data(
     """
     if binarize not in get_args(Binarize):
         raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}: {binarize!r}")
-    if test is not None and not (isinstance(test, tuple | list) and len(test) == 2):
-        raise InputError(f"{source}: test must be a pair (x, labels), not {type(test).__name__}")
+    if test is not None and not (isinstance(test, tuple | list) and len(test) in (2, 3)):
+        raise InputError(source, "test must be (x, labels) or (x, labels, covariates)")
     stored, levels = _as_stored(x, source, levels)
     given = None if test is None else _test_like(test[0], stored, levels, f"{source} (test)")
     classes, given_classes, label_names = _as_classes(labels, test, len(stored), source)
+    further = as_covariates(covariates, len(stored), source)
     order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
     held_out = _size(test_fraction, len(stored)) if given is None else 0
     validation = _size(validation_fraction, len(stored))
     if held_out + validation >= len(stored):
         raise InputError(
-            f"{source}: {len(stored)} data are too few to hold out {validation} for validation and "
-            f"{held_out} for testing: give more"
+            source,
+            f"has {len(stored)} data points, too few to hold out {validation} for validation and "
+            f"{held_out} for testing",
+            "give more",
         )
     parts = order.split([held_out, validation, len(stored) - held_out - validation])
     splits = {
-        name: Split(stored[rows], rows, None if classes is None else classes[rows])
+        name: Split(
+            stored[rows],
+            rows,
+            None if classes is None else classes[rows],
+            {covariate: tensor[rows] for covariate, tensor in further.items()},
+        )
         for name, rows in zip(("test", "validation", "train"), parts, strict=True)
     }
     if given is not None:
-        splits["test"] = Split(given, torch.arange(len(given)), given_classes)
+        beside = test[2] if test is not None and len(test) == 3 else None
+        held = as_covariates(beside, len(given), f"{source} (test)", like=further)
+        splits["test"] = Split(given, torch.arange(len(given)), given_classes, held)
     if binarize != "none":
         splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
         levels = 1 if binarize == "fixed" else levels
@@ -158,7 +176,7 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
 
 
 def _as_classes(
-    labels: Any, test: tuple[Any, Any] | None, count: int, source: str
+    labels: Any, test: tuple[Any, ...] | None, count: int, source: str
 ) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
     """Class indices of the data, and of the test data held out by others, with their names."""
     if labels is None:
@@ -219,4 +237,4 @@ def _prepared(
     if binarize == "dynamic":
         return split
     generator = torch.Generator().manual_seed(derived_seed(FIXED_BINARIZATION_SEED, name))
-    return Split(draw_binary(split.x, levels, generator).byte(), split.rows, split.labels)
+    return replace(split, x=draw_binary(split.x, levels, generator).byte())

@@ -10,31 +10,31 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..runtime import isolated
 
 DATA_PLATE = "data"
 
 
-OBSERVED = "x"
-
-
 @runtime_checkable
 class Program(Protocol):
-    """An ``nn.Module`` whose ``model`` and ``guide`` are Pyro functions of a batch ``x``.
+    """An ``nn.Module`` whose ``model`` and ``guide`` are Pyro functions of the same arguments.
 
+    - They take ``x``, and any covariates beside it, such as ``y``, ``mask`` or ``exposure``: one
+      row a data point. What has no default must be in the data, under the same name.
     - Both have one plate named ``data`` at dim -1 over the batch, and every sample site in it.
-    - The model observes ``x`` at the one site named ``x``; its other sites are latent, and the
-      guide has the same ones.
+    - The model observes ``x`` at a site named ``x``; it may observe covariates too, each at a site
+      of its name. Its other sites are latent, and the guide has the same ones.
     - Networks act on the last dimensions, so that a plate of draws may surround either function.
     - Every parameter belongs to the module, and :func:`pyro.module` registers it.
 
     Nothing else is asked of it, and nothing in this package asks which class it got.
     """
 
-    def model(self, x: Tensor) -> Any:
+    def model(self, x: Tensor, **covariates: Tensor) -> Any:
         """p(x, z), observing ``x`` of shape (N, *data_shape)."""
 
-    def guide(self, x: Tensor) -> Any:
+    def guide(self, x: Tensor, **covariates: Tensor) -> Any:
         """q(z | x), for ``x`` of shape (N, *data_shape)."""
 
     # What nn.Module brings.
@@ -44,6 +44,19 @@ class Program(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
     def modules(self) -> Iterator[nn.Module]: ...
     def to(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def require_program(program: Any) -> None:
+    """Refuse what is not a program at all.
+
+    Raises:
+        InputError: Naming its class.
+    """
+    name = type(program).__name__
+    if not isinstance(program, nn.Module) or not isinstance(program, Program):
+        raise InputError(name, "is not a program", "make it an nn.Module with model and guide")
+    if next(program.parameters(), None) is None:
+        raise InputError(name, "has no parameters", "assign its networks in __init__")
 
 
 def device_of(program: Program) -> torch.device:
@@ -63,6 +76,11 @@ def is_random(node: Any) -> bool:
         and not site_is_subsample(node)
         and not node["infer"].get("_deterministic")
     )
+
+
+def is_latent(node: Any) -> bool:
+    """Whether a site of a trace is random and not observed."""
+    return is_random(node) and not node["is_observed"]
 
 
 def innermost(distribution: Any) -> Any:

@@ -112,5 +112,3 @@ class Checkpoints:
         if broken:
             raise InputError(f"{broken[0][1]}, and so is what came before it: --overwrite the run")
         return None
-
-

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.dataset import DataSet
-from ..errors import InputError, first_line, check_type
-from ..storage.memory import read_text
 from ..data.sources import NAMED_SETS
+from ..errors import InputError, check_type, first_line
+from ..storage.memory import read_text
 
 FORMAT = 2
 
@@ -138,5 +138,3 @@ def _has_types(config: Config) -> bool:
         and all(type(size) is int and size > 0 for size in shape)
         and all(isinstance(config.data.get(name, ""), types) for name, types in data.items())
     )
-
-

@@ -12,14 +12,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ..errors import InputError, as_path, check_type, first_line
+from ..programs.protocol import Program
+from ..storage.files import make_folder, remove, replacing, temporary_path
+from ..storage.memory import read_text
+from ..storage.tensors import write_tensors
 from .checkpoints import Checkpoints
 from .config import Config
-from ..errors import InputError, as_path, first_line, check_type
-from ..storage.files import make_folder, remove, replacing, temporary_path
 from .loading import load_program
-from ..storage.memory import read_text
-from ..programs.protocol import Program
-from ..storage.tensors import write_tensors
 
 CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
 REPORT, LOCK = "report.html", ".lock"
@@ -155,7 +155,10 @@ class Run:
         Raises:
             InputError: If there is.
         """
-        ours = {LOCK, *(temporary_path(Path(name)).name for name in FILES)}  # before there is a config
+        ours = {
+            LOCK,
+            *(temporary_path(Path(name)).name for name in FILES),
+        }  # before there is a config
         try:
             if self.path.is_dir():
                 taken = any(file.name not in ours for file in self.path.iterdir())
@@ -324,5 +327,3 @@ def _event_writer() -> Any:
             "tensorboard is not installed: pip install 'ppl-vae[tensorboard]'"
         ) from None
     return SummaryWriter
-
-

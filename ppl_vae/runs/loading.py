@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import Config
 from ..errors import InputError, first_line
-from ..storage.memory import refuse_beyond_memory
+from ..programs.conformance import require_program
 from ..programs.protocol import Program
 from ..programs.references import find_program
-from ..programs.conformance import require_program
 from ..runtime import isolated
+from ..storage.memory import refuse_beyond_memory
 from ..storage.tensors import TornError, read_tensors
+from .config import Config
 
 COPIES = 5  # in a fit: weights, gradients, two moments, the best weights
 
@@ -137,5 +137,3 @@ def _is_ours(reference: str) -> bool:
     parts = reference.rpartition(":")[0].split(".")
     modules = parts[:2] == ["ppl_vae", "models"] and all(part.isidentifier() for part in parts)
     return modules and parts[-1] != "py"  # ppl_vae.models.py would be a file
-
-
