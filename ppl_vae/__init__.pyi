@@ -1,5 +1,6 @@
 # The public names. At run time each is imported at first use: `ppl-vae --help` needs no torch.
 from .compiled.svi import CompiledSVI as CompiledSVI
+from .data.batch import Batch as Batch
 from .data.dataset import DataSet as DataSet
 from .data.sources import load_data as load_data
 from .data.validation import make_data as make_data
@@ -19,12 +20,11 @@ from .evidence.scores import score as score
 from .objectives.gradients import compare_gradients as compare_gradients
 from .objectives.pathwise import PathwiseELBO as PathwiseELBO
 from .programs.conformance import check_program as check_program
+from .programs.posterior import Posterior as Posterior
 from .programs.predictions import decode as decode
 from .programs.predictions import posterior_predictive as posterior_predictive
 from .programs.predictions import prior_predictive as prior_predictive
 from .programs.protocol import Program as Program
-from .programs.weights import log_terms as log_terms
-from .programs.weights import log_weights as log_weights
 from .runs.config import Config as Config
 from .runs.directory import Run as Run
 from .runs.directory import load as load

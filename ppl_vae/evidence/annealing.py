@@ -1,7 +1,7 @@
 """Annealed importance sampling: bounds on log p(x) that do not depend on how good the guide is."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
@@ -12,12 +12,14 @@ from torch import Tensor
 from ..choices import Engine, Start
 from ..compiled.engine import DENSITY_AND_SLOPE, Compiled, worth_compiling
 from ..errors import InputError, check_int, check_shape, check_type
-from ..programs.conformance import check_program, check_structure
+from ..programs.conformance import check_structure
+from ..programs.posterior import Data, Posterior
 from ..programs.predictions import prior_predictive
-from ..programs.protocol import Program, evaluation_mode
-from ..programs.sites import require_density, require_density_anywhere
+from ..programs.protocol import Program
+from ..programs.scoring import log_mean
+from ..programs.sites import Latents
 from ..programs.unconstrained import State, Unconstrained, sum_events
-from ..programs.weights import log_mean
+from ..progress import OnProgress, Progress
 from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
 
@@ -33,7 +35,7 @@ class Annealing:
     """How to anneal.
 
     Attributes:
-        chains: Independent chains C for each datum.
+        chains: Independent chains C for each data point.
         temperatures: Steps from the starting distribution to the posterior.
         leapfrog_steps: Steps of each Hamiltonian trajectory.
         start: What is annealed from: ``"prior"``, as Wu et al. (2017) do, owes nothing to the
@@ -52,9 +54,9 @@ class Annealing:
         for name in ("chains", "temperatures", "leapfrog_steps"):
             check_int(name, getattr(self, name))
         if self.chains > BLOCK_ROWS:
-            raise InputError(f"chains must be at most {BLOCK_ROWS}, got {self.chains}")
+            raise InputError("chains", f"must be at most {BLOCK_ROWS}, got {self.chains}")
         if self.start not in get_args(Start):
-            raise InputError(f"start must be one of {get_args(Start)}, got {self.start!r}")
+            raise InputError("start", f"must be one of {get_args(Start)}, got {self.start!r}")
 
     def inverse_temperatures(self) -> Tensor:
         """From 0 to 1 along a sigmoid, slow at both ends (Grosse et al. 2015, section 5.1)."""
@@ -78,7 +80,7 @@ class Annealed:
 
     @property
     def bound(self) -> Tensor:
-        """Log of the mean weight of each datum, of shape (N,), in nats."""
+        """Log of the mean weight of each data point, of shape (N,), in nats."""
         return log_mean(self.log_weight)[0]
 
     @property
@@ -89,10 +91,10 @@ class Annealed:
 
 def anneal(
     program: Program,
-    x: Tensor,
+    data: Data,
     annealing: Annealing | None = None,
     seed: int = 0,
-    on_block: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Annealed:
     r"""Estimate p(x) by annealed importance sampling (Neal 2001) with Hamiltonian transitions.
 
@@ -103,17 +105,16 @@ def anneal(
 
     has :math:`E[w] = p(x)` exactly, so that its logarithm is a lower bound in expectation; it is
     above log p(x) by b with a probability of at most :math:`e^{-b}` (Grosse et al. 2015, eq. 3).
-    The step size of each datum at each temperature is adapted in a pilot run of other chains and
-    frozen before the run that counts, which leaves the estimate unbiased. Latent sites are moved
-    in unconstrained coordinates; they must be continuous.
+    The step size of each data point at each temperature is adapted in a pilot run of other chains
+    and frozen before the run that counts, which leaves the estimate unbiased. Latent sites are
+    moved in unconstrained coordinates; they must be continuous.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
+        data: ``x`` of shape (N, \*data_shape), or a batch of ``x`` and covariates.
         annealing: How to anneal.
         seed: Seed of chains and trajectories.
-        on_block: Called with the number of transitions x chains x data done; the total is
-            :func:`transitions`.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
 
     Raises:
         InputError: If the program does not conform, its guide is a point mass, or a latent site
@@ -128,11 +129,19 @@ def anneal(
     """
     annealing = Annealing() if annealing is None else annealing
     check_type("annealing", annealing, Annealing)
-    check_program(program, x)
-    _check_latents(program, x, annealing.start)
+    posterior = Posterior(program, data)
+    progress = Progress(on_progress, transitions(len(posterior), annealing))
+    return anneal_posterior(posterior, annealing, seed, progress)
+
+
+def anneal_posterior(
+    posterior: Posterior, annealing: Annealing, seed: int, progress: Progress
+) -> Annealed:
+    """:func:`anneal`, of a posterior; progress is told of each transition of each chain."""
+    _check_latents(posterior, annealing.start)
     parts = []
-    with evaluation_mode(program, derived_seed(seed, "annealing")):
-        for path in _paths(program, x, annealing, on_block):
+    with posterior.evaluation_mode(derived_seed(seed, "annealing")):
+        for _, path in _paths(posterior, annealing, progress):
             steps = _pilot(path)
             start = path.draw(annealing.chains)
             parts.append(_run(path, start, steps))
@@ -145,8 +154,9 @@ def bidirectional(
     size: int,
     annealing: Annealing | None = None,
     seed: int = 0,
-    on_block: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Annealed, Annealed]:
+    on_progress: OnProgress | None = None,
+    covariates: Mapping[str, Tensor] | None = None,
+) -> tuple[Any, Annealed, Annealed]:
     r"""Bound log p(x) from below and above, on data drawn from the model (Grosse et al. 2015).
 
     For :math:`z, x \sim p(z, x)`, z is an exact draw from p(z | x). Chains that start at it and go
@@ -156,16 +166,16 @@ def bidirectional(
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
-        data_shape: Shape of one datum.
-        size: Number of data N to draw.
+        data_shape: Shape of one data point.
+        size: Number of data points N to draw.
         annealing: How to anneal.
         seed: Seed of data, chains and trajectories.
-        on_block: Called with the number of transitions x chains x data done; the total is
-            :func:`transitions` with ``both_ways``.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
+        covariates: What the program takes beside ``x``, one row a data point to draw.
 
     Returns:
-        The data, and the forward and the reverse run; the upper bound is minus the latter's
-        ``bound``.
+        The data, ``x`` or, given covariates, a batch; and the forward and the reverse run. The
+        upper bound is minus the latter's ``bound``.
 
     Raises:
         InputError: As :func:`anneal` does.
@@ -179,24 +189,42 @@ def bidirectional(
     """
     annealing = Annealing() if annealing is None else annealing
     check_type("annealing", annealing, Annealing)
-    size = check_int("size", size)
-    check_structure(program, torch.zeros(1, *check_shape(data_shape)))
-    drawn = prior_predictive(program, data_shape, size, derived_seed(seed, "simulated data"))
-    check_program(program, drawn.x)
-    _check_latents(program, drawn.x, annealing.start)
-    forward, reverse, first = [], [], 0
-    with evaluation_mode(program, derived_seed(seed, "annealing")):
-        for path in _paths(program, drawn.x, annealing, on_block):
-            rows = slice(first, first + len(path.x))
-            first += len(path.x)
+    size, shape = check_int("size", size), check_shape(data_shape)
+    first_rows = {name: tensor[:1] for name, tensor in (covariates or {}).items()}
+    check_structure(program, {"x": torch.zeros(1, *shape), **first_rows})
+    seed_of_data = derived_seed(seed, "simulated data")
+    drawn = prior_predictive(program, shape, size, seed_of_data, covariates)
+    posterior = Posterior(program, drawn.batch)
+    progress = Progress(on_progress, transitions(size, annealing, both_ways=True))
+    lower, upper = anneal_both_ways(posterior, drawn.latents, annealing, seed, progress)
+    return (drawn.batch if covariates else drawn.x), lower, upper
+
+
+def anneal_both_ways(
+    posterior: Posterior,
+    exact: Latents,
+    annealing: Annealing,
+    seed: int,
+    progress: Progress,
+) -> tuple[Annealed, Annealed]:
+    """The forward and the reverse run of :func:`bidirectional`.
+
+    Arguments:
+        posterior: The posterior of simulated data.
+        exact: The latents that they were simulated from, each of shape (N, *event shape).
+        annealing: How to anneal.
+        seed: Seed of chains and trajectories.
+        progress: Told of each transition of each chain.
+    """
+    _check_latents(posterior, annealing.start)
+    forward, reverse = [], []
+    with posterior.evaluation_mode(derived_seed(seed, "annealing")):
+        for rows, path in _paths(posterior, annealing, progress):
             steps = _pilot(path)
             forward.append(_run(path, path.draw(annealing.chains), steps))
-            exact = {
-                site: z[rows].expand(annealing.chains, *z[rows].shape)
-                for site, z in drawn.latents.items()
-            }
-            reverse.append(_run(path, path.posterior.coordinates(exact), steps, reverse=True))
-    return drawn.x, _joined(forward), _joined(reverse)
+            start = {s: z[rows].expand(annealing.chains, *z[rows].shape) for s, z in exact.items()}
+            reverse.append(_run(path, path.coordinates.coordinates(start), steps, reverse=True))
+    return _joined(forward), _joined(reverse)
 
 
 def transitions(size: int, annealing: Annealing, both_ways: bool = False) -> int:
@@ -208,16 +236,9 @@ def transitions(size: int, annealing: Annealing, both_ways: bool = False) -> int
 class _Path:
     """The distributions between start and posterior, for some of the data."""
 
-    def __init__(
-        self,
-        program: Program,
-        x: Tensor,
-        annealing: Annealing,
-        on_block: Callable[[int], None] | None,
-    ) -> None:
-        self.posterior, self.annealing = Unconstrained(program, x), annealing
-        self.x = self.posterior.x
-        self.on_block = on_block or (lambda done: None)
+    def __init__(self, posterior: Posterior, annealing: Annealing, progress: Progress) -> None:
+        self.coordinates, self.annealing = Unconstrained(posterior), annealing
+        self.x, self.progress, program = posterior.placed.x, progress, posterior.program
         calls = annealing.temperatures * (annealing.leapfrog_steps + 1)
         compiles = worth_compiling(calls, annealing.chains * self.x.numel(), DENSITY_AND_SLOPE)
         engine: Engine = "compiled" if compiles else "eager"
@@ -225,11 +246,11 @@ class _Path:
 
     def draw(self, chains: int) -> State:
         """Draws from the start, of shape (C, N, ...)."""
-        return self.posterior.draw(chains, self.annealing.start)
+        return self.coordinates.draw(chains, self.annealing.start)
 
     def energies(self, state: State) -> tuple[Tensor, Tensor]:
         """Log densities of the start, and of the model with the data, each of shape (C, N)."""
-        return self.posterior.densities(state, with_guide=self.annealing.start == "guide")
+        return self.coordinates.densities(state, with_guide=self.annealing.start == "guide")
 
     def slope(self, state: State, beta: Tensor) -> tuple[Tensor, State]:
         """Log density at an inverse temperature, of shape (C, N), and its gradient."""
@@ -252,7 +273,7 @@ class _Path:
         Arguments:
             state: Where the chains are.
             beta: The inverse temperature, a scalar.
-            step: The step size of each datum, of shape (N,).
+            step: The step size of each data point, of shape (N,).
 
         Returns:
             Where the chains are after it, and the probability with which each proposal was
@@ -272,22 +293,24 @@ class _Path:
         # A trajectory that diverged ends where no density is known: stay.
         probability = change.clamp(max=0).exp().nan_to_num(0.0)
         accepted = torch.rand_like(probability) < probability
-        self.on_block(probability.numel())
+        self.progress.advance(probability.numel())
         return {s: _where(accepted, proposal[s], u) for s, u in state.items()}, probability
 
 
 def _paths(
-    program: Program, x: Tensor, annealing: Annealing, on_block: Callable[[int], None] | None
-) -> Iterator[_Path]:
-    rows = min(len(x), BLOCK_ROWS // annealing.chains)
+    posterior: Posterior, annealing: Annealing, progress: Progress
+) -> Iterator[tuple[slice, _Path]]:
+    """The paths of some data points at a time, with their places."""
+    rows = min(len(posterior), BLOCK_ROWS // annealing.chains)
     taken = annealing.temperatures * (TENSOR_BYTES + 3 * 8 * rows)  # step sizes and acceptance
     refuse_beyond_memory(taken, f"temperatures={annealing.temperatures}", "take fewer")
-    for part in x.split(max(1, BLOCK_ROWS // annealing.chains)):
-        yield _Path(program, part, annealing, on_block)
+    for start in range(0, len(posterior), rows):
+        place = slice(start, start + rows)
+        yield place, _Path(posterior[place], annealing, progress)
 
 
 def _pilot(path: _Path) -> Tensor:
-    """The step size of each datum at each inverse temperature but the last, of shape (T, N)."""
+    """The step size of each data point at all inverse temperatures but the last, (T, N)."""
     state = path.draw(PILOT_CHAINS)
     log_step = torch.full((len(path.x),), math.log(FIRST_STEP)).to(path.x)
     table = [log_step]
@@ -320,17 +343,18 @@ def _joined(parts: list[Annealed]) -> Annealed:
     # Minus infinity is a weight of zero; NaN and infinity are no weights.
     if not (finite := (log_weight < math.inf).all(0)).all():
         raise InputError(
-            f"the annealed weight of datum {int((~finite).nonzero()[0])} is not finite: check that "
-            "datum, and whether log p(x, z) is finite wherever the prior has draws"
+            f"datum {int((~finite).nonzero()[0])}",
+            "has an annealed weight that is not finite",
+            "check it, and whether log p(x, z) is finite wherever the prior has draws",
         )
     return Annealed(log_weight, torch.cat([part.acceptance for part in parts]))
 
 
-def _check_latents(program: Program, x: Tensor, start: Start) -> None:
-    require_density(program, x)
+def _check_latents(posterior: Posterior, start: Start) -> None:
+    posterior.sites.require_density()
     if start == "guide":
-        require_density_anywhere(program, x)
-    Unconstrained(program, x[:1])
+        posterior.sites.require_tractable_density()
+    Unconstrained(posterior)
 
 
 def _kinetic(momentum: State) -> Tensor:

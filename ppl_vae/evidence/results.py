@@ -44,15 +44,15 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xa
         about: What the whole is about, as attributes.
 
     Returns:
-        A data set with a variable for each term of the chain, and for each site of the ledger
+        A data set with a variable for each term, and for each site of the ledger
         ``log_p_SITE``, ``log_q_SITE`` and ``analytic_kl_SITE``.
     """
     variables = {
         name: variable("datum", values, MEANINGS[name], UNITS.get(name, "nats"))
-        for name, values in scores.chain.items()
+        for name, values in scores.per_datum.items()
     }
     for table, prefix, meaning in (
-        (scores.model, "log_p", "E_q[log p] at the model's site {!r}"),
+        ({**scores.likelihood, **scores.prior}, "log_p", "E_q[log p] at the model's site {!r}"),
         (scores.guide, "log_q", "E_q[log q] at the guide's site {!r}"),
         (scores.analytic_kl, "analytic_kl", "KL from guide to prior at site {!r}, closed form"),
     ):
@@ -62,7 +62,7 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xa
             )
     if rows is not None:
         variables["row"] = variable("datum", rows, "where the datum stood in its array", "1")
-    size = len(next(iter(scores.chain.values())))
+    size = len(next(iter(scores.per_datum.values())))
     return xarray.Dataset(variables, {"datum": range(size)}, about)
 
 

@@ -1,18 +1,17 @@
 r"""The ELBO, its terms site by site, and bounds on log p(x), each with a standard error."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, check_type
-from ..programs.conformance import check_program
-from ..programs.protocol import OBSERVED, Program
-from ..programs.sites import is_discrete, is_point_mass, latent_distributions
+from ..programs.posterior import Data, Posterior
+from ..programs.protocol import Program
+from ..programs.scoring import log_mean
 from ..programs.terms import Terms
-from ..programs.weights import log_mean, reduce_terms
+from ..progress import OnProgress, Progress
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> "Estimate":
-        """Summarize one value for each datum, of shape (N,).
+        """Summarize one value for each data point, of shape (N,).
 
         Raises:
             InputError: If the values are not of that shape.
@@ -43,40 +42,48 @@ class Estimate:
         """
         check_type("values", values, Tensor)
         if values.dim() != 1 or not len(values):
-            raise InputError(f"values of shape {tuple(values.shape)}: expected (N,), of N data")
+            raise InputError(
+                "values", f"have shape {tuple(values.shape)}, not (N,), of N data points"
+            )
         values = values.double()
         stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(values.mean().item(), stderr, len(values))
 
     def as_dict(self) -> dict[str, float | int]:
-        """The three figures, for JSON."""
+        """Mean, standard error and count, for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.stderr:.2f}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
-    """What is known of each datum, every value of shape (N,) in nats.
+    """What is known of each data point, every value of shape (N,) in nats.
 
     Attributes:
-        chain: ``elbo`` = ``reconstruction`` - ``kl`` <= ``iw_bound`` <= log p(x), and what follows
-            from them; see :func:`score`. Names that end in ``_error`` are the standard errors that
-            draws leave.
-        model: E_q log p of each site of the model.
+        per_datum: ``elbo`` = ``reconstruction`` - ``kl`` <= ``iw_bound`` <= log p(x), and what
+            follows from them; see :func:`score`. Names that end in ``_error`` are the standard
+            errors that draws leave.
+        likelihood: E_q log p of each observed site of the model.
+        prior: E_q log p of each latent site of the model.
         guide: E_q log q of each site of the guide.
         analytic_kl: The KL of each latent site in closed form, where there is one.
     """
 
-    chain: dict[str, Tensor]
-    model: dict[str, Tensor] = field(default_factory=dict)
+    per_datum: dict[str, Tensor]
+    likelihood: dict[str, Tensor] = field(default_factory=dict)
+    prior: dict[str, Tensor] = field(default_factory=dict)
     guide: dict[str, Tensor] = field(default_factory=dict)
     analytic_kl: dict[str, Tensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        means = (f"{name} {estimate}" for name, estimate in self.estimates().items())
+        return f"Scores({', '.join(means)})"
+
     def estimates(self) -> dict[str, Estimate]:
-        """Means over data of the chain, in nats per datum where they are no bits or shares."""
-        return {n: Estimate.of(v) for n, v in self.chain.items() if not n.endswith("_error")}
+        """Means over data, in nats per datum where they are not bits or shares."""
+        return {n: Estimate.of(v) for n, v in self.per_datum.items() if not n.endswith("_error")}
 
     def ledger(self) -> "Ledger":
         """The ELBO as a sum over Pyro's sites.
@@ -84,21 +91,16 @@ class Scores:
         Raises:
             InputError: If there is no ELBO.
         """
-        if OBSERVED not in self.model:
-            raise InputError("there is no ledger: the guide is a point mass and has no ELBO")
-        latent = [site for site in self.model if site != OBSERVED]
-        given = ", ".join(latent)
-        single = len(latent) == 1
-        entries = [(OBSERVED, f"E_q[log p({OBSERVED}|{given})]", self.model[OBSERVED])]
-        for site in latent:
-            term = f"E_q[log p({site})]" if single else f"E_q[log p({site}|...)]"
-            entries.append((site, term, self.model[site]))
-        for site, values in self.guide.items():
-            alone = len(self.guide) == 1
-            term = f"-E_q[log q({site}|{OBSERVED})]" if alone else f"-E_q[log q({site}|...)]"
-            entries.append((site, term, -values))
+        if not self.likelihood:
+            raise InputError("the guide", "is a point mass: it has no ELBO, and so no ledger")
+        given, data = ", ".join(self.prior), ", ".join(self.likelihood)
+        entries = [(s, f"E_q[log p({s}|{given})]", v) for s, v in self.likelihood.items()]
+        condition = "" if len(self.prior) == 1 else "|..."
+        entries += [(s, f"E_q[log p({s}{condition})]", v) for s, v in self.prior.items()]
+        condition = f"|{data}" if len(self.guide) == 1 else "|..."
+        entries += [(s, f"-E_q[log q({s}{condition})]", -v) for s, v in self.guide.items()]
         kl = {
-            site: (Estimate.of(self.guide[site] - self.model[site]), Estimate.of(exact))
+            site: (Estimate.of(self.guide[site] - self.prior[site]), Estimate.of(exact))
             for site, exact in self.analytic_kl.items()
         }
         rows = tuple(LedgerRow(site, term, Estimate.of(v)) for site, term, v in entries)
@@ -139,12 +141,12 @@ class Ledger:
 
 def score(
     program: Program,
-    x: Tensor,
+    data: Data,
     draws: int = 100,
     seed: int = 0,
-    on_block: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Scores:
-    r"""Estimate every symbol of the ELBO's derivation, for each datum.
+    r"""Estimate every symbol of the ELBO's derivation, for each data point.
 
     .. math::
         F = E_q[\log p(x \mid z)] - \mathrm{KL}(q(z \mid x) \| p(z))
@@ -154,7 +156,7 @@ def score(
     ``reconstruction``, ``kl``, ``iw_bound``, and
 
     - ``iw_jackknife``: the bound with its bias of order 1/S taken away (Nowozin 2018, eq. 13);
-      closer to log p(x), but no bound;
+      closer to log p(x), but not a bound;
     - ``kl_to_posterior``: ``iw_bound`` - ``elbo``, which KL(q(z|x) || p(z|x)) is at least (for more
       than one draw, as the one before);
     - ``bits_per_dim``: - ``iw_bound`` / (D log 2), for data that are discrete.
@@ -163,10 +165,10 @@ def score(
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
-        draws: Number of draws S for each datum.
+        data: ``x`` of shape (N, \*data_shape), or a batch of ``x`` and covariates.
+        draws: Number of draws S for each data point.
         seed: Seed of the draws.
-        on_block: Called with the number of draws x data done, for progress bars.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
 
     Raises:
         InputError: If ``draws`` is less than 1, the program does not conform, the data lie outside
@@ -180,41 +182,46 @@ def score(
         ...     torch.distributions.MultivariateNormal(ppca.encoder(x), scale_tril=ppca.guide_tril),
         ...     ppca.posterior(x),
         ... )
-        >>> error = scores.chain["iw_error"].square().mean().sqrt() / 50**0.5
-        >>> (scores.chain["kl_to_posterior"] - exact).mean().abs().item() < 10 * error.item()
+        >>> error = scores.per_datum["iw_error"].square().mean().sqrt() / 50**0.5
+        >>> (scores.per_datum["kl_to_posterior"] - exact).mean().abs().item() < 10 * error.item()
         True
         >>> [row.term for row in scores.ledger().rows]
         ['E_q[log p(x|z)]', 'E_q[log p(z)]', '-E_q[log q(z|x)]']
     """
-    check_program(program, x)
-    if is_point_mass(*latent_distributions(program, x)):
-        found = reduce_terms(program, x, _score_point_mass, draws, seed, on_block)
+    posterior = Posterior(program, data)
+    progress = Progress(on_progress, draws * len(posterior))
+    return score_posterior(posterior, draws, seed, progress)
+
+
+def score_posterior(posterior: Posterior, draws: int, seed: int, progress: Progress) -> Scores:
+    """:func:`score`, of a posterior; progress is told of each draw of each data point."""
+    if posterior.sites.is_point_mass:
+        found = posterior.reduce(_score_point_mass, draws, seed, progress)
     else:
-        found = reduce_terms(program, x, _score_terms, draws, seed, on_block, analytic=True)
+        found = posterior.reduce(_score_terms, draws, seed, progress, analytic=True)
     tables: dict[str, dict[str, Tensor]] = {}
     for (table, name), values in found.items():
         tables.setdefault(table, {})[name] = values
-    chain = tables["chain"]
-    if "iw_bound" in chain:
-        add_bits(chain, "iw_bound", program, x)
+    if "iw_bound" in tables["per_datum"]:
+        add_bits(tables["per_datum"], "iw_bound", posterior)
     return Scores(**tables)
 
 
 def evaluate(
     program: Program,
-    x: Tensor,
+    data: Data,
     draws: int = 100,
     seed: int = 0,
-    on_block: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Estimate]:
     r"""Means over data of what :func:`score` finds for each.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
-        draws: Number of draws S for each datum.
+        data: ``x`` of shape (N, \*data_shape), or a batch of ``x`` and covariates.
+        draws: Number of draws S for each data point.
         seed: Seed of the draws.
-        on_block: Called with the number of draws x data done, for progress bars.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
 
     Returns:
         ``elbo``, ``reconstruction``, ``kl``, ``iw_bound`` and so on, in nats per datum. Their
@@ -232,11 +239,11 @@ def evaluate(
         >>> abs(gap) < 1e-9
         True
     """
-    return score(program, x, draws, seed, on_block).estimates()
+    return score(program, data, draws, seed, on_progress).estimates()
 
 
 def bounds(log_weight: Tensor) -> dict[str, Tensor]:
-    """What the log weights of each datum say about its log p(x).
+    """What the log weights of each data point say about its log p(x).
 
     Arguments:
         log_weight: Of shape (S, N).
@@ -268,17 +275,18 @@ def _log_mean_of_others(log_weight: Tensor) -> Tensor:
     return others.scatter(0, top, without_top) - math.log(len(log_weight) - 1)
 
 
-def add_bits(chain: dict[str, Tensor], bound: str, program: Program, x: Tensor) -> None:
-    """Add a bound on log p(x) in bits per dimension, where data are discrete.
+def add_bits(per_datum: dict[str, Tensor], bound: str, posterior: Posterior) -> None:
+    """Add a bound on log p(x) in bits per dimension, where all of x, and nothing else, is observed
+    and x is discrete.
 
     Arguments:
-        chain: The table to add ``bits_per_dim`` to.
+        per_datum: The table to add ``bits_per_dim`` to.
         bound: The name of the bound in it.
-        program: The program; see :class:`ppl_vae.Program`.
-        x: The data, of shape (N, *data_shape).
+        posterior: The posterior of the data.
     """
-    if is_discrete(program, x):
-        chain["bits_per_dim"] = -chain[bound] / (x[0].numel() * math.log(2))
+    sites, x = posterior.sites, posterior.batch.x
+    if sites.is_discrete and not sites.masked and len(sites.observed) == 1:
+        per_datum["bits_per_dim"] = -per_datum[bound] / (x[0].numel() * math.log(2))
 
 
 def summarize(terms: Terms, point_mass: bool = False) -> dict[str, Estimate]:
@@ -289,28 +297,28 @@ def summarize(terms: Terms, point_mass: bool = False) -> dict[str, Estimate]:
         point_mass: Whether the guide has no density; then only ``reconstruction`` is returned.
     """
     reduced = _score_point_mass(terms) if point_mass else _score_terms(terms)
-    chain = {name: values for (table, name), values in reduced.items() if table == "chain"}
-    return Scores(chain).estimates()
+    found = {name: values for (table, name), values in reduced.items() if table == "per_datum"}
+    return Scores(found).estimates()
 
 
 def _score_point_mass(terms: Terms) -> dict[tuple[str, str], Tensor]:
-    return {("chain", "reconstruction"): terms.reconstruction.double().mean(0)}
+    return {("per_datum", "reconstruction"): terms.reconstruction.double().mean(0)}
 
 
 def _score_terms(terms: Terms) -> dict[tuple[str, str], Tensor]:
     """Everything that the draws for some data say about each of them."""
     log_weight = terms.log_weight.double()
     elbo = log_weight.mean(0)
-    chain = {
+    per_datum = {
         "elbo": elbo,
         "reconstruction": terms.reconstruction.double().mean(0),
         "kl": terms.kl.double().mean(0),
         **bounds(log_weight),
     }
     if len(log_weight) > 1:  # with one draw the bound is the ELBO
-        chain["kl_to_posterior"] = chain["iw_bound"] - elbo
-    found = {("chain", name): values for name, values in chain.items()}
-    for table in ("model", "guide", "analytic_kl"):
+        per_datum["kl_to_posterior"] = per_datum["iw_bound"] - elbo
+    found = {("per_datum", name): values for name, values in per_datum.items()}
+    for table in ("likelihood", "prior", "guide", "analytic_kl"):
         for site, values in getattr(terms, table).items():
             found[table, site] = values.double().mean(0)
     return found

@@ -3,12 +3,13 @@
 from typing import Any
 
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
-from torch import Tensor, nn
+from torch import nn
 
 from ..choices import Objective
+from ..data.batch import Batch
 from ..errors import InputError
 from ..programs.protocol import Program
-from ..programs.sites import latent_distributions, require_density_anywhere
+from ..programs.sites import Sites
 from .pathwise import PathwiseELBO
 
 IMPORTANCE_WEIGHTED = ("iw", "dreg")
@@ -39,37 +40,42 @@ def make_objective(name: Objective, particles: int = 1) -> Any:
     return {"elbo": Trace_ELBO, "analytic-kl": TraceMeanField_ELBO}[name](**options)
 
 
-def check_objective(objective: Objective, program: Program, x: Tensor) -> None:
+def check_objective(objective: Objective, program: Program, batch: Batch) -> None:
     """Refuse a guide that an estimator would train towards something else, or not at all.
 
     Arguments:
         objective: One of ``Objective``.
         program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, *data_shape).
+        batch: Some data.
 
     Raises:
         InputError: Naming the site, and an objective that fits.
     """
-    guide, prior = latent_distributions(program, x)
     if objective == "elbo":
         return
-    for site, distribution in guide.items():
+    sites = Sites.of(program, batch)
+    for site, distribution in sites.guide.items():
         if not distribution.has_rsample:
             raise InputError(
-                f"the guide's site {site!r} cannot be reparameterized, and the objective "
-                f"{objective} would not train it: use the objective elbo"
+                f"the guide's site {site!r}",
+                f"cannot be reparameterized, and the objective {objective} would not train it",
+                "use the objective elbo",
             )
-    if objective == "analytic-kl" and list(guide) != list(prior):
+    if objective == "analytic-kl" and list(sites.guide) != list(sites.prior):
         raise InputError(
-            f"the guide draws {', '.join(guide)} and the model {', '.join(prior)}: the objective "
-            "analytic-kl needs the same sites in the same order; use the objective elbo"
+            "the objective analytic-kl",
+            "needs the same sites in the same order, but the guide draws "
+            f"{', '.join(sites.guide)} and the model {', '.join(sites.prior)}",
+            "use the objective elbo",
         )
     if objective in PATHWISE:
         # A guide whose density at its own draws is not the one it drew them from.
-        require_density_anywhere(program, x)
+        sites.require_tractable_density()
         noisy = nn.modules.dropout._DropoutNd | nn.modules.batchnorm._NormBase
-        if len(guide) > 1 and any(isinstance(module, noisy) for module in program.modules()):
+        if len(sites.guide) > 1 and any(isinstance(module, noisy) for module in program.modules()):
             raise InputError(
-                "path gradients run a guide of several sites again at its own draws, and layers "
-                "such as dropout would change it: use the objective elbo or iw"
+                f"the objective {objective}",
+                "runs a guide of several sites again at its own draws, and layers such as dropout "
+                "would change it",
+                "use the objective elbo or iw",
             )

@@ -2,9 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
 from ..choices import Objective
+from ..data.batch import Batch
 from ..errors import InputError, check_int
-from ..programs.conformance import check_program
-from ..programs.protocol import Program, device_of, dtype_of, evaluation_mode, is_random
-from ..programs.sites import latent_distributions, require_density_anywhere
+from ..programs.posterior import Data, Posterior
+from ..programs.protocol import Program, evaluation_mode, is_random
+from ..programs.sites import Sites
+from ..progress import OnProgress, Progress
 from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
 from .estimators import make_objective
@@ -82,11 +85,11 @@ ESTIMATORS: dict[str, tuple[str, Objective]] = {
 
 def compare_gradients(
     program: Program,
-    x: Tensor,
+    data: Data,
     particles: int = 5,
     repeats: int = 200,
     seed: int = 0,
-    on_repeat: Callable[[int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Gradient]:
     r"""Estimate the gradient by the guide's parameters over and over, by each estimator.
 
@@ -97,11 +100,12 @@ def compare_gradients(
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`. Its guide must be reparameterized.
-        x: Data of shape (N, \*data_shape): the batch whose gradient it is.
-        particles: Draws K for each datum.
+        data: The batch whose gradient it is: ``x`` of shape (N, \*data_shape), or a batch of ``x``
+            and covariates.
+        particles: Draws K for each data point.
         repeats: How often each is estimated, R.
         seed: Seed of the draws.
-        on_repeat: Called with 1 after each repeat of each estimator, for progress bars.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
 
     Returns:
         By the name of the estimator, as in ``ESTIMATORS``.
@@ -119,14 +123,16 @@ def compare_gradients(
         True
     """
     particles, repeats = check_int("particles", particles, 2), check_int("repeats", repeats, 2)
-    check_program(program, x)
-    refuse_beyond_memory(8 * particles * x.numel(), f"particles={particles}", "take fewer")
-    _check_guide(program, x)
-    batch = x.to(device_of(program), dtype_of(program))
+    posterior = Posterior(program, data)
+    taken = 8 * particles * posterior.batch.x.numel()
+    refuse_beyond_memory(taken, f"particles={particles}", "take fewer")
+    _check_guide(posterior.sites)
+    batch, size_of_batch = posterior.placed, len(posterior)
+    progress = Progress(on_progress, len(ESTIMATORS) * repeats)
     parameters = _guide_parameters(program, batch, seed)
     size = sum(p.numel() for p in parameters)
     generator = torch.Generator().manual_seed(derived_seed(seed, "directions"))
-    directions = torch.randn(DIRECTIONS, size, generator=generator).to(batch) / size**0.5
+    directions = torch.randn(DIRECTIONS, size, generator=generator).to(batch.x) / size**0.5
     found = {}
     for name, (target, objective) in ESTIMATORS.items():
         loss = make_objective(objective, particles)
@@ -136,16 +142,16 @@ def compare_gradients(
             for _ in range(repeats):
                 for parameter in parameters:
                     parameter.grad = None
-                loss.loss_and_grads(program.model, program.guide, batch)
+                batch.call(partial(loss.loss_and_grads, program.model, program.guide))
                 gradient = torch.cat([_gradient(p) for p in parameters])
                 if not gradient.isfinite().all():
                     raise InputError(
-                        f"the {name} gradient is not finite: look for outliers in the data, or "
-                        "train longer at a lower rate"
+                        f"the {name} gradient",
+                        "is not finite",
+                        "look for outliers in the data, or train longer at a lower rate",
                     )
-                moments.add(-gradient / len(x))
-                if on_repeat is not None:
-                    on_repeat(1)
+                moments.add(-gradient / size_of_batch)
+                progress.advance(1)
             found[name] = moments.summary(target)
     return found
 
@@ -204,24 +210,27 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return grad.detach().flatten()
 
 
-def _guide_parameters(program: Program, batch: Tensor, seed: int) -> list[nn.Parameter]:
+def _guide_parameters(program: Program, batch: Batch, seed: int) -> list[nn.Parameter]:
     """The parameters that the guide's density depends on."""
     trained = [p for p in program.parameters() if p.requires_grad]
     with _differentiating(program, seed):
-        trace = poutine.trace(program.guide).get_trace(batch[:1])
+        trace = batch.rows(slice(1)).call(poutine.trace(program.guide).get_trace)
         trace.compute_log_prob()
         log_q = torch.stack([n["log_prob_sum"] for n in trace.nodes.values() if is_random(n)]).sum()
         if not log_q.requires_grad:
-            raise InputError("every parameter of the guide is frozen (requires_grad=False)")
+            raise InputError(
+                "the guide", "has frozen parameters only", "set requires_grad=True for some"
+            )
         slopes = torch.autograd.grad(log_q, trained, allow_unused=True)
     return [p for p, slope in zip(trained, slopes, strict=True) if slope is not None]
 
 
-def _check_guide(program: Program, x: Tensor) -> None:
-    for site, q in latent_distributions(program, x)[0].items():
+def _check_guide(sites: Sites) -> None:
+    for site, q in sites.guide.items():
         if not q.has_rsample:
             raise InputError(
-                f"the guide's site {site!r} cannot be reparameterized: there is one estimator of "
-                "its gradient, the score function, and nothing to compare it with"
+                f"the guide's site {site!r}",
+                "cannot be reparameterized: there is one estimator of its gradient, the score "
+                "function, and nothing to compare it with",
             )
-    require_density_anywhere(program, x)
+    sites.require_tractable_density()

@@ -57,8 +57,8 @@ def match_data(program: Program, data: DataSet) -> DataSet:
     has_labels = all(s.labels is not None for s in (data.train, data.validation, data.test))
     wants_labels = LABELS in needed or LABELS in (taken or ())
     if has_labels and wants_labels and LABELS not in data.train.covariates:
-        splits = {n: _with_labels(getattr(data, n)) for n in ("train", "validation", "test")}
-        data = replace(data, **splits)
+        train, validation, test = map(_with_labels, (data.train, data.validation, data.test))
+        data = replace(data, train=train, validation=validation, test=test)
     check_covariates(program, data.train.covariates, data.source)
     return data
 

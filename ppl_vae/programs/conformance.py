@@ -1,5 +1,6 @@
-"""What a program is, and the check that one conforms."""
+"""The check that a program conforms, and that data suit it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -7,36 +8,32 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..data.batch import OBSERVED, Batch
 from ..errors import InputError, first_line, user_code_errors
-from .protocol import (
-    DATA_PLATE,
-    OBSERVED,
-    Program,
-    device_of,
-    dtype_of,
-    evaluation_mode,
-    is_random,
-)
+from .batches import check_batch
+from .protocol import DATA_PLATE, Program, device_of, dtype_of, evaluation_mode, is_random
 
-SUPPORT_DRAWS = 64  # of the guide, held against the prior's support
-SUPPORT_BLOCK = 4096  # data held against the support at once
+SUPPORT_DRAWS = 64  # of the guide, compared with the prior's support
+SUPPORT_BLOCK = 4096  # data points compared with the likelihood's support at once
 
 
-def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> None:
+def check_program(
+    program: Program, data: Tensor | Mapping[str, Tensor], rows: Tensor | None = None
+) -> None:
     """Refuse a program that does not conform, or data that its likelihood does not support.
 
-    Model and guide run on one datum and on two, by themselves and inside a plate of draws; then
-    every datum is held against the support of the likelihood.
+    Model and guide run on one data point and on two, by themselves and inside a plate of draws;
+    then every data point is compared with the support of the likelihood.
 
     Arguments:
         program: The program; see :class:`Program`.
-        x: Data of shape (N, *data_shape), of any floating-point type.
-        rows: What messages call each datum, of shape (N,); by default its index.
+        data: ``x`` of shape (N, *data_shape), or a batch of ``x`` and covariates.
+        rows: What messages call each data point, of shape (N,); by default its index.
 
     Raises:
-        InputError: In one line that names the site, plate, parameter or datum.
+        InputError: In one line that names the site, plate, parameter, covariate or data point.
 
     Example:
         >>> from ppl_vae.models import VAE
@@ -44,86 +41,65 @@ def check_program(program: Program, x: Tensor, rows: Tensor | None = None) -> No
         Traceback (most recent call last):
         ppl_vae.errors.InputError: datum 0: 0.5 lies outside the support of the Bernoulli ...
     """
-    check_structure(program, x)
-    batch = x[:2].to(device_of(program), dtype_of(program))
+    everything = check_structure(program, data)
+    batch = everything.rows(slice(2)).to(device_of(program), dtype_of(program))
     with evaluation_mode(program, seed=0), pyro.validation_enabled(True):
-        # The support may depend on parameters of each datum: those of one broadcast over all.
+        # The support may depend on parameters of each data point: those of one broadcast over all.
         model = _trace(program, batch)[1]
-        likelihood = _trace(program, batch[:1])[1].nodes[OBSERVED]["fn"]
-    _check_support(likelihood, x.to(batch.dtype), batch.device, rows)
+        single = _trace(program, batch.rows(slice(1)))[1]
+    for site, node in _samples(single).items():
+        if site in batch:
+            values = everything[site].to(batch[site].dtype)
+            _check_support(site, node["fn"], values, batch.x.device, rows)
     model.compute_log_prob()
     for site, node in _samples(model).items():
         if not node["log_prob"].isfinite().all():
-            name = type(program).__name__
             raise InputError(
-                f"{name}: log p at site {site!r} is not finite on the first data: rescale the data"
+                type(program).__name__,
+                f"has a log p at site {site!r} that is not finite on the first data",
+                "rescale the data",
             )
 
 
-def require_program(program: Any) -> None:
-    """Refuse what is no program at all.
-
-    Raises:
-        InputError: Naming its class.
-    """
-    name = type(program).__name__
-    if not isinstance(program, nn.Module) or not isinstance(program, Program):
-        raise InputError(f"{name} is no program: it must be an nn.Module with model and guide")
-    if next(program.parameters(), None) is None:
-        raise InputError(f"{name} has no parameters: assign its networks in __init__")
-
-
-def require_data(x: Any) -> None:
-    """Refuse what is no batch of data, whatever its values.
-
-    Raises:
-        InputError: Saying what it is instead.
-    """
-    if not isinstance(x, Tensor):
-        given = type(x).__name__
-        raise InputError(f"data must be a tensor, such as DataSet.fixed gives, not {given}")
-    if x.layout != torch.strided or x.is_meta:
-        raise InputError("the tensor of data is sparse, or without values: make it dense")
-    if x.is_complex():
-        raise InputError(f"data are of type {x.dtype}, but must be real numbers")
-    if x.dim() < 2 or not x.numel():
-        raise InputError(
-            f"data of shape {tuple(x.shape)} are empty, or no batch: expected (N, *data_shape)"
-        )
-
-
-def check_structure(program: Program, x: Tensor) -> None:
+def check_structure(program: Program, data: Tensor | Mapping[str, Tensor]) -> Batch:
     """Refuse a program that does not conform, whatever the values of the data.
 
     Arguments:
         program: The program; see :class:`Program`.
-        x: Data of shape (N, *data_shape).
+        data: ``x`` of shape (N, *data_shape), or a batch of ``x`` and covariates.
+
+    Returns:
+        The data as a batch.
 
     Raises:
-        InputError: In one line that names the site, plate or parameter.
+        InputError: In one line that names the site, plate, parameter or covariate.
     """
+    everything = check_batch(program, data)
     name = type(program).__name__
-    require_program(program)
-    require_data(x)
     for site, parameter in program.named_parameters():
         if not parameter.isfinite().all():
             raise InputError(
-                f"{name}: parameter {site!r} holds NaN or infinity: its fit diverged; fit again at "
-                "a lower learning rate"
+                name,
+                f"has a parameter {site!r} that holds NaN or infinity: its fit diverged",
+                "fit again at a lower learning rate",
             )
-    batch = x[:2].to(device_of(program), dtype_of(program))
+    few = everything.rows(slice(SUPPORT_DRAWS)).to(device_of(program), dtype_of(program))
+    batch = few.rows(slice(2))
     with evaluation_mode(program, seed=0), pyro.validation_enabled(True):
-        _check_guide_support(name, program, x[:SUPPORT_DRAWS].to(batch))
+        _check_guide_support(name, program, few)
         guide, model = _trace(program, batch)
-        _check_sites(name, guide, model, len(batch))
+        _check_sites(name, guide, model, batch)
+        for site, node in [*_samples(guide).items(), *_samples(model).items()]:
+            _check_plate(name, site, node, batch.size)
         _check_parameters(name, program, guide, model)
         _check_draws(name, program, batch)
+    return everything
 
 
-def _trace(program: Program, batch: Tensor) -> tuple[Any, Any]:
-    with user_code_errors(program, batch.shape[1:]):
-        guide = poutine.trace(program.guide).get_trace(batch)
-        model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(batch)
+def _trace(program: Program, batch: Batch) -> tuple[Any, Any]:
+    with user_code_errors(program, batch.x.shape[1:]):
+        guide = batch.call(poutine.trace(program.guide).get_trace)
+        model = batch.call(poutine.trace(poutine.replay(program.model, trace=guide)).get_trace)
     return guide, model
 
 
@@ -133,7 +109,7 @@ def _samples(trace: Any) -> dict[str, Any]:
 
 
 class _PriorsSupport(Messenger):
-    """Hold the guide's draws against the prior's support, as the model meets them.
+    """Compare the guide's draws with the prior's support, as the model meets them.
 
     Before the model goes on with them, for what fails then blames its own parameters.
     """
@@ -148,55 +124,78 @@ class _PriorsSupport(Messenger):
         support, value = msg["fn"].support, msg["value"]
         if not (inside := support.check(value)).all():
             raise InputError(
-                f"{self.name}.guide draws {value[~inside][0].tolist()} at site {msg['name']!r}, "
-                f"outside the prior's support, {support}: give the guide the same support"
+                f"{self.name}.guide",
+                f"draws {value[~inside][0].tolist()} at site {msg['name']!r}, outside the prior's "
+                f"support, {support}",
+                "give the guide the same support",
             )
 
 
-def _check_guide_support(name: str, program: Program, batch: Tensor) -> None:
+def _check_guide_support(name: str, program: Program, batch: Batch) -> None:
     try:
-        guide = poutine.trace(program.guide).get_trace(batch)
+        guide = batch.call(poutine.trace(program.guide).get_trace)
         with _PriorsSupport(name):
-            poutine.replay(program.model, trace=guide)(batch)
+            batch.call(poutine.replay(program.model, trace=guide))
     except InputError:
         raise
     except Exception:  # whatever is wrong is found, and named, by the checks that follow
         return
 
 
-def _check_sites(name: str, guide: Any, model: Any, size: int) -> None:
+def _check_sites(name: str, guide: Any, model: Any, batch: Batch) -> None:
     observed = [site for site, node in _samples(model).items() if node["is_observed"]]
-    if observed != [OBSERVED]:
+    if OBSERVED not in observed:
         raise InputError(
-            f"{name}.model observes {observed or 'nothing'}: it must observe its argument at one "
-            f"site, pyro.sample({OBSERVED!r}, ..., obs=x)"
+            f"{name}.model",
+            f"observes {', '.join(observed) or 'nothing'}, not its argument {OBSERVED}",
+            f"observe it at a site pyro.sample({OBSERVED!r}, ..., obs={OBSERVED})",
         )
-    latent = set(_samples(model)) - {OBSERVED}
+    for site in observed:
+        if site not in batch:
+            raise InputError(
+                f"{name}.model",
+                f"observes a site {site!r} that is not in the data",
+                "name observed sites as the arguments that they observe",
+            )
+    latent = _samples(model).keys() - observed
     if not latent:
-        raise InputError(f"{name}.model has no latent site: there is no posterior to fit")
-    auxiliary = {s for s, n in _samples(guide).items() if n["infer"].get("is_auxiliary")}
-    if stray := latent ^ (set(_samples(guide)) - auxiliary):
         raise InputError(
-            f"{name}: site {min(stray)!r} is only in the "
-            f"{'model' if min(stray) in latent else 'guide'}: both need the same latent sites"
+            f"{name}.model", "has no latent site, so there is no posterior to fit", "sample z in it"
         )
-    for site, node in [*_samples(guide).items(), *_samples(model).items()]:
-        plates = {frame.name: (frame.dim, frame.size) for frame in node["cond_indep_stack"]}
-        if plates.get(DATA_PLATE) != (-1, size):
-            raise InputError(
-                f"{name}: site {site!r} is not in a plate {DATA_PLATE!r} at dim -1 over the batch: "
-                f"wrap it in `with pyro.plate({DATA_PLATE!r}, len(x)):`"
-            )
-        batch_shape = node["fn"].batch_shape
-        if (batch_shape and batch_shape[-1] != size) or len(batch_shape) > 1:
-            raise InputError(
-                f"{name}: site {site!r} has batch shape {tuple(batch_shape)}, not ({size},): "
-                "declare the dimensions of one datum with .to_event()"
-            )
+    if shared := latent & batch.keys():
+        raise InputError(
+            f"{name}.model",
+            f"has a latent site {min(shared)!r} named as an argument",
+            "observe the argument there, or rename one of the two",
+        )
+    auxiliary = {s for s, n in _samples(guide).items() if n["infer"].get("is_auxiliary")}
+    if stray := latent ^ (_samples(guide).keys() - auxiliary):
+        raise InputError(
+            name,
+            f"has a site {min(stray)!r} only in the {'model' if min(stray) in latent else 'guide'}",
+            "give both the same latent sites",
+        )
 
 
-def _check_draws(name: str, program: Program, batch: Tensor) -> None:
-    shape = (3, len(batch))
+def _check_plate(name: str, site: str, node: Any, size: int) -> None:
+    plates = {frame.name: (frame.dim, frame.size) for frame in node["cond_indep_stack"]}
+    if plates.get(DATA_PLATE) != (-1, size):
+        raise InputError(
+            name,
+            f"has a site {site!r} outside the plate {DATA_PLATE!r} at dim -1 over the batch",
+            f"wrap it in `with pyro.plate({DATA_PLATE!r}, len(x)):`",
+        )
+    batch_shape = node["fn"].batch_shape
+    if (batch_shape and batch_shape[-1] != size) or len(batch_shape) > 1:
+        raise InputError(
+            name,
+            f"has batch shape {tuple(batch_shape)} at site {site!r}, not ({size},)",
+            "declare the dimensions of one data point with .to_event()",
+        )
+
+
+def _check_draws(name: str, program: Program, batch: Batch) -> None:
+    shape = (3, batch.size)
     try:
         with pyro.plate("_draws", shape[0], dim=-2):
             traces = _trace(program, batch)
@@ -209,8 +208,10 @@ def _check_draws(name: str, program: Program, batch: Tensor) -> None:
         broadcasts, reason = False, first_line(error)
     if not broadcasts:
         raise InputError(
-            f"{name} does not run under a plate of draws around it, where latents have batch shape "
-            f"(draws, data): let networks act on the last dimensions ({reason})"
+            name,
+            "does not run under a plate of draws around it, where latents have batch shape "
+            f"(draws, data) ({reason})",
+            "let networks act on the last dimensions",
         )
 
 
@@ -224,36 +225,41 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
     }
     owned = {p.data_ptr(): site for site, p in program.named_parameters() if p.requires_grad}
     if not owned:
-        raise InputError(f"{name}: every parameter is frozen (requires_grad=False)")
+        raise InputError(
+            name, "has frozen parameters only", "set requires_grad=True for those to be trained"
+        )
     for site, parameter in program.named_parameters():
         if not parameter.is_contiguous():
             raise InputError(
-                f"{name}: parameter {site!r} is not contiguous, so Pyro would train a copy of it: "
-                "make it of tensor.contiguous()"
+                name,
+                f"has a parameter {site!r} that is not contiguous: Pyro would train a copy of it",
+                "make it of tensor.contiguous()",
             )
     if unseen := [site for memory, site in owned.items() if memory not in used]:
         raise InputError(
-            f"{name}: Pyro never sees parameter {unseen[0]!r}, so SVI would not "
-            "train it: call pyro.module(..., self) in model and guide"
+            name,
+            f"has a parameter {unseen[0]!r} that Pyro never sees, so that SVI would not train it",
+            "call pyro.module(..., self) in model and guide",
         )
     if foreign := [site for memory, site in used.items() if memory not in owned]:
         raise InputError(
-            f"{name}: parameter {foreign[0]!r} does not belong to the module, so it would "
-            "not be saved: assign it in __init__ as an nn.Parameter"
+            name,
+            f"uses a parameter {foreign[0]!r} that is not the module's, and would not be saved",
+            "assign it in __init__ as an nn.Parameter",
         )
 
 
-def _name(index: int, rows: Tensor | None) -> int:
-    return index if rows is None else int(rows[index])
-
-
-def _check_support(likelihood: Any, x: Tensor, device: torch.device, rows: Tensor | None) -> None:
-    for start in range(0, len(x), SUPPORT_BLOCK):
-        block = x[start : start + SUPPORT_BLOCK].to(device)
-        if (infinite := block.flatten(1).isinf().any(1)).any():
+def _check_support(
+    site: str, likelihood: Any, values: Tensor, device: torch.device, rows: Tensor | None
+) -> None:
+    for start in range(0, len(values), SUPPORT_BLOCK):
+        block = values[start : start + SUPPORT_BLOCK].to(device)
+        if (
+            infinite := block.flatten(1).isinf().any(1) if block.dim() > 1 else block.isinf()
+        ).any():
             datum = _name(start + int(infinite.nonzero()[0]), rows)
             raise InputError(
-                f"datum {datum} is infinite, or beyond {x.dtype}: remove or rescale it"
+                datum, f"is infinite, or beyond {values.dtype}", "remove or rescale it"
             )
         inside = likelihood.support.check(block)
         if inside.all():
@@ -263,8 +269,13 @@ def _check_support(likelihood: Any, x: Tensor, device: torch.device, rows: Tenso
         try:
             likelihood.log_prob(block[culprit])
         except ValueError as error:
-            raise InputError(f"datum {datum}: {first_line(error)}") from None
+            raise InputError(f"{datum}:", first_line(error)) from None
         raise InputError(
-            f"datum {datum} lies outside {likelihood.support}, the likelihood's support: rescale "
-            "the data, or choose another likelihood"
+            datum,
+            f"lies outside {likelihood.support}, the support of the likelihood of {site}",
+            "rescale the data, or choose another likelihood",
         )
+
+
+def _name(index: int, rows: Tensor | None) -> str:
+    return f"datum {index if rows is None else int(rows[index])}"

@@ -1,7 +1,7 @@
 """Data that a program generates: from the prior, from the guide, from given latents."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,51 +9,87 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ..data.batch import OBSERVED, Batch
 from ..errors import InputError, check_int, check_shape, check_type, user_code_errors
+from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
-from .conformance import check_structure, require_program
-from .protocol import OBSERVED, Program, device_of, dtype_of, evaluation_mode, is_random
-from .sites import latent_distributions
-from .weights import rows_at_once
+from .batches import check_batch
+from .conformance import check_structure
+from .protocol import Program, device_of, dtype_of, evaluation_mode, is_random
+from .scoring import rows_at_once
+from .sites import Sites
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     r"""Latents and the data they give, N of each, on the CPU.
 
     Attributes:
         latents: A draw of every latent site, each of shape (N, \*event shape).
         latent_means: The mean of the distribution that each came from, where it has one.
-        x: A draw from p(x | z), of shape (N, \*data_shape).
-        mean: The mean of p(x | z), of the same shape; the draw itself where it has none.
+        batch: Draws from p(x | z), with the covariates that they were drawn given; observed
+            covariates are drawn too.
+        mean: The mean of p(x | z), of shape (N, \*data_shape); the draw itself where it has none.
     """
 
     latents: dict[str, Tensor]
     latent_means: dict[str, Tensor]
-    x: Tensor
+    batch: Batch
     mean: Tensor
+
+    @property
+    def x(self) -> Tensor:
+        r"""The draw from p(x | z), of shape (N, \*data_shape)."""
+        return self.batch.x
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.batch!r}, latents {', '.join(self.latents)})"
 
 
 def prior_predictive(
-    program: Program, data_shape: Sequence[int], size: int, seed: int = 0
+    program: Program,
+    data_shape: Sequence[int],
+    size: int,
+    seed: int = 0,
+    covariates: Mapping[str, Tensor] | None = None,
 ) -> Prediction:
-    r"""Draw z ~ p(z), then x ~ p(x | z).
+    r"""Draw z ~ p(z), then x ~ p(x | z), given covariates if the program takes any.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
-        data_shape: Shape of one datum.
+        data_shape: Shape of one data point.
         size: Number of draws N.
         seed: Seed of the draws.
+        covariates: What the program takes beside ``x``, one row a draw.
 
     Raises:
-        InputError: If there is no memory for so many.
+        InputError: If there is no memory for so many, or the covariates are not what it takes.
 
     Example:
         >>> from ppl_vae.models import VAE
         >>> prior_predictive(VAE((1, 8, 8)), (1, 8, 8), size=3).mean.shape
         torch.Size([3, 1, 8, 8])
     """
-    return decode(program, {}, data_shape, size, seed)
+    return decode(program, {}, data_shape, size, seed, covariates)
+
+
+def simulate(program: Program, batch: Batch, size: int, seed: int = 0) -> Prediction:
+    """:func:`prior_predictive`, given the covariates of rows of real data.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        batch: The real data. All rows serve in turn, in random order, as often as it takes.
+        size: Number of draws N.
+        seed: Seed of the draws, and of the rows.
+    """
+    covariates = batch.covariates
+    if covariates:
+        generator = torch.Generator().manual_seed(derived_seed(seed, "rows"))
+        rounds = -(-check_int("size", size) // batch.size)
+        orders = [torch.randperm(batch.size, generator=generator) for _ in range(rounds)]
+        rows = torch.cat(orders)[:size]
+        covariates = {name: tensor[rows] for name, tensor in covariates.items()}
+    return prior_predictive(program, batch.x.shape[1:], size, seed, covariates)
 
 
 def decode(
@@ -62,86 +98,95 @@ def decode(
     data_shape: Sequence[int],
     size: int,
     seed: int = 0,
+    covariates: Mapping[str, Tensor] | None = None,
 ) -> Prediction:
     r"""Draw x ~ p(x | z) for given latents; sites that are not given come from the model.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
         latents: A value for any of the latent sites, each of shape (N, \*event shape).
-        data_shape: Shape of one datum.
-        size: Number of data N.
+        data_shape: Shape of one data point.
+        size: Number of data points N.
         seed: Seed of the draws.
+        covariates: What the program takes beside ``x``, one row a data point.
 
     Raises:
-        InputError: If there is no memory for so many.
+        InputError: If there is no memory for so many, or latents or covariates are not what the
+            program takes.
     """
-    require_program(program)
     size, data_shape = check_int("size", size), check_shape(data_shape)
-    device, dtype = device_of(program), dtype_of(program)
     # Draws and means, in parts and put together.
-    taken = 4 * size * math.prod(data_shape) * dtype.itemsize
+    taken = 4 * size * math.prod(data_shape) * torch.get_default_dtype().itemsize
     refuse_beyond_memory(taken, f"{size} draws of the data", "take fewer")
-    placeholder = torch.zeros(1, *data_shape, device=device, dtype=dtype)
-    _check_latents(program, latents, placeholder, size)
+    placeholder = torch.zeros(1, *data_shape).expand(size, *data_shape)
+    batch = check_batch(program, {OBSERVED: placeholder, **(covariates or {})})
+    _check_latents(program, latents, batch)
+    device, dtype = device_of(program), dtype_of(program)
     given = {
         site: value.to(device, dtype if value.is_floating_point() else None)
         for site, value in latents.items()
     }
     parts = []
-    step = rows_at_once(program, placeholder)
+    step = rows_at_once(program, batch.x)
     with user_code_errors(program, data_shape), evaluation_mode(program, seed):
         for first in range(0, size, step):
-            part = {site: value[first : first + step] for site, value in given.items()}
+            rows = slice(first, first + step)
+            part = {site: value[rows] for site, value in given.items()}
             model = poutine.condition(poutine.uncondition(program.model), data=part)
-            count = min(step, size - first)
-            batch = placeholder.expand(count, *placeholder.shape[1:])
-            parts.append(_read(poutine.trace(model).get_trace(batch)))
+            placed = batch.rows(rows).to(device, dtype)
+            parts.append(_read(placed.call(poutine.trace(model).get_trace), placed))
     return _joined(parts)
 
 
-def posterior_predictive(program: Program, x: Tensor, seed: int = 0) -> Prediction:
+def posterior_predictive(
+    program: Program, data: Tensor | Mapping[str, Tensor], seed: int = 0
+) -> Prediction:
     r"""Draw z ~ q(z | x), then a new x ~ p(x | z): its mean is the reconstruction.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
+        data: ``x`` of shape (N, \*data_shape), or a batch of ``x`` and covariates.
         seed: Seed of the draws.
     """
-    check_structure(program, x)
+    batch = check_structure(program, data)
     parts = []
-    with user_code_errors(program, x.shape[1:]), evaluation_mode(program, seed):
-        for part in x.split(rows_at_once(program, x)):
-            batch = part.to(device_of(program), dtype_of(program))
-            guide = poutine.trace(program.guide).get_trace(batch)
+    with user_code_errors(program, batch.x.shape[1:]), evaluation_mode(program, seed):
+        for part in batch.split(rows_at_once(program, batch.x)):
+            placed = part.to(device_of(program), dtype_of(program))
+            guide = placed.call(poutine.trace(program.guide).get_trace)
             model = poutine.replay(poutine.uncondition(program.model), trace=guide)
-            prediction = _read(poutine.trace(model).get_trace(batch))
+            prediction = _read(placed.call(poutine.trace(model).get_trace), placed)
             means = {site: _mean(guide.nodes[site]) for site in prediction.latents}
             parts.append(replace(prediction, latent_means=means))
     return _joined(parts)
 
 
-def _check_latents(program: Program, latents: Any, placeholder: Tensor, size: int) -> None:
-    """Refuse latents that are no values of the program's sites."""
+def _check_latents(program: Program, latents: Any, batch: Batch) -> None:
+    """Refuse latents that are not values of the program's sites."""
     check_type("latents", latents, dict)
-    if latents:
-        known = latent_distributions(program, placeholder)[1]
+    known = Sites.of(program, batch).prior if latents else {}
     for site, value in latents.items():
         check_type(f"the latent {site!r}", value, Tensor)
         if site not in known:
-            raise InputError(f"there is no latent site {site!r}: choose from {', '.join(known)}")
-        if not value.dim() or len(value) != size:
             raise InputError(
-                f"latent {site!r} has shape {tuple(value.shape)}: expected {size} values"
+                f"latent {site!r}", "is not a site of the model", f"choose from {', '.join(known)}"
+            )
+        if not value.dim() or len(value) != batch.size:
+            raise InputError(
+                f"latent {site!r}",
+                f"has shape {tuple(value.shape)}, but {batch.size} values are expected",
             )
 
 
-def _read(model: Any) -> Prediction:
+def _read(model: Any, batch: Batch) -> Prediction:
     nodes: dict[str, Any] = {site: node for site, node in model.nodes.items() if is_random(node)}
-    likelihood = nodes.pop(OBSERVED)
+    observed = {site: nodes.pop(site)["value"] for site in batch if site in nodes}
+    likelihood = model.nodes[OBSERVED]
+    drawn = {name: observed.get(name, tensor).cpu() for name, tensor in batch.items()}
     return Prediction(
         latents={site: node["value"].cpu() for site, node in nodes.items()},
         latent_means={site: _mean(node) for site, node in nodes.items()},
-        x=likelihood["value"].cpu(),
+        batch=Batch(drawn),
         mean=_mean(likelihood),
     )
 
@@ -150,14 +195,14 @@ def _joined(parts: list[Prediction]) -> Prediction:
     if len(parts) == 1:
         return parts[0]
 
-    def sites(table: str) -> dict[str, Tensor]:
+    def together(table: str) -> dict[str, Tensor]:
         first = getattr(parts[0], table)
-        return {site: torch.cat([getattr(part, table)[site] for part in parts]) for site in first}
+        return {name: torch.cat([getattr(part, table)[name] for part in parts]) for name in first}
 
     return Prediction(
-        latents=sites("latents"),
-        latent_means=sites("latent_means"),
-        x=torch.cat([part.x for part in parts]),
+        latents=together("latents"),
+        latent_means=together("latent_means"),
+        batch=Batch(together("batch")),
         mean=torch.cat([part.mean for part in parts]),
     )
 

@@ -1,5 +1,6 @@
-"""Log densities per site, draw and datum, read off Pyro traces."""
+"""Log densities per site, draw and data point, read off Pyro traces."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,10 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ..data.batch import Batch
 from ..errors import InputError
-from .protocol import OBSERVED, Program, innermost, is_random
+from .protocol import Program, innermost, is_random
+from .sites import latent_nodes
 
 
 @dataclass(frozen=True)
@@ -21,31 +24,35 @@ class Terms:
     """Log densities in nats, each of shape (S draws, N data), by the name of their site.
 
     Attributes:
-        model: log p of every site of the model, the observed one included.
+        likelihood: log p of every observed site of the model, ``x`` among them.
+        prior: log p of every latent site of the model.
         guide: log q of every site of the guide.
         analytic_kl: KL from guide to prior at every latent site, given the draws of its parents;
             empty unless asked for, and without the sites that have no formula.
     """
 
-    model: dict[str, Tensor]
+    likelihood: dict[str, Tensor]
+    prior: dict[str, Tensor]
     guide: dict[str, Tensor]
     analytic_kl: dict[str, Tensor] = field(default_factory=dict)
 
+    def tables(self) -> tuple[dict[str, Tensor], ...]:
+        """All of them, in this order."""
+        return self.likelihood, self.prior, self.guide, self.analytic_kl
+
     def cpu(self) -> "Terms":
         """The same, in the computer's own memory."""
-        tables = (self.model, self.guide, self.analytic_kl)
-        return Terms(*({site: values.cpu() for site, values in t.items()} for t in tables))
+        return Terms(*({site: v.cpu() for site, v in table.items()} for table in self.tables()))
 
     @property
     def reconstruction(self) -> Tensor:
         """log p(x | z), of shape (S, N)."""
-        return self.model[OBSERVED]
+        return total(self.likelihood)
 
     @property
     def kl(self) -> Tensor:
         """log q(z | x) - log p(z), of shape (S, N); its mean estimates KL(q(z|x) || p(z))."""
-        prior = [log_prob for site, log_prob in self.model.items() if site != OBSERVED]
-        return torch.stack(list(self.guide.values())).sum(0) - torch.stack(prior).sum(0)
+        return total(self.guide) - total(self.prior)
 
     @property
     def log_weight(self) -> Tensor:
@@ -53,42 +60,51 @@ class Terms:
         return self.reconstruction - self.kl
 
 
+def total(table: Mapping[str, Tensor]) -> Tensor:
+    """The sum over sites."""
+    return torch.stack(list(table.values())).sum(0)
+
+
 def refuse_infinite(terms: Terms, first: int = 0) -> None:
     """Refuse weights that are infinite or NaN.
 
     Arguments:
-        terms: Log densities of S draws for each of N data.
-        first: What messages call the first of the data.
+        terms: Log densities of S draws for each of N data points.
+        first: What messages call the first of them.
 
     Raises:
-        InputError: Naming the datum and the site.
+        InputError: Naming the data point and the site.
     """
-    for tables in (terms.guide, terms.model):
-        for site, table in tables.items():
-            if not (finite := table.isfinite().all(0)).all():
+    for table in (terms.guide, terms.prior, terms.likelihood):
+        for site, values in table.items():
+            if not (finite := values.isfinite().all(0)).all():
                 raise InputError(
-                    f"the log weight of datum {first + int((~finite).nonzero()[0])} is not finite, "
-                    f"because of site {site!r}: check that datum, or train longer at a lower rate"
+                    f"datum {first + int((~finite).nonzero()[0])}",
+                    f"has a log weight that is not finite, because of site {site!r}",
+                    "check that data point, or train longer at a lower rate",
                 )
 
 
-def score_traces(guide: Any, model: Any, shape: tuple[int, int], analytic: bool = False) -> Terms:
+def score_traces(guide: Any, model: Any, batch: Batch, draws: int, analytic: bool = False) -> Terms:
     """The log densities that traces of guide and model hold, on their device.
 
     Arguments:
         guide: The guide's trace, as :func:`ppl_vae.programs.sites.trace_draws` gives it.
         model: The model's, at the same draws.
-        shape: Draws and data, (S, N).
+        batch: The data points that they are of.
+        draws: The number of draws S.
         analytic: Whether the KL of each latent site is computed in closed form too.
     """
-    kl = _analytic_kl(guide, model, shape) if analytic else {}
-    return Terms(_densities(model, shape), _densities(guide, shape), kl)
+    shape = (draws, batch.size)
+    kl = _analytic_kl(guide, model, batch, shape) if analytic else {}
+    likelihood, prior = _apart(_densities(model, shape), batch)
+    return Terms(likelihood, prior, _densities(guide, shape), kl)
 
 
 def score_latents(
     program: Program,
-    batch: Tensor,
-    latents: dict[str, Tensor],
+    batch: Batch,
+    latents: Mapping[str, Tensor],
     with_guide: bool,
     with_model: bool = True,
 ) -> Terms:
@@ -96,7 +112,7 @@ def score_latents(
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
-        batch: Data of shape (N, \*data_shape), on the program's device and of its type.
+        batch: N data points, on the program's device and of its type.
         latents: A value for every latent site, each of shape (S, N, \*event shape).
         with_guide: Whether the guide scores them.
         with_model: Whether the model does.
@@ -104,13 +120,19 @@ def score_latents(
     Returns:
         The log densities, on the program's device; none of what is left out.
     """
-    shape = (len(next(iter(latents.values()))), len(batch))
+    shape = (len(next(iter(latents.values()))), batch.size)
     densities = []
     with pyro.plate("_draws", shape[0], dim=-2):
         for run, wanted in ((program.model, with_model), (program.guide, with_guide)):
-            scored = poutine.trace(poutine.condition(run, data=latents)) if wanted else None
-            densities.append(_densities(scored.get_trace(batch), shape) if scored else {})
-    return Terms(*densities)
+            scored = poutine.trace(poutine.condition(run, data=dict(latents)))
+            densities.append(_densities(batch.call(scored.get_trace), shape) if wanted else {})
+    return Terms(*_apart(densities[0], batch), densities[1])
+
+
+def _apart(model: dict[str, Tensor], batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The log densities of observed sites, and of latent ones."""
+    observed = {site: values for site, values in model.items() if site in batch}
+    return observed, {site: values for site, values in model.items() if site not in batch}
 
 
 def _densities(trace: Any, shape: tuple[int, int]) -> dict[str, Tensor]:
@@ -124,11 +146,8 @@ def _densities(trace: Any, shape: tuple[int, int]) -> dict[str, Tensor]:
     }
 
 
-def _analytic_kl(guide: Any, model: Any, shape: tuple[int, int]) -> dict[str, Tensor]:
-    order = [
-        [s for s, n in trace.nodes.items() if is_random(n) and s != OBSERVED]
-        for trace in (guide, model)
-    ]
+def _analytic_kl(guide: Any, model: Any, batch: Batch, shape: tuple[int, int]) -> dict[str, Tensor]:
+    order = [list(latent_nodes(trace, batch)) for trace in (guide, model)]
     if order[0] != order[1]:
         return {}  # a site of the guide may depend on what the prior has below it
     found = {}
@@ -157,10 +176,8 @@ def _as_family(p: Any, q: Any) -> Any:
 
 
 def concatenate(parts: list[Terms], dim: int) -> Terms:
-    """Terms of some draws (``dim`` 0) or data (``dim`` 1) at a time, as those of all."""
-
-    def joined(table: str) -> dict[str, Tensor]:
-        first = getattr(parts[0], table)
-        return {site: torch.cat([getattr(p, table)[site] for p in parts], dim) for site in first}
-
-    return Terms(joined("model"), joined("guide"), joined("analytic_kl"))
+    """Terms of some draws (``dim`` 0) or data points (``dim`` 1) at a time, as those of all."""
+    tables = zip(*(part.tables() for part in parts), strict=True)
+    return Terms(
+        *({site: torch.cat([t[site] for t in table], dim) for site in table[0]} for table in tables)
+    )

@@ -1,16 +1,17 @@
 """The posterior in unconstrained coordinates, where Hamiltonian trajectories move."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
+from ..choices import Start
 from ..errors import InputError
-from .protocol import OBSERVED, Program, device_of, dtype_of
-from .sites import draw_latents, supports
-from .terms import score_latents
+from .posterior import Posterior
+from .sites import Latents
+from .terms import total
 
 State = dict[str, Tensor]  # unconstrained latents by site, each of shape (C chains, N data, ...)
 
@@ -21,27 +22,27 @@ class Unconstrained:
     A density is the site's own, times \\|dz / du\\|.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, *data_shape).
+        posterior: The posterior of N data points.
 
     Raises:
         InputError: If a latent site is discrete, or its support cannot be mapped to real numbers.
     """
 
-    def __init__(self, program: Program, x: Tensor) -> None:
-        self.program = program
-        self.x = x.to(device_of(program), dtype_of(program))
-        self.transforms = {site: _bijection(site, s) for site, s in supports(program, x).items()}
+    def __init__(self, posterior: Posterior) -> None:
+        self.posterior = posterior
+        supports = posterior.sites.supports()
+        self.transforms = {site: _bijection(site, s) for site, s in supports.items()}
 
-    def draw(self, chains: int, source: Literal["prior", "guide"]) -> State:
+    def draw(self, chains: int, source: Start) -> State:
         """Draws of shape (C, N, ...)."""
-        return self.coordinates(draw_latents(self.program, self.x, chains, source))
+        return self.coordinates(self.posterior.sample(chains, source))
 
-    def coordinates(self, latents: dict[str, Tensor]) -> State:
+    def coordinates(self, latents: Mapping[str, Tensor]) -> State:
         """Where latents are."""
-        return {s: t.inv(latents[s].to(self.x)) for s, t in self.transforms.items()}
+        place = self.posterior.device, self.posterior.dtype
+        return {site: t.inv(latents[site].to(*place)) for site, t in self.transforms.items()}
 
-    def latents(self, state: State) -> dict[str, Tensor]:
+    def latents(self, state: State) -> Latents:
         """The latents that are there."""
         return {site: self.transforms[site](u) for site, u in state.items()}
 
@@ -49,33 +50,33 @@ class Unconstrained:
         """Log densities of the prior, or the guide, and of the model with the data, of shape
         (C, N)."""
         latents = self.latents(state)
-        volume = torch.stack(
-            [
-                sum_events(self.transforms[site].log_abs_det_jacobian(u, latents[site]))
+        volume = total(
+            {
+                site: sum_events(self.transforms[site].log_abs_det_jacobian(u, latents[site]))
                 for site, u in state.items()
-            ]
-        ).sum(0)
-        terms = score_latents(self.program, self.x, latents, with_guide)
-        likelihood = terms.model.pop(OBSERVED)
-        prior = torch.stack(list(terms.model.values())).sum(0) + volume
+            }
+        )
+        terms = self.posterior.score(latents, with_guide)
+        prior = total(terms.prior) + volume
         if not with_guide:
-            return prior, prior + likelihood
-        guide = torch.stack(list(terms.guide.values())).sum(0) + volume
-        return guide, prior + likelihood
+            return prior, prior + terms.reconstruction
+        return total(terms.guide) + volume, prior + terms.reconstruction
 
 
 def _bijection(site: str, support: Constraint) -> Any:
     if support.is_discrete:
         raise InputError(
-            f"the latent site {site!r} is discrete, and Hamiltonian transitions need a "
-            "gradient: use the importance-weighted estimator"
+            f"the latent site {site!r}",
+            "is discrete, and Hamiltonian transitions need a gradient",
+            "use the importance-weighted estimator",
         )
     try:
         return biject_to(support)
     except NotImplementedError:
         raise InputError(
-            f"the latent site {site!r} has the support {support}, which cannot be mapped to "
-            "real numbers: use the importance-weighted estimator"
+            f"the latent site {site!r}",
+            f"has the support {support}, which cannot be mapped to real numbers",
+            "use the importance-weighted estimator",
         ) from None
 
 
