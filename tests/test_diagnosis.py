@@ -40,7 +40,7 @@ def test_every_question_has_a_verdict(diagnosis):
     for verdict in diagnosis.verdicts.values():
         assert verdict.grade in ("pass", "caution", "fail")
         assert verdict.question.endswith("?")
-        for text in (verdict.meaning, verdict.figure, verdict.threshold, verdict.source):
+        for text in (verdict.meaning, verdict.statistic, verdict.threshold, verdict.source):
             assert len(text) > 10
         assert bool(verdict.remedy) == (verdict.grade != "pass")
         assert np.isfinite([verdict.value, verdict.error]).all()

@@ -74,8 +74,8 @@ def test_bounds_agree(kind, always_pays, monkeypatch):
     compiled = score(program, X, draws=20, seed=1)
     monkeypatch.setattr(ppl_vae.programs.weights, "worth_compiling", lambda *counts: False)
     eager = score(program, X, draws=20, seed=1)
-    for name, values in eager.chain.items():
-        torch.testing.assert_close(compiled.chain[name], values, rtol=1e-4, atol=1e-5)
+    for name, values in eager.per_datum.items():
+        torch.testing.assert_close(compiled.per_datum[name], values, rtol=1e-4, atol=1e-5)
     assert compiled.analytic_kl.keys() == eager.analytic_kl.keys()
 
 
@@ -98,7 +98,7 @@ def test_fits_of_ten_seeds_reach_the_same_elbo(digits):
             program = copy.deepcopy(start)
             fit(program, digits, Settings(epochs=5, seed=seed, engine=engine), progress=False)
             scores = score(program, digits.fixed("test"), draws=20, seed=seed)
-            elbos[engine] = scores.chain["elbo"].mean().item()
+            elbos[engine] = scores.per_datum["elbo"].mean().item()
         gaps.append(elbos["compiled"] - elbos["eager"])
     gap = ppl_vae.Estimate.of(torch.tensor(gaps))
     assert abs(gap.mean) <= 4 * gap.stderr

@@ -15,7 +15,7 @@ X = torch.randn(12, 5, dtype=torch.float64, generator=torch.Generator().manual_s
 def test_the_identity_holds_for_every_datum(estimator):
     program = LinearGaussian((5,))
     x, scores = estimate(estimator, program, X, 50, FAST)
-    chain = scores.chain
+    chain = scores.per_datum
     assert x.shape == X.shape
     torch.testing.assert_close(chain["elbo"], chain["reconstruction"] - chain["kl"])
     bounds = [chain[name] for name in ("iw_bound", "ais_bound") if name in chain]
@@ -36,15 +36,17 @@ def test_kl_to_the_posterior_is_within_its_bounds():
         program.posterior(x),
     ).detach()
     for name, sign in (("kl_to_posterior", 1), ("kl_to_posterior_upper", -1)):
-        beyond = sign * (scores.chain[name] - exact)
+        beyond = sign * (scores.per_datum[name] - exact)
         assert beyond.mean() < 4 * beyond.std() / len(x) ** 0.5
 
 
 def test_bits_are_nats_of_the_tighter_bound():
     vae = VAE((5,), latent_dim=2, hidden=(4,))
     _, scores = estimate("ais", vae, (X > 0).float(), 50, FAST)
-    tighter = max(scores.chain["ais_bound"].mean(), scores.chain["iw_bound"].mean())
-    assert scores.chain["bits_per_dim"].mean() * 5 * 0.6931471805599453 == pytest.approx(-tighter)
+    tighter = max(scores.per_datum["ais_bound"].mean(), scores.per_datum["iw_bound"].mean())
+    assert scores.per_datum["bits_per_dim"].mean() * 5 * 0.6931471805599453 == pytest.approx(
+        -tighter
+    )
 
 
 @pytest.mark.parametrize("estimator", ["iw", "ais", "bdmc"])
@@ -57,7 +59,7 @@ def test_the_work_is_told_beforehand(estimator):
 def test_annealing_has_nothing_to_compare_with_for_a_point_mass():
     autoencoder = Autoencoder((5,), likelihood="gaussian")
     _, scores = estimate("iw", autoencoder, X)
-    assert scores.chain.keys() == {"reconstruction"}
+    assert scores.per_datum.keys() == {"reconstruction"}
     with pytest.raises(InputError, match="point mass"):
         estimate("ais", autoencoder, X, annealing=FAST)
 
@@ -71,5 +73,5 @@ def test_the_same_options_are_refused_before_any_work():
 
 def test_one_chain_is_enough():
     _, scores = estimate("bdmc", LinearGaussian((5,)), X, 1, Annealing(1, 3, 1))
-    assert scores.chain["ais_error"].isnan().all()
+    assert scores.per_datum["ais_error"].isnan().all()
     assert scores.estimates()["gap"].mean > -50

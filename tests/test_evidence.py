@@ -161,7 +161,7 @@ def test_the_jackknife_takes_bias_away():
 
 def test_the_error_of_the_bound_is_its_spread_over_seeds():
     program = Minimal()
-    found = [score(program, X, draws=500, seed=seed).chain for seed in range(100)]
+    found = [score(program, X, draws=500, seed=seed).per_datum for seed in range(100)]
     spread = torch.stack([f["iw_bound"] for f in found]).std(0)
     told = torch.stack([f["iw_error"] for f in found]).mean(0)
     # The spread of 100 values is off by 7 % itself, the delta method by some more, and by far more
@@ -204,8 +204,8 @@ def test_numpy_alone_finds_the_same_bound(digits):
     found = score(vae, x, draws=2000)
     state = {name: value.double().numpy() for name, value in vae.state_dict().items()}
     bound, error = numpy_bound(state, x.double().numpy(), 2000, np.random.default_rng(0))
-    difference = found.chain["iw_bound"].numpy() - bound
-    stderr = np.sqrt(found.chain["iw_error"].numpy() ** 2 + error**2)
+    difference = found.per_datum["iw_bound"].numpy() - bound
+    stderr = np.sqrt(found.per_datum["iw_error"].numpy() ** 2 + error**2)
     assert abs(difference.mean()) < 4 * np.sqrt((stderr**2).sum()) / len(x)
     # Each datum's error is itself an estimate, and too small where weights have heavy tails.
     assert (np.abs(difference) < 4 * stderr).mean() > 0.98

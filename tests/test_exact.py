@@ -87,8 +87,10 @@ def test_the_whole_chain_of_the_exact_guide_has_no_error(latent_dim, dim):
     evidence = program.evidence(x).detach()
     scale = evidence.abs().max().item()
     for name in ("elbo", "iw_bound", "iw_jackknife"):
-        np.testing.assert_allclose(scores.chain[name], evidence, rtol=0, atol=1e-10 * max(1, scale))
-    assert scores.chain["kl_to_posterior"].abs().max() < 1e-10 * max(1, scale)
+        np.testing.assert_allclose(
+            scores.per_datum[name], evidence, rtol=0, atol=1e-10 * max(1, scale)
+        )
+    assert scores.per_datum["kl_to_posterior"].abs().max() < 1e-10 * max(1, scale)
     to_prior, to_posterior = exact_kls(program, x)
     np.testing.assert_allclose(scores.analytic_kl["z"], to_prior, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(to_posterior, 0, atol=1e-8)
@@ -115,13 +117,13 @@ def test_the_whole_chain_of_a_wrong_guide_is_within_four_standard_errors(latent_
     for name, values in exact.items():
         # Draws are independent across data: the error of the mean over data, at fixed data.
         stderr = (drawn[name].var(0) / draws).sum().sqrt().item() / len(x)
-        assert abs((scores.chain[name].numpy() - values).mean()) < 4 * stderr, name
+        assert abs((scores.per_datum[name].numpy() - values).mean()) < 4 * stderr, name
     # KL to the posterior is F taken from the exact evidence, or from a bound on it.
-    found = program.evidence(x).detach() - scores.chain["elbo"]
+    found = program.evidence(x).detach() - scores.per_datum["elbo"]
     stderr = (terms.log_weight.var(0) / draws).sum().sqrt().item() / len(x)
     assert abs(found.mean().item() - to_posterior.mean()) < 4 * stderr
-    error = scores.chain["iw_error"].square().sum().sqrt().item() / len(x)
-    bound = scores.chain["iw_jackknife"] - program.evidence(x).detach()
+    error = scores.per_datum["iw_error"].square().sum().sqrt().item() / len(x)
+    bound = scores.per_datum["iw_jackknife"] - program.evidence(x).detach()
     assert abs(bound.mean().item()) < 4 * error
 
 

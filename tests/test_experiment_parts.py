@@ -174,7 +174,7 @@ def test_a_linear_vae_is_at_its_optimum(grey_digits):
     torch.testing.assert_close((x - decoded).square().sum(1).mean(), expected)
     assert int((codes.var(0) > 0.01).sum()) == int(active.sum())
     # The guide is exact, and no other loading explains the data better.
-    torch.testing.assert_close(score(program, data, draws=1).chain["elbo"].mean(), evidence)
+    torch.testing.assert_close(score(program, data, draws=1).per_datum["elbo"].mean(), evidence)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         step = torch.randn(program.loading.shape, generator=generator, dtype=torch.float64)

@@ -38,7 +38,7 @@ def test_the_diagnosis_of_mnist_agrees_with_its_evaluation(fitted):
     gaps = found.inference_data.gaps
     total = (gaps["approximation_gap"] + gaps["amortization_gap"]).values
     # The refined guide's bound is the tighter one: by more than the amortized guide's own.
-    at_least = ppl_vae.score(vae, data.fixed("test")[:100], draws=1000).chain["kl_to_posterior"]
+    at_least = ppl_vae.score(vae, data.fixed("test")[:100], draws=1000).per_datum["kl_to_posterior"]
     assert total.mean() > at_least.mean() > 1
     assert (gaps["approximation_gap"] > -0.1).all()
     assert found.verdicts["coverage"].grade != "pass"  # a normal guide of 50 units

@@ -68,7 +68,7 @@ def test_a_model_of_other_data_fails_and_says_in_what():
     x = draw(program, 1500)
     answer = ask(program, 3 * x[300:], 3 * x[:300])
     assert answer.verdict.grade == "fail"
-    assert "spread" in answer.verdict.figure or "total" in answer.verdict.figure
+    assert "spread" in answer.verdict.statistic or "total" in answer.verdict.statistic
     assert (answer.groups["generation"]["pit_p_value"] < 1e-4).all()
 
 

@@ -114,7 +114,7 @@ def test_fit_and_evaluate_work_or_refuse(array, choices):
         one_line(error)
         return
     assert_sensible(found.estimates(), len(x))
-    chain = {name: values.tolist() for name, values in found.chain.items()}
+    chain = {name: values.tolist() for name, values in found.per_datum.items()}
     if "elbo" in chain:
         for terms in zip(chain["elbo"], chain["reconstruction"], chain["kl"], strict=True):
             assert_adds_up(*terms)

@@ -28,7 +28,7 @@ def test_every_value_comes_back_with_unit_and_meaning(tmp_path):
     with xarray.open_dataset(tmp_path / "found.nc", engine="h5netcdf") as back:
         assert back.attrs == ABOUT
         assert back.sizes == {"datum": 6}
-        for name, values in scores.chain.items():
+        for name, values in scores.per_datum.items():
             np.testing.assert_array_equal(back[name], values)
         for name in ("log_p_x", "log_p_z1", "log_q_z2", "row"):
             assert name in back
@@ -36,7 +36,7 @@ def test_every_value_comes_back_with_unit_and_meaning(tmp_path):
             assert variable.attrs["long_name"]
             assert variable.attrs["units"] in {"nats", "bits", "1"}
     assert json.loads((tmp_path / "found.json").read_text()) == summary
-    assert summary["elbo"]["mean"] == scores.chain["elbo"].mean().item()
+    assert summary["elbo"]["mean"] == scores.per_datum["elbo"].mean().item()
 
 
 def test_every_term_of_every_estimator_has_a_meaning():
@@ -44,10 +44,10 @@ def test_every_term_of_every_estimator_has_a_meaning():
     for estimator in ("iw", "ais", "bdmc"):
         settings = Annealing(chains=2, temperatures=3)
         _, scores = estimate(estimator, program, X.double(), annealing=settings)
-        assert scores.chain.keys() <= MEANINGS.keys()
+        assert scores.per_datum.keys() <= MEANINGS.keys()
         as_dataset(scores, None, ABOUT)
-    assert "bits_per_dim" in score(VAE((5,), hidden=(4,)), (X > 0).float()).chain
-    assert score(Autoencoder((5,), likelihood="gaussian"), X).chain.keys() <= MEANINGS.keys()
+    assert "bits_per_dim" in score(VAE((5,), hidden=(4,)), (X > 0).float()).per_datum
+    assert score(Autoencoder((5,), likelihood="gaussian"), X).per_datum.keys() <= MEANINGS.keys()
 
 
 def test_a_single_datum_has_no_standard_error_in_json():
@@ -57,7 +57,7 @@ def test_a_single_datum_has_no_standard_error_in_json():
 
 def test_names_that_netcdf_does_not_take():
     scores = score(TwoLayers(), X)
-    renamed = type(scores)(scores.chain, {"a/b.c": scores.model["z1"]})
+    renamed = type(scores)(scores.per_datum, {"a/b.c": scores.model["z1"]})
     assert "log_p_a_b_c" in as_dataset(renamed, None, {})
 
 

@@ -18,7 +18,7 @@ from ..programs.terms import score_latents
 from ..runtime import derived_seed
 from .latents import as_units, guide_draws, has_tractable_density, in_blocks, unit_names
 from .uniformity import band, deviation, p_value
-from .verdicts import Answer, Grade, Verdict, Work, Z, advice, portion
+from .verdicts import DiagnosticResult, Grade, Verdict, Work, Z, advice, portion
 
 QUESTION = "Is q(z|x) calibrated?"
 DRAWS = 100  # that each truth is ranked against
@@ -32,7 +32,7 @@ SOURCE = "Talts et al. 2018; Säilynoja et al. 2022; Modrák et al. 2023"
 
 def ask_calibration(
     program: Program, x: Tensor, simulations: int, seed: int, on_work: Work
-) -> Answer:
+) -> DiagnosticResult:
     r"""Rank what is true among the guide's draws, on data that the model made.
 
     For :math:`z^*, x^* \sim p(z, x)`, :math:`z^*` is a draw from p(z | x*). If the guide is that
@@ -97,7 +97,7 @@ def ask_calibration(
         },
         {"quantity": names, "unit": units, "level": LEVELS},
     )
-    return Answer(_verdict(dataset), {"calibration": dataset})
+    return DiagnosticResult(_verdict(dataset), {"calibration": dataset})
 
 
 def _as_draw(latents: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -185,7 +185,7 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         QUESTION,
         given,
         meaning,
-        figure=f"largest distance of the ranks' ECDF from uniform, {name}",
+        statistic=f"largest distance of the ranks' ECDF from uniform, {name}",
         value=float(distance[at]),
         error=error,
         unit="probability",

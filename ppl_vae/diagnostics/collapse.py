@@ -31,7 +31,7 @@ from .latents import (
     prior_variance,
     unit_names,
 )
-from .verdicts import Answer, Grade, Verdict, Work, portion
+from .verdicts import DiagnosticResult, Grade, Verdict, Work, portion
 
 QUESTION = "Has the guide collapsed to the prior?"
 DRAWS, MIN_DATA = 100, 100
@@ -40,7 +40,7 @@ EPSILON, DELTA = 0.01, 0.01
 SOURCE = "Burda et al. 2015; Lucas et al. 2019; Hoffman & Johnson 2016"
 
 
-def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Answer:
+def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> DiagnosticResult:
     r"""Measure what the latent units say about the data.
 
     - A unit is active if :math:`\mathrm{Var}_x(E_q[z]) > 0.01 \mathrm{Var}(z)`, which for a
@@ -82,7 +82,7 @@ def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Answe
         found["marginal_kl"] = found["rate"][:chosen].mean() - information
     on_work(1 / 3)
     dataset = _dataset(found, _names(program, x))
-    return Answer(_verdict(dataset), {"latents": dataset})
+    return DiagnosticResult(_verdict(dataset), {"latents": dataset})
 
 
 def _names(program: Program, x: Tensor) -> list[str]:
@@ -195,7 +195,7 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         QUESTION,
         given,
         meaning,
-        figure="units that are active and have not collapsed",
+        statistic="units that are active and have not collapsed",
         value=float(count),
         error=0.0,
         unit=f"of {units} units",

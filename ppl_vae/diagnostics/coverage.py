@@ -12,7 +12,7 @@ from ..programs.sites import require_density
 from ..programs.terms import Terms
 from ..programs.weights import reduce_terms
 from .arviz_io import pareto_k, pareto_k_threshold
-from .verdicts import Answer, Verdict, Work, advice, grade, portion, share
+from .verdicts import DiagnosticResult, Verdict, Work, advice, grade, portion, share
 
 QUESTION = "Do the guide's draws cover the posterior?"
 CAUTION, FAIL = 0.05, 0.5  # shares of the data
@@ -23,7 +23,7 @@ SOURCE = "Yao et al. 2018; Vehtari et al. 2024, threshold min(1 - 1/log10 S, 0.7
 
 def ask_coverage(
     program: Program, x: Tensor, draws: int, seed: int, on_work: Work, rows: Tensor
-) -> Answer:
+) -> DiagnosticResult:
     r"""Weigh the guide's draws against the posterior.
 
     .. math:: \log w_{ns} = \log p(x_n, z_{ns}) - \log q(z_{ns} \mid x_n), \quad z_{ns} \sim q
@@ -74,7 +74,7 @@ def ask_coverage(
         f"for {value:.0%} of the data the guide draws some part of the posterior so rarely that "
         f"weights cannot mend averages over it; what it never draws is not seen here; the highest "
         f"k-hat have rows {listed}",
-        figure=f"share of data with k-hat above {threshold:.2f}",
+        statistic=f"share of data with k-hat above {threshold:.2f}",
         value=value,
         error=error,
         unit="share of data",
@@ -86,7 +86,7 @@ def ask_coverage(
             "guide; and for evidence, annealing",
         ),
     )
-    return Answer(verdict, {"diagnostics": _dataset(found, draws, threshold)})
+    return DiagnosticResult(verdict, {"diagnostics": _dataset(found, draws, threshold)})
 
 
 def _weigh(terms: Terms) -> dict[str, Tensor]:

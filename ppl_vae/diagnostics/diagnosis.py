@@ -35,7 +35,7 @@ from .generation import ask_generation
 from .groups import shown_groups
 from .reference import QUESTION as REFERENCE
 from .reference import ask_reference
-from .verdicts import Answer, Verdict, Work
+from .verdicts import DiagnosticResult, Verdict, Work
 
 RESULT, DIGEST = "diagnosis.nc", "sha256"
 REMEDY = "run ppl-vae diagnose again"
@@ -178,7 +178,7 @@ def _refuse_effort(effort: Effort, x: Tensor) -> None:
 
 def _questions(
     program: Program, data: DataSet, x: Tensor, effort: Effort, seed: int
-) -> dict[str, tuple[str, Callable[..., Answer], float]]:
+) -> dict[str, tuple[str, Callable[..., DiagnosticResult], float]]:
     """Question, how it is asked, and its cost in runs of the model for one draw of one datum."""
     seeds = partial(derived_seed, seed)
     gaps, nuts = x[: effort.gap_points], x[: effort.nuts_points]
@@ -223,7 +223,9 @@ def _questions(
     }
 
 
-def _answer(question: str, ask: Callable[[Work], Answer], on_work: Work) -> Answer:
+def _answer(
+    question: str, ask: Callable[[Work], DiagnosticResult], on_work: Work
+) -> DiagnosticResult:
     """Ask, and turn what stands in the way into a verdict."""
     done = 0.0
 
@@ -235,15 +237,17 @@ def _answer(question: str, ask: Callable[[Work], Answer], on_work: Work) -> Answ
     try:
         return ask(count)
     except InputError as error:
-        return Answer(Verdict(question, "cannot say", str(error)))
+        return DiagnosticResult(Verdict(question, "cannot say", str(error)))
     except Exception as error:  # whatever the user's code, or a library below, raises
         reason = f"it met {type(error).__name__}: {first_line(error)}"
-        return Answer(Verdict(question, "cannot say", reason))
+        return DiagnosticResult(Verdict(question, "cannot say", reason))
     finally:
         on_work(max(0.0, 1.0 - done))
 
 
-def _groups(answers: Mapping[str, Answer], data: DataSet, count: int) -> dict[str, xarray.Dataset]:
+def _groups(
+    answers: Mapping[str, DiagnosticResult], data: DataSet, count: int
+) -> dict[str, xarray.Dataset]:
     """The groups of all answers; what there is for each datum comes together in one."""
     groups = {name: group for answer in answers.values() for name, group in answer.groups.items()}
     per_datum = groups.pop("diagnostics", xarray.Dataset())

@@ -17,7 +17,7 @@ from ..programs.weights import log_terms, rows_at_once
 from ..runtime import derived_seed
 from .arviz_io import pareto_k, pareto_k_threshold
 from .latents import ACTIVE, activity, moments, on_device, prior_variance
-from .verdicts import Answer, Grade, Verdict, Work, Z, advice, grade, portion
+from .verdicts import DiagnosticResult, Grade, Verdict, Work, Z, advice, grade, portion
 
 QUESTION = "Where does the gap to log p(x) come from?"
 STEPS, RATE, STEP_DRAWS = 300, 0.1, 8
@@ -29,7 +29,7 @@ SOME, MOST = 0.05, 0.5  # shares of data whose evidence is uncertain
 SOURCE = "Cremer et al. 2018"
 
 
-def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) -> Answer:
+def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) -> DiagnosticResult:
     r"""Split KL(q(z|x) || p(z|x)) into what the family costs and what the network costs.
 
     .. math::
@@ -75,7 +75,9 @@ def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) 
     active = activity(*moments(program, x, MOMENT_DRAWS, seed), MOMENT_DRAWS, prior) > ACTIVE
     units = max(1, int(active.sum()))
     threshold = pareto_k_threshold(draws)
-    return Answer(_verdict(found, units, threshold), {"gaps": _dataset(found, units, draws)})
+    return DiagnosticResult(
+        _verdict(found, units, threshold), {"gaps": _dataset(found, units, draws)}
+    )
 
 
 def _require_paths(program: Program, x: Tensor) -> None:
@@ -153,7 +155,7 @@ def _verdict(found: dict[str, Tensor], units: int, threshold: float) -> Verdict:
         QUESTION,
         given,
         meaning,
-        figure="log p(x) - ELBO",
+        statistic="log p(x) - ELBO",
         value=gap.mean,
         error=gap.stderr,
         unit="nats per datum",

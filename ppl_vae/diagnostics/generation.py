@@ -15,7 +15,7 @@ from ..programs.predictions import posterior_predictive, prior_predictive
 from ..programs.protocol import Program
 from ..runtime import derived_seed
 from .uniformity import p_value
-from .verdicts import Answer, Grade, Verdict, Work, advice, grade
+from .verdicts import DiagnosticResult, Grade, Verdict, Work, advice, grade
 
 QUESTION = "Does the model generate data like the data?"
 SAMPLES, MIN_DATA, MIN_TRAIN = 1000, 100, 100
@@ -28,7 +28,7 @@ SOURCE = "Gelman et al. 1996; Meehan et al. 2020; Gneiting et al. 2007"
 
 def ask_generation(
     program: Program, train: Tensor, test: Tensor, seed: int, on_work: Work
-) -> Answer:
+) -> DiagnosticResult:
     r"""Hold data drawn from the model against data that it was not fitted to.
 
     - Prior predictive: the distributions, over data, of a datum's total (the ink of an image), its
@@ -87,7 +87,7 @@ def ask_generation(
     on_work(0.1)
     copied = nearer(found["prior_distance"], found["test_distance"])
     dataset = _dataset(found, names, ks, copied, pit, test, drawn)
-    return Answer(_verdict(dataset), {"generation": dataset})
+    return DiagnosticResult(_verdict(dataset), {"generation": dataset})
 
 
 def _total(x: Tensor) -> np.ndarray:
@@ -182,7 +182,7 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         QUESTION,
         given,
         meaning,
-        figure=figure,
+        statistic=figure,
         value=copied if by_copies else float(ks[at]),
         error=copied_error if by_copies else error,
         unit="probability",

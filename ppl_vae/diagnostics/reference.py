@@ -27,7 +27,7 @@ from .latents import (
     on_device,
     unit_names,
 )
-from .verdicts import Answer, Grade, Verdict, Work, advice, grade, portion
+from .verdicts import DiagnosticResult, Grade, Verdict, Work, advice, grade, portion
 
 QUESTION = "What would exact inference have said?"
 CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 250, 6
@@ -36,7 +36,7 @@ FAIL = 0.75
 SOURCE = "Hoffman & Gelman 2014; Vehtari et al. 2021; Lopez-Paz & Oquab 2017"
 
 
-def ask_reference(program: Program, x: Tensor, seed: int, on_work: Work) -> Answer:
+def ask_reference(program: Program, x: Tensor, seed: int, on_work: Work) -> DiagnosticResult:
     r"""Hold the guide against NUTS (Hoffman & Gelman 2014) on some data, the decoder as it is.
 
     Reported per datum and unit are the error of the guide's mean in posterior standard deviations
@@ -108,7 +108,9 @@ def sample_posterior(program: Program, x: Tensor, seed: int, on_work: Work) -> d
         return posterior.latents(chains.get_samples())
 
 
-def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: int) -> Answer:
+def compare_with(
+    program: Program, x: Tensor, exact: dict[str, Tensor], seed: int
+) -> DiagnosticResult:
     r"""Hold the guide against draws from the posterior; see :func:`ask_reference`.
 
     Arguments:
@@ -160,7 +162,7 @@ def compare_with(program: Program, x: Tensor, exact: dict[str, Tensor], seed: in
         },
         unit_names(flat),
     )
-    return Answer(_verdict(value, error, mixed, summary), {"nuts": dataset})
+    return DiagnosticResult(_verdict(value, error, mixed, summary), {"nuts": dataset})
 
 
 def _features(
@@ -249,7 +251,7 @@ def _verdict(
         QUESTION,
         given,
         meaning,
-        figure="C2ST accuracy between guide and NUTS",
+        statistic="C2ST accuracy between guide and NUTS",
         value=value,
         error=error,
         unit="share of draws",

@@ -124,7 +124,7 @@ def _card(key: str, verdict: Verdict) -> str:
     if verdict.remedy:
         lines.append(f"<p><em>Try:</em> {escape(verdict.remedy)}.</p>")
     if verdict.statistic_text:
-        measured = f"{verdict.figure}: {verdict.statistic_text}"
+        measured = f"{verdict.statistic}: {verdict.statistic_text}"
         lines.append(
             f'<p class="soft">{escape(measured)} &middot; {escape(verdict.threshold)} &middot; '
             f"{escape(verdict.source)}</p>"

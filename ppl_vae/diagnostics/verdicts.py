@@ -25,8 +25,8 @@ class Verdict:
         question: What was asked.
         grade: ``"pass"``, ``"caution"``, ``"fail"`` or ``"cannot say"``.
         meaning: What the answer means, or why there is none, in one plain sentence.
-        figure: What was measured.
-        value: The figure; ``None`` where there is none.
+        statistic: What was measured.
+        value: Its value; ``None`` where there is none.
         error: Its standard error.
         unit: Its unit.
         threshold: Where caution and failure begin.
@@ -40,7 +40,7 @@ class Verdict:
     question: str
     grade: Grade
     meaning: str
-    figure: str = ""
+    statistic: str = ""
     value: float | None = None
     error: float | None = None
     unit: str = ""
@@ -51,7 +51,7 @@ class Verdict:
     def __post_init__(self) -> None:
         if self.grade not in GRADES:
             raise InputError(f"grade must be one of {', '.join(GRADES)}, got {self.grade!r}")
-        for name in ("question", "meaning", "figure", "unit", "threshold", "source", "remedy"):
+        for name in ("question", "meaning", "statistic", "unit", "threshold", "source", "remedy"):
             if not isinstance(text := getattr(self, name), str):
                 raise InputError(f"{name} of a verdict must be text, got {text!r}")
         for name in ("value", "error"):
@@ -86,7 +86,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DiagnosticResult:
     """A verdict, and what it rests on.
 
     Attributes:

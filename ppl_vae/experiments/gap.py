@@ -119,8 +119,8 @@ def _measure(
     vae: VAE, x: Tensor, draws: int, annealing: Annealing, seed: int
 ) -> tuple[dict[str, Tensor], Estimate]:
     """The terms of the identity for each datum, and how loose log p(x) may be."""
-    chain = estimate("ais", vae, x, draws, annealing, seed)[1].chain
-    both = estimate("bdmc", vae, x[: len(x) // 2], 1, annealing, seed)[1].chain
+    chain = estimate("ais", vae, x, draws, annealing, seed)[1].per_datum
+    both = estimate("bdmc", vae, x[: len(x) // 2], 1, annealing, seed)[1].per_datum
     terms = {name: chain[name] for name in ("elbo", "reconstruction", "kl", "kl_to_posterior")}
     return {**terms, "log_p": chain["elbo"] + chain["kl_to_posterior"]}, Estimate.of(both["gap"])
 

@@ -218,9 +218,7 @@ def _guide_parameters(program: Program, batch: Batch, seed: int) -> list[nn.Para
         trace.compute_log_prob()
         log_q = torch.stack([n["log_prob_sum"] for n in trace.nodes.values() if is_random(n)]).sum()
         if not log_q.requires_grad:
-            raise InputError(
-                "the guide", "has frozen parameters only", "set requires_grad=True for some"
-            )
+            raise InputError("the guide", "has frozen parameters only", "set requires_grad=True")
         slopes = torch.autograd.grad(log_q, trained, allow_unused=True)
     return [p for p, slope in zip(trained, slopes, strict=True) if slope is not None]
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, first_line
-from ..programs.conformance import require_program
-from ..programs.protocol import Program
+from ..programs.protocol import Program, require_program
 from ..programs.references import find_program
 from ..runtime import isolated
 from ..storage.memory import refuse_beyond_memory
