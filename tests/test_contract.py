@@ -8,7 +8,9 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 
+from ppl_vae.data.batch import Batch
 from ppl_vae.models import PROGRAMS
+from ppl_vae.programs.batches import covariates_of
 from ppl_vae.programs.conformance import check_program
 from ppl_vae.programs.protocol import dtype_of
 from ppl_vae.programs.sites import trace_draws
@@ -30,7 +32,10 @@ VARIANTS = {
 }
 USERS = {
     kind.__name__: lambda kind=kind: kind((5,))
-    for kind in (programs.Minimal, programs.TwoLayers, programs.Discrete)
+    for kind in (
+        *(programs.Minimal, programs.TwoLayers, programs.Discrete),
+        *(programs.Conditional, programs.Incomplete, programs.Labelled),
+    )
 }
 ours = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
 everyone = pytest.mark.parametrize(
@@ -39,8 +44,12 @@ everyone = pytest.mark.parametrize(
 
 
 def data_for(program, size=8):
+    """A batch with what the program takes."""
     shape = getattr(program, "data_shape", (5,))
-    return torch.randint(2, (size, *shape)).to(dtype_of(program))
+    batch = Batch(x=torch.randint(2, (size, *shape)).to(dtype_of(program)))
+    needed, _ = covariates_of(program)
+    given = {"y": torch.arange(size) % 3, "mask": torch.rand(size, *shape) < 0.5}
+    return Batch({**batch, **{name: given[name] for name in sorted(needed)}})
 
 
 @everyone
@@ -58,13 +67,14 @@ def test_samples_without_data(make):
 @everyone
 def test_conditions_on_data_and_finds_finite_densities(make):
     program = make()
-    x = data_for(program)
-    guide = poutine.trace(program.guide).get_trace(x)
-    model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(x)
+    batch = data_for(program)
+    guide = batch.call(poutine.trace(program.guide).get_trace)
+    model = batch.call(poutine.trace(poutine.replay(program.model, trace=guide)).get_trace)
     model.compute_log_prob()
     guide.compute_log_prob()
-    assert model.observation_nodes == ["x"]
-    assert torch.equal(model.nodes["x"]["value"], x)
+    assert "x" in model.observation_nodes
+    for site in model.observation_nodes:
+        assert torch.equal(model.nodes[site]["value"], batch[site])
     for trace in (model, guide):
         for site in trace.stochastic_nodes + trace.observation_nodes:
             node = trace.nodes[site]
@@ -93,7 +103,7 @@ def test_one_step_of_stock_svi_moves_every_parameter_of_two_instances_in_a_row(m
         program = make()
         before = {name: p.detach().clone() for name, p in program.named_parameters()}
         adam = pyro.optim.Adam({"lr": 1e-2})
-        SVI(program.model, program.guide, adam, Trace_ELBO()).step(data_for(program))
+        SVI(program.model, program.guide, adam, Trace_ELBO()).step(**data_for(program))
         still = [n for n, p in program.named_parameters() if torch.equal(p, before[n])]
         assert still == []
 
@@ -102,10 +112,10 @@ def test_one_step_of_stock_svi_moves_every_parameter_of_two_instances_in_a_row(m
 def test_a_deep_copy_trains_apart(make):
     program = make()
     x = data_for(program)
-    SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(**x)
     twin = copy.deepcopy(program)
     before = copy.deepcopy(program.state_dict())
-    SVI(twin.model, twin.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    SVI(twin.model, twin.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(**x)
     assert all(torch.equal(v, before[k]) for k, v in program.state_dict().items())
     assert not any(torch.equal(p, before[k]) for k, p in twin.named_parameters())
 
@@ -124,7 +134,7 @@ def test_predictive_draws_from_the_prior(make):
 def test_moves_to_another_dtype(make, dtype):
     program = make().to(dtype)
     x = data_for(program)
-    assert program.guide(x).dtype == program.model(size=2).dtype == dtype
+    assert program.guide(**x).dtype == program.model(size=2).dtype == dtype
     check_program(program, x)
 
 
