@@ -156,7 +156,7 @@ def test_data_that_are_all_alike(shell, tmp_path):
 
 
 def test_initial_weights_follow_the_seed():
-    from ppl_vae.cli.composition import build_program
+    from ppl_vae.programs.references import build_program
     from ppl_vae.models import VAE
 
     first, same, other = (build_program(VAE, (5,), {}, seed).encoder.mlp[0] for seed in (1, 1, 2))
