@@ -17,10 +17,8 @@ test: $(READY)  ## the tests, on two cores in minutes
 test-all: $(READY)  ## the slow, full-size versions too
 	$(BIN)/pytest -n 2 -m "slow or not slow"
 
-lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+lint: $(READY)  ## what pre-commit runs before each commit, once `.venv/bin/pre-commit install` was called
+	$(BIN)/pre-commit run --all-files --verbose
 
 notebooks: $(READY)  ## execute the notebooks at full size, in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
