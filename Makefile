@@ -26,10 +26,10 @@ notebooks: $(READY)  ## execute the notebooks at full size, in place
 experiments: $(READY)  ## put the exercise's claims to the test on MNIST, each in minutes
 	for name in $(EXPERIMENTS); do $(BIN)/ppl-vae experiment $$name --overwrite || exit; done
 
-bench: $(READY)  ## measure the figures that the README prints; peers: pip install '.[bench]'
+bench: $(READY)  ## measure docs/benchmarks.md; peers: pip install '.[bench]'
 	$(BIN)/python benchmarks/svi_speed.py
 	$(BIN)/python benchmarks/svi_speed.py --batch-size 20 --images 12000
-	$(BIN)/python benchmarks/readme_figures.py
+	$(BIN)/python benchmarks/fits.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
