@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 def agree(some: Any, others: Any) -> bool:
     """Whether two trees of results are the same but for rounding.
 
-    Differences are held against the largest number of all arrays, or of a number's own size if
+    Differences are compared with the largest number of all arrays, or of a number's own size if
     that is larger, for a sum of large terms may be small. The square root of the precision leaves
     room for both.
 

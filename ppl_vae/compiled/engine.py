@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ..choices import Engine
 from ..errors import InputError, first_line
+from ..progress import OnProgress
 from .agreement import agree
 from .capture import Capture, CaptureError, capture, random_state, rehearsal, set_random_state
 from .cuda_graph import CUDAGraphCallable
@@ -21,7 +22,7 @@ from .kernels import compile_graph
 SECONDS_TO_COMPILE, SECONDS_SAVED = 15.0, 3e-3
 STEP, DENSITY_AND_SLOPE, DENSITY = 3e-8, 6e-9, 3e-9
 MOST_GRAPHS, MOST_SHAPES = 8, 64
-FIRST_CHECK = 16  # calls of a graph before it is held against the function again
+FIRST_CHECK = 16  # calls of a graph before it is compared with the function again
 
 
 class EagerWarning(UserWarning):
@@ -71,10 +72,10 @@ class Compiled:
         InputError: If there is no such engine.
 
     Attributes:
-        on_compile: Called with True before something is compiled, and with False after it.
-        then: What follows each call, given its results, such as the step of an optimizer.
-        recordable: Says whether ``then`` may be part of a CUDA graph, by an object that changes
-            when it must be recorded anew, or ``None``.
+        on_progress: Told, by a note, before and after something is compiled.
+        on_result: Called with the results of each call, such as the step of an optimizer.
+        recordable: Says whether ``on_result`` may be part of a CUDA graph, by an object that
+            changes when it must be recorded anew, or ``None``.
 
     Example:
         >>> double = Compiled(lambda x: {"twice": 2 * x}, engine="compiled")
@@ -90,10 +91,12 @@ class Compiled:
         name: str = "the program",
     ) -> None:
         if engine not in get_args(Engine):
-            raise InputError(f"engine must be one of {', '.join(get_args(Engine))}: {engine!r}")
+            raise InputError(
+                "engine", f"must be one of {', '.join(get_args(Engine))}, got {engine!r}"
+            )
         self.function, self.engine, self.name = function, engine, name
-        self.on_compile: Callable[[bool], None] = lambda begins: None
-        self.then: Callable[[Any], None] = lambda results: None
+        self.on_progress: OnProgress = lambda share, note: None
+        self.on_result: Callable[[Any], None] = lambda results: None
         self.recordable: Callable[[], Any] = lambda: None
         self._modules = list(modules)
         self._shapes: dict[Any, _Shape] = {}
@@ -118,7 +121,7 @@ class Compiled:
             results = self._compile(shape, leaves)
         else:
             results = self.function(*args, **kwargs)
-        self.then(results)
+        self.on_result(results)
         return results
 
     @property
@@ -193,7 +196,7 @@ class Compiled:
     def _compile(self, shape: "_Shape", leaves: list[Any]) -> Any:
         """Capture this call, whose results are the function's own, and compile what it did."""
         inputs, before = shape.tensors(leaves), random_state()
-        self.on_compile(True)
+        self.on_progress(0.0, "compiling, once")
         try:
             found = capture(shape.of_tensors(self.function, leaves), *inputs)
         except CaptureError as error:
@@ -205,7 +208,7 @@ class Compiled:
             self._adopt(shape, found, inputs, before)
             return found.results
         finally:
-            self.on_compile(False)
+            self.on_progress(0.0, "")
 
     def _adopt(
         self, shape: "_Shape", found: Capture, inputs: list[Tensor], before: list[Tensor]
@@ -232,7 +235,7 @@ class Compiled:
 
         def work(tensors: list[Tensor]) -> Any:
             results = graph(tensors)
-            self.then(results)
+            self.on_result(results)
             return results
 
         token = self.recordable() if graph.on_gpu(inputs) else None
@@ -303,7 +306,7 @@ class _Shape:
         return [self.calls, self.compiled_at, self.next_check, int(self.refused), int(has_graph)]
 
     def is_checked(self) -> bool:
-        """Whether this call is one of those at which the graph is held against the function."""
+        """Whether this call is one of those at which the graph is compared with the function."""
         return self.calls - self.compiled_at == self.next_check
 
     def tensors(self, leaves: list[Any]) -> list[Tensor]:

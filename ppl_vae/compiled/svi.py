@@ -66,7 +66,7 @@ class CompiledSVI(pyro.infer.SVI):
         self.gradients = Compiled(self._gradients, engine, owners, _name(model))
         self.losses = Compiled(self._loss, engine, owners, _name(model))
         self._joint = FusedOptimizer(optim)
-        self.gradients.then = self._descend
+        self.gradients.on_result = self._descend
         self.gradients.recordable = lambda: self._joint.recordable(self.parameters)
         self._named: dict[str, Tensor] = {}
 

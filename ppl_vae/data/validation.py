@@ -65,7 +65,9 @@ def make_data(
         (8, 1, 1, (10,))
     """
     if binarize not in get_args(Binarize):
-        raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}: {binarize!r}")
+        raise InputError(
+            "binarize", f"must be one of {', '.join(get_args(Binarize))}, got {binarize!r}"
+        )
     if test is not None and not (isinstance(test, tuple | list) and len(test) in (2, 3)):
         raise InputError(source, "test must be (x, labels) or (x, labels, covariates)")
     stored, levels = _as_stored(x, source, levels)
@@ -104,7 +106,7 @@ def make_data(
 
 def _size(fraction: float, total: int) -> int:
     if not isinstance(fraction, Real) or not 0 < fraction < 1:
-        raise InputError(f"fractions of the data must be between 0 and 1, got {fraction!r}")
+        raise InputError("fractions of the data", f"must be between 0 and 1, got {fraction!r}")
     return max(1, round(fraction * total))
 
 
@@ -112,11 +114,12 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
     """Check an array and bring it to bytes or floats of shape (N, *data_shape)."""
     array = _as_array(x, source)
     if array.dtype.kind not in "buif":
-        raise InputError(f"{source}: data are of type {array.dtype}, but must be numbers")
+        raise InputError(source, f"holds data of type {array.dtype}, which are not numbers")
     if array.size == 0 or array.ndim < 2:
         raise InputError(
-            f"{source}: an array of shape {array.shape} holds no data, expected (N, ...) such as "
-            "(1000, 28, 28) for images or (1000, 17) for a table"
+            source,
+            f"is an array of shape {array.shape}, which holds no data",
+            "give (N, ...), such as (1000, 28, 28) for images or (1000, 17) for a table",
         )
     if levels is None and (array.dtype == np.uint8 or array.dtype == bool):
         levels = 1 if array.max() <= 1 else 255
@@ -127,11 +130,13 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
             or not 1 <= levels <= 255
             or array.dtype.kind not in "bui"
         ):
-            raise InputError(f"{source}: levels={levels!r} must be 1 ... 255, of whole numbers")
+            raise InputError(
+                source, f"needs integers and levels in 1 ... 255, got levels={levels!r}"
+            )
         if array.min() < 0 or array.max() > levels:
             raise InputError(
-                f"{source}: values run from {array.min()} to {array.max()}, outside the levels "
-                f"0 ... {levels}"
+                source,
+                f"has values from {array.min()} to {array.max()}, but {levels} levels",
             )
         return torch.from_numpy(array.astype(np.uint8)), levels
     if array.dtype.kind == "f":
@@ -143,17 +148,17 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
 def _as_array(x: Any, source: str) -> np.ndarray:
     if isinstance(x, Tensor):
         if x.layout != torch.strided:
-            raise InputError(f"{source}: the tensor is sparse: make it dense with .to_dense()")
+            raise InputError(source, "is a sparse tensor", "make it dense with .to_dense()")
         if x.is_meta:
-            raise InputError(f"{source}: the tensor is of the device meta: give one with values")
+            raise InputError(source, "is a tensor on the device meta", "give one with values")
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise InputError(f"{source}: {np.ma.count_masked(x)} values are masked: impute them")
+        raise InputError(source, f"has {np.ma.count_masked(x)} masked values", "impute them")
     try:
         return np.asarray(x)
     except ValueError:
-        raise InputError(f"{source}: data are ragged, every datum needs the same shape") from None
+        raise InputError(source, "is ragged", "give every data point the same shape") from None
 
 
 def _check_finite(array: np.ndarray, source: str) -> None:
@@ -162,8 +167,10 @@ def _check_finite(array: np.ndarray, source: str) -> None:
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise InputError(
-            f"{source}: {bad.sum()} values are NaN, infinite or beyond float32, the first at index "
-            f"{first}: remove or impute them"
+            source,
+            f"has {bad.sum()} values that are NaN, infinite or beyond float32, the first at index "
+            f"{first}",
+            "remove or impute them",
         )
 
 
@@ -196,11 +203,12 @@ def _as_label_array(labels: Any, count: int, source: str) -> np.ndarray:
     try:
         array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     except ValueError:
-        raise InputError(f"{source}: labels are ragged: expected one for each datum") from None
+        raise InputError(
+            source, "has ragged labels", "give one label for each data point"
+        ) from None
     if array.shape != (count,):
         raise InputError(
-            f"{source}: labels have shape {array.shape}, but there are {count} data: expected "
-            f"({count},)"
+            source, f"has labels of shape {array.shape}, but {count} data points need ({count},)"
         )
     if array.dtype != object:
         return array
@@ -214,12 +222,13 @@ def _refuse_wide(count: int, width: int, source: str) -> None:
 
 
 def _test_like(x: Any, train: Tensor, levels: int | None, source: str) -> Tensor:
-    """Test data held out by others, brought to the training data's type."""
+    """Test data that came apart, brought to the training data's type."""
     stored, _ = _as_stored(x, source, levels)
     if stored.shape[1:] != train.shape[1:]:
         raise InputError(
-            f"{source}: test data have shape {tuple(stored.shape[1:])}, training data "
-            f"{tuple(train.shape[1:])}"
+            source,
+            f"has data points of shape {tuple(stored.shape[1:])}, the training data of "
+            f"{tuple(train.shape[1:])}",
         )
     return stored.to(train.dtype)
 
@@ -231,8 +240,10 @@ def _prepared(
     top = 1 if levels is None else levels
     if len(split) and (split.x.min() < 0 or split.x.max() > top):
         raise InputError(
-            f"{source}: values run from {split.x.min():g} to {split.x.max():g}, but only those in "
-            "[0, 1] can be binarized: rescale them, or use --binarize none --likelihood gaussian"
+            source,
+            f"has values from {split.x.min():g} to {split.x.max():g}, but only those in [0, 1] can "
+            "be binarized",
+            "binarize-or-gaussian",
         )
     if binarize == "dynamic":
         return split
