@@ -101,10 +101,10 @@ def train(
 ) -> None:
     """Fit a model to data, and show how good it is on data it has not seen."""
     from ..data.sources import load_data
+    from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from ..programs.references import build_program
     from .opening import check_arguments, choose_binarization, find_model, reopen
 
     if resume is not None:

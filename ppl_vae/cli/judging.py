@@ -67,8 +67,8 @@ def evaluate(
     """Estimate every term of log p(x) = ELBO + KL(q(z|x) || p(z|x)), with standard errors."""
     from ..evidence import results
     from ..evidence.annealing import Annealing
-    from .opening import choose_data, open_program
     from .console import estimate_with_progress, output_file, show
+    from .opening import choose_data, open_program
 
     choices = {"chains": chains, "temperatures": temperatures, "start": start and start.value}
     given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
@@ -122,8 +122,8 @@ def diagnose(
     from ..diagnostics.report import write_report
     from ..runtime import check_seed
     from ..storage.files import make_folder
-    from .opening import open_data, open_program
     from .console import diagnose_with_progress, show_verdicts
+    from .opening import open_data, open_program
 
     effort, seed = (
         Effort(data_points, draws, simulations, gap_points, nuts_points),
@@ -180,8 +180,8 @@ def gradients(
     """Compare estimators of the guide's gradient: do they agree, and how noisy is each?"""
     from ..objectives.gradients import ESTIMATORS, compare_gradients
     from ..plots.figures import gradient_variances
-    from .opening import choose_data, open_program
     from .console import output_file, progress, show_gradients, write_output
+    from .opening import choose_data, open_program
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.pictures, "gradients.png", ".png")

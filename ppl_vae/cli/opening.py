@@ -156,11 +156,11 @@ def choose_data(
     """
     if count is not None and count < 1:
         raise InputError("data_points", f"must be at least 1, got {count}")
-    simulated, limit = estimator == "bdmc", count or DATA_POINTS.get(estimator)
+    simulated = estimator == "bdmc"
     if simulated and covariates_of(program) == (set(), set()):
-        shape = run.config.data["shape"]
-        refuse_beyond_memory(4 * limit * math.prod(shape), f"data_points={limit}", "take fewer")
-        return Batch(x=torch.zeros(limit, *shape)), None
+        shape, size = run.config.data["shape"], count or DATA_POINTS["bdmc"]
+        refuse_beyond_memory(4 * size * math.prod(shape), f"data_points={size}", "take fewer")
+        return Batch(x=torch.zeros(size, *shape)), None
     data = match_data(program, open_data(run, data_dir))
     rows = getattr(data, split).rows
     if count is not None and count > len(rows):
@@ -168,5 +168,5 @@ def choose_data(
             "data_points",
             f"must be at most {len(rows)}, the {split} data points that there are, got {count}",
         )
-    chosen = slice(limit)
+    chosen = slice(count or DATA_POINTS.get(estimator))
     return data.batch(split, seed).rows(chosen), None if simulated else rows[chosen]

@@ -112,8 +112,8 @@ def _prepare(program: Program, data: DataSet, settings: Settings) -> Trainer:
             "lower it",
         )
     program.to(device)
-    for name, split in (("train", data.train), ("test", data.test)):
-        check_program(program, data.batch(name), split.rows)
+    check_program(program, data.batch("train"), data.train.rows)
+    check_program(program, data.batch("test"), data.test.rows)
     return Trainer(program, data, settings)  # which checks the validation data
 
 
@@ -123,8 +123,7 @@ def _run_epochs(
     settings, steps = trainer.settings, len(trainer.batches)
     progress = Progress(on_progress, trainer.schedule.steps)
     progress.advance(trainer.counters.steps)
-    compiled = trainer.svi_step.svi.gradients
-    compiled.on_compile = lambda begins: progress.advance(0, "compiling the step" * begins)
+    trainer.svi_step.svi.gradients.on_progress = progress.advance
     call = partial(_call, trainer, on_epoch or (lambda row: None))
     for row in history.epochs:  # of a fit that is resumed
         call(row)

@@ -26,7 +26,8 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder, self._writer = as_path("folder", folder), None
+        self.folder = as_path("folder", folder)
+        self._writer: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
