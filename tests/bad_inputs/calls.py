@@ -23,7 +23,7 @@ from ..misfits import (
 from . import Call
 
 NAN, INF = float("nan"), float("inf")
-WHOLE = "must be a whole number of at least 1, got"
+WHOLE = "must be an integer of at least 1, got"
 NUMBER = "must be a number of at least 0, got"
 
 
