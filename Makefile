@@ -17,10 +17,8 @@ test: $(READY)  ## the tests, on two cores in minutes
 test-all: $(READY)  ## the slow, full-size versions too
 	$(BIN)/pytest -n 2 -m "slow or not slow"
 
-lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+lint: $(READY)  ## what pre-commit runs before each commit, once `.venv/bin/pre-commit install` was called
+	$(BIN)/pre-commit run --all-files --verbose
 
 notebooks: $(READY)  ## execute the notebooks at full size, in place
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
@@ -28,10 +26,10 @@ notebooks: $(READY)  ## execute the notebooks at full size, in place
 experiments: $(READY)  ## put the exercise's claims to the test on MNIST, each in minutes
 	for name in $(EXPERIMENTS); do $(BIN)/ppl-vae experiment $$name --overwrite || exit; done
 
-bench: $(READY)  ## measure the figures that the README prints; peers: pip install '.[bench]'
+bench: $(READY)  ## measure docs/benchmarks.md; peers: pip install '.[bench]'
 	$(BIN)/python benchmarks/svi_speed.py
 	$(BIN)/python benchmarks/svi_speed.py --batch-size 20 --images 12000
-	$(BIN)/python benchmarks/readme_figures.py
+	$(BIN)/python benchmarks/fits.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,6 +1,6 @@
-"""The Pyro programs: each an ``nn.Module`` with a ``model`` and a ``guide``.
+"""Pyro programs: each an ``nn.Module`` with a ``model`` and a ``guide``.
 
-They import torch and pyro only and run under plain Pyro:
+They import torch and pyro only, and run under plain Pyro:
 
 >>> import pyro, torch
 >>> from ppl_vae.models import VAE
@@ -8,7 +8,7 @@ They import torch and pyro only and run under plain Pyro:
 >>> adam = pyro.optim.Adam({"lr": 1e-3})
 >>> svi = pyro.infer.SVI(vae.model, vae.guide, adam, pyro.infer.Trace_ELBO())
 >>> x = torch.rand(16, 1, 8, 8).round()
->>> loss = svi.step(x)  # nats, summed over the 16 data
+>>> loss = svi.step(x)  # nats, summed over the 16 data points
 """
 
 from torch import nn
@@ -24,7 +24,7 @@ PROGRAMS: dict[str, type[nn.Module]] = {
     "autoencoder": Autoencoder,
     "linear-gaussian": LinearGaussian,
 }
-"""The registry: what ``--model NAME`` means. A new model is one file and one line here."""
+"""The registry of programs by name. A new one is one file and one line here."""
 
 __all__ = [
     "LIKELIHOODS",

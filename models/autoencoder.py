@@ -1,4 +1,4 @@
-"""The classical autoencoder, as the degenerate Pyro program that it is."""
+"""The classical autoencoder as a degenerate Pyro program."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ class Autoencoder(nn.Module):
     .. math::
         x \mid z \sim p(x \mid \mathrm{decoder}(z)), \quad z = \mathrm{encoder}(x)
 
-    The guide is a point mass at the code, and the site ``z`` of the model is masked, so that it
-    adds nothing to the objective; run forward it draws codes from :math:`N(0, I_L)`, which is what
-    one decodes to see that an autoencoder is no generative model. A point mass has no density: its
-    ELBO is minus infinity, and what ``Trace_ELBO`` returns is the reconstruction term.
+    The guide is a point mass at the code, and the model's site ``z`` is masked, so that it adds
+    nothing to the objective. Run forward, the model draws codes from :math:`N(0, I_L)`, whose
+    decodings show that an autoencoder is not a generative model. A point mass has no density: the
+    ELBO is minus infinity, and ``Trace_ELBO`` returns the reconstruction term.
 
     Arguments:
         data_shape: Shape of one datum.
@@ -33,8 +33,8 @@ class Autoencoder(nn.Module):
         likelihood_scale: Scale of a Gaussian or Laplace likelihood; ``None`` learns it.
 
     Raises:
-        ValueError: If a size is not a whole number of at least 1, or the likelihood
-            or activation is unknown.
+        ValueError: If a size is not an integer of at least 1, or the likelihood or activation is
+            unknown.
 
     Example:
         >>> autoencoder = Autoencoder((1, 8, 8), latent_dim=2, likelihood="gaussian")
@@ -65,7 +65,7 @@ class Autoencoder(nn.Module):
         self.register_buffer("prior_scale", torch.ones(latent_dim), persistent=False)
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
-        """p(x | z). Observes ``x`` of shape (N, \\*data_shape); without it, draws ``size`` data."""
+        """p(x | z). Observes ``x`` of shape (N, \\*data_shape), or draws ``size`` data points."""
         register(self)
         with pyro.plate("data", size if x is None else len(x)):
             codes = dist.Normal(self.prior_loc, self.prior_scale).to_event(1)

@@ -1,8 +1,8 @@
 r"""Likelihoods: from the decoder's output to the distribution p(x | z).
 
-Each is a module whose call takes the decoder's output, of shape (\*, data shape), and returns a
-Pyro distribution of that batch shape. Where Pyro's validation is on (as it is by default), scoring
-a value outside the support raises a ``ValueError`` that says which likelihood suits it.
+Each is a module that takes the decoder's output, of shape (\*, data shape), and returns a Pyro
+distribution of that batch shape. With Pyro's validation on, as it is by default, the log
+probability of a value outside the support raises a ``ValueError`` that names a suitable likelihood.
 """
 
 import math
@@ -19,7 +19,7 @@ from .networks import inverse_positive, positive
 
 
 class _Advised:
-    """A distribution whose complaint about a value says what to use instead."""
+    """A distribution whose error about a value names a suitable likelihood."""
 
     def _validate_sample(self, value: Tensor) -> None:
         try:
@@ -27,26 +27,26 @@ class _Advised:
         except ValueError:
             inside = self.support.check(value)  # type: ignore[attr-defined]
             if inside.all():
-                raise  # a matter of shapes
-            culprit = value[~inside.expand(value.shape)][0].item()
+                raise  # about shapes
+            outlier = value[~inside.expand(value.shape)][0].item()
             name = type(self).__mro__[2].__name__
             raise ValueError(
-                f"{culprit:.6g} lies outside the support of the {name} likelihood; "
-                f"{_remedy(culprit)}"
+                f"{outlier:.6g} lies outside the support of the {name} likelihood; "
+                f"{_remedy(outlier)}"
             ) from None
 
 
 def _remedy(value: float) -> str:
     if math.isnan(value):
-        return "remove or impute what is missing"
+        return "remove or impute missing values"
     if 0 <= value <= 1:
-        return "grey pixels in [0, 1]: use continuous-bernoulli, or --binarize dynamic"
+        return "for grey pixels in [0, 1] use continuous-bernoulli, or binarize the data"
     if 1 < value <= 255:
         return (
-            "levels of grey: store them as bytes (uint8), or divide by the highest; "
-            "any real number: use gaussian or laplace"
+            "for levels of grey, store them as bytes (uint8) or divide by the highest; "
+            "for real numbers use gaussian or laplace"
         )
-    return "any real number: use gaussian or laplace"
+    return "for real numbers use gaussian or laplace"
 
 
 class _BernoulliDistribution(_Advised, dist.Bernoulli):
@@ -60,13 +60,13 @@ class _BernoulliDistribution(_Advised, dist.Bernoulli):
 
 
 class _IndependentBernoulli(dist.Independent):
-    """Many Bernoulli variables as one event, scored without a logarithm for each of them."""
+    """Many Bernoulli variables as one event, whose log_prob takes few logarithms."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self.base_dist._validate_sample(value)
         event = -self.reinterpreted_batch_ndims
-        if torch.compiler.is_compiling():  # a compiler makes one pass of it, logarithms included
+        if torch.compiler.is_compiling():  # which fuses all of it into one pass
             logits = self.base_dist.logits
             return (value * logits - F.softplus(logits)).flatten(event).sum(-1)
         return _BernoulliLogProb.apply(self.base_dist.logits.flatten(event), value.flatten(event))
@@ -79,12 +79,12 @@ class _BernoulliLogProb(torch.autograd.Function):
         \sum_d \log p(x_d) = \sum_d (x_d - \tfrac12) l_d - \tfrac12 |l_d|
             + \log \prod_d \sigma(|l_d|)
 
-    A logarithm costs ten times what a sigmoid does, so it is taken of products. A factor is at
-    least 1/2, and 100 of them stay above the smallest float32, 2^-126.
+    A logarithm costs ten times as much as a sigmoid, so it is taken of products. Each factor is at
+    least 1/2, so that of 100 is above the smallest normal float32, 2^-126.
     """
 
     GROUP = 100
-    BLOCK_ELEMENTS = 2**19  # worked on at once, to stay in the cache
+    BLOCK_ELEMENTS = 2**19  # at once, to stay in the cache
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
@@ -116,15 +116,15 @@ class _BernoulliLogProb(torch.autograd.Function):
 
 
 class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
-    """In terms of the logit l = 2h, whatever its size.
+    """Computed from the logit l = 2h, of any size.
 
-    torch works from probabilities, which saturate beyond |l| = 16 in float32: there its density
-    is not normalized, and its mean stops at 0.06 and 0.94.
+    torch's is computed from probabilities, which saturate beyond |l| = 16 in float32: there its
+    density is not normalized, and its mean stops at 0.06 and 0.94.
     """
 
     def _half(self) -> tuple[Tensor, Tensor, Tensor]:
         half = self.logits / 2
-        small = half.abs() < 1e-2  # series take over, whose next terms are below 1e-12
+        small = half.abs() < 1e-2  # where series are used, whose next terms are below 1e-12
         return half, small, torch.where(small, torch.ones_like(half), half)
 
     def _cont_bern_log_norm(self) -> Tensor:
@@ -141,7 +141,7 @@ class _ContinuousBernoulliDistribution(_Advised, dist.ContinuousBernoulli):
         return 0.5 + langevin / 2
 
     def icdf(self, value: Tensor) -> Tensor:
-        # For l < 0 it is log(1 + u (e^l - 1)) / l; x and l go to 1 - x and -l with u to 1 - u.
+        # For l < 0 it is log(1 + u (e^l - 1)) / l. By symmetry, (1 - u, -l) gives 1 - x.
         logits, value = torch.broadcast_tensors(self.logits, value)
         size = logits.abs()
         flat = size < 1e-4
@@ -169,7 +169,7 @@ class Bernoulli(nn.Module):
         tensor([-0.6931, -0.6931])
         >>> Bernoulli((2,))(torch.zeros(2)).log_prob(torch.tensor([0.0, 0.5]))
         Traceback (most recent call last):
-        ValueError: 0.5 lies outside the support of the Bernoulli likelihood; grey pixels in ...
+        ValueError: 0.5 lies outside the support of the Bernoulli likelihood; for grey pixels ...
     """
 
     def __init__(self, data_shape: Sequence[int]) -> None:
@@ -182,7 +182,7 @@ class Bernoulli(nn.Module):
 class ContinuousBernoulli(nn.Module):
     """Values in [0, 1], such as grey pixels; the decoder's output is the logit.
 
-    Its density is normalized over [0, 1], unlike a Bernoulli's formula put to grey values
+    Its density is normalized over [0, 1], unlike the Bernoulli formula for grey values
     (Loaiza-Ganem & Cunningham 2019, eq. 3).
     """
 
@@ -194,14 +194,14 @@ class ContinuousBernoulli(nn.Module):
 
 
 class _LocationScale(nn.Module):
-    """Real data around the decoder's output, with one scale that is fixed or learned.
+    """Real data around the decoder's output, with a scale that is fixed or learned.
 
-    A learned scale is shared by all pixels of an image (Rybkin et al. 2021, eq. 5), since pixels
-    that never vary would drive scales of their own to zero; a vector's columns have one each.
+    A learned scale is shared by all pixels of an image (Rybkin et al. 2021, eq. 5), since the
+    scales of pixels that never vary would go to zero; each column of a table has its own.
 
     Arguments:
         data_shape: Shape of one datum.
-        scale: The fixed scale, in units of the data; ``None`` learns it, starting from 1.
+        scale: The fixed scale, in units of the data; ``None`` learns it, from 1.
     """
 
     family: Callable[[Tensor, Tensor], dist.Distribution]
@@ -217,7 +217,7 @@ class _LocationScale(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The scale, a scalar or one for each column, in units of the data."""
+        """The scale, a scalar or of shape (D,), in units of the data."""
         return positive(self.raw_scale) if self.fixed_scale is None else self.fixed_scale
 
     def forward(self, output: Tensor) -> dist.Distribution:
@@ -226,7 +226,7 @@ class _LocationScale(nn.Module):
 
 def _as_scale(scale: float) -> Tensor:
     number = isinstance(scale, Real) and not isinstance(scale, bool)
-    # As a float32, and with a value even where others are made on torch's device meta.
+    # As float32, and with a value even while torch's default device is meta.
     rounded = torch.tensor(float(scale) if number else math.nan, device="cpu").item()
     if not (0 < rounded < math.inf):
         raise ValueError(f"likelihood_scale must be a positive number, got {scale!r}")
@@ -261,14 +261,15 @@ LIKELIHOODS: dict[str, type[nn.Module]] = {
 def make_likelihood(
     likelihood: str | nn.Module, data_shape: Sequence[int], scale: float | None
 ) -> nn.Module:
-    """Look a likelihood up by name; a module is taken as it is.
+    """Make a likelihood from its name; a module is returned unchanged.
 
     Raises:
-        ValueError: If the name is unknown, or the likelihood has no scale to fix.
+        ValueError: If the name is unknown, or the likelihood has no scale.
     """
     named = isinstance(likelihood, str) and likelihood in LIKELIHOODS
     if not named and not isinstance(likelihood, nn.Module):
-        raise ValueError(f"no likelihood {likelihood!r}: choose from {', '.join(LIKELIHOODS)}")
+        known = ", ".join(LIKELIHOODS)
+        raise ValueError(f"likelihood must be one of {known}, or a module, got {likelihood!r}")
     kind = LIKELIHOODS[likelihood] if isinstance(likelihood, str) else None
     if scale is None:
         return (
@@ -276,7 +277,7 @@ def make_likelihood(
         )
     if kind is None or not issubclass(kind, _LocationScale):
         raise ValueError(
-            f"likelihood_scale={scale} was given, but the likelihood {likelihood!r} takes none: "
+            f"likelihood_scale={scale} was given, but the likelihood {likelihood!r} has no scale: "
             "leave it out, or use gaussian or laplace"
         )
     return kind(data_shape, scale)

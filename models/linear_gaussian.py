@@ -1,4 +1,4 @@
-"""Probabilistic PCA: the yardstick, for its evidence and its posterior are known exactly."""
+"""Probabilistic PCA, whose evidence and posterior are known exactly."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ class LinearGaussian(nn.Module):
         x \mid z &\sim N(W z + \mu, \sigma^2 I_D) \\
         q(z \mid x) &= N(A x + b, T T^\top)
 
-    The guide's family holds the exact posterior, so its optimum has no gap: ELBO = log p(x).
-    Parameters are float64, since this program exists to be compared with closed forms.
+    The guide's family contains the exact posterior, so at the optimum ELBO = log p(x).
+    Parameters are float64, since this program serves for comparisons with closed forms.
 
     Arguments:
         data_shape: Shape of one datum, flattened to :math:`D` values.
         latent_dim: Number of latent variables :math:`L`.
 
     Raises:
-        ValueError: If a size is not a whole number of at least 1.
+        ValueError: If a size is not an integer of at least 1.
 
     Example:
         >>> x = torch.randn(100, 5, dtype=torch.float64)
@@ -68,7 +68,7 @@ class LinearGaussian(nn.Module):
         return self.raw_guide_tril.tril(-1) + torch.diag(positive(self.raw_guide_tril.diagonal()))
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
-        """p(x, z). Observes ``x`` of shape (N, \\*data_shape); without it, draws ``size`` data."""
+        """p(x, z). Observes ``x`` of shape (N, \\*data_shape), or draws ``size`` data points."""
         register(self)
         with pyro.plate("data", size if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))
@@ -111,7 +111,7 @@ class LinearGaussian(nn.Module):
 
     @torch.no_grad()
     def set_exact_guide(self) -> None:
-        """Set the guide's parameters to the exact posterior of the model as it is."""
+        """Set the guide's parameters to the exact posterior of the model."""
         weight, covariance = self._posterior_map()
         tril = torch.linalg.cholesky(covariance)
         self.encoder.weight.copy_(weight)
@@ -129,21 +129,21 @@ class LinearGaussian(nn.Module):
             x: Data of shape (N, \*data_shape).
 
         Raises:
-            ValueError: If no eigenvalue is left for the noise, or those left are all zero.
+            ValueError: If no eigenvalue is left for the noise, or those left are zero.
         """
         dim, latent_dim = self.loading.shape
         if latent_dim >= dim:
             raise ValueError(
-                f"latent_dim={latent_dim} leaves no direction for the noise in {dim} dimensions: "
-                "the likelihood has no maximum; choose a smaller one"
+                f"latent_dim must be less than the {dim} dimensions of the data, got {latent_dim}: "
+                "without a direction for the noise alone the likelihood has no maximum"
             )
         x = x.flatten(1).to(self.loc)
         eigenvalues, eigenvectors = torch.linalg.eigh(x.T.cov(correction=0).reshape(dim, dim))
         noise = eigenvalues[: dim - latent_dim].mean()
         if noise <= SCALE_FLOOR**2:
             raise ValueError(
-                f"{latent_dim} components explain the data exactly: the likelihood grows without "
-                "bound as the noise goes to zero; choose a smaller latent_dim"
+                f"latent_dim must be smaller: {latent_dim} components explain the data exactly, so "
+                "the likelihood is unbounded as the noise goes to zero"
             )
         kept = (eigenvalues[dim - latent_dim :] - noise).clamp(min=0).sqrt().flip(0)
         self.loading.copy_(eigenvectors[:, dim - latent_dim :].flip(1) * kept)

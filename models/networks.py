@@ -1,4 +1,4 @@
-"""Encoders and decoders: multi-layer perceptrons, with convolutions in front for images."""
+"""Encoders and decoders: multi-layer perceptrons, and convolutions for images."""
 
 import math
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ SCALE_FLOOR = 1e-4
 def positive(raw: Tensor) -> Tensor:
     r"""Map reals to scales, :math:`\log(1 + e^r) + 10^{-4}`.
 
-    Unlike ``exp`` it neither overflows nor reaches zero, so no log density becomes infinite.
+    Unlike ``exp`` it neither overflows nor reaches zero, so log densities stay finite.
     """
     return F.softplus(raw) + SCALE_FLOOR
 
 
 def inverse_positive(scale: Tensor) -> Tensor:
-    """Undo :func:`positive`, for scales above its floor of 1e-4."""
+    """The inverse of :func:`positive`, for scales above its floor of 1e-4."""
     shifted = scale - SCALE_FLOOR
     return shifted + (-(-shifted).expm1()).log()
 
 
 class Tanh(nn.Module):
-    r"""The hyperbolic tangent as :math:`2 \sigma(2 x) - 1`: on a CPU a fifth of the time."""
+    r"""The hyperbolic tangent as :math:`2 \sigma(2 x) - 1`, which takes a fifth of the time."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * (2 * x).sigmoid() - 1
@@ -42,8 +42,8 @@ class MLP(nn.Sequential):
         in_features: Number of input features :math:`F`.
         out_features: Number of output features :math:`F'`.
         hidden: Widths of the hidden layers; empty for a linear map.
-        activation: A name from ``ACTIVATIONS``. For ``"tanh"`` weights start as Glorot & Bengio
-            (2010, eq. 16) derived for it, biases at zero; for others as torch starts them.
+        activation: A name from ``ACTIVATIONS``. For ``"tanh"`` weights are initialized as in
+            Glorot & Bengio (2010, eq. 16) and biases to zero; for others as torch does.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         data_shape: Shape of one datum, such as ``(1, 28, 28)`` or ``(17,)``.
         features: Number of output features :math:`F`.
         hidden: Widths of the fully connected hidden layers.
-        channels: Channels of the convolutions in front of them (kernel 3, stride 2, each halves
+        channels: Channels of the convolutions in front of them (kernel 3, stride 2: each halves
             the image); empty for none.
         activation: A name from ``ACTIVATIONS``.
     """
@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         self.mlp = MLP(latent_dim, math.prod(self.smallest), hidden[::-1], activation)
         layers: list[nn.Module] = []
         for (c_in, _, _), (c_out, height, width) in pairwise(stages):
-            # A stride of 2 takes sizes 2n and 2n - 1 both to n: say which one to go back to.
+            # A stride of 2 maps sizes 2n and 2n - 1 to n: the parity says which one to return to.
             parity = (1 - height % 2, 1 - width % 2)
             layers += [
                 ACTIVATIONS[activation](),
@@ -158,10 +158,10 @@ def check_architecture(
     channels: Sequence[int],
     activation: str = "silu",
 ) -> None:
-    """Refuse sizes and activations that no network has.
+    """Check the arguments of an encoder and a decoder.
 
     Raises:
-        ValueError: In one line that names the argument, what it holds and what it should.
+        ValueError: In one line that begins with the name of the argument.
     """
     for name, sizes in {
         "data_shape": data_shape,
@@ -170,20 +170,21 @@ def check_architecture(
         "channels": channels,
     }.items():
         listed = isinstance(sizes, Sequence) and not isinstance(sizes, str)
-        if not listed or any(not _is_whole(size) or size < 1 for size in sizes):
-            raise ValueError(f"{name} must hold whole numbers of at least 1, got {sizes!r}")
+        if not listed or any(not _is_integer(size) or size < 1 for size in sizes):
+            raise ValueError(f"{name} must hold integers of at least 1, got {sizes!r}")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise ValueError(f"no activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"activation must be one of {known}, got {activation!r}")
     if not len(data_shape):
-        raise ValueError("data_shape is empty: a datum needs at least one dimension, such as (17,)")
+        raise ValueError("data_shape must have at least one dimension, such as (17,), got ()")
     if channels and len(data_shape) != 3:
         raise ValueError(
-            f"channels ask for convolutions, which need images of shape (channels, height, width), "
-            f"but a datum has shape {tuple(data_shape)}: leave channels out"
+            "channels must be left out, since convolutions need images of shape (channels, height, "
+            f"width), but a datum has shape {tuple(data_shape)}"
         )
 
 
-def _is_whole(size: object) -> bool:
+def _is_integer(size: object) -> bool:
     return isinstance(size, Integral) and not isinstance(size, bool)
 
 

@@ -1,4 +1,4 @@
-"""Hand a program's parameters to Pyro under a name that no other instance has."""
+"""Register a program's parameters with Pyro under a name of its own."""
 
 import itertools
 from weakref import WeakKeyDictionary
@@ -11,14 +11,14 @@ _names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def register(program: nn.Module) -> None:
-    """Call :func:`pyro.module` on ``program``, under a name of its own.
+    """Call :func:`pyro.module` on ``program``, under a name that no other instance has.
 
-    Pyro keeps parameters in one global store, by name. Were the name fixed, a second instance
-    would find the first one's parameters there, receive gradients, and never move. The name is
-    tied to the object, so a deep copy gets another one too.
+    Pyro keeps parameters in one global store, by name. With a fixed name, a second instance would
+    find the first one's parameters there, and its own would never be updated. The name belongs to
+    the object, so a deep copy has another.
 
     Arguments:
-        program: The module whose parameters the surrounding model or guide uses.
+        program: The module whose parameters the calling model or guide uses.
     """
     if program not in _names:
         _names[program] = f"{type(program).__name__}-{next(_serial)}"

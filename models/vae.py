@@ -1,4 +1,4 @@
-"""The variational autoencoder of Kingma & Welling (2014): model and guide on one screen."""
+"""The variational autoencoder of Kingma & Welling (2014)."""
 
 from collections.abc import Sequence
 
@@ -30,8 +30,8 @@ class VAE(nn.Module):
         likelihood_scale: Scale of a Gaussian or Laplace likelihood; ``None`` learns it.
 
     Raises:
-        ValueError: If a size is not a whole number of at least 1, or the likelihood
-            or activation is unknown.
+        ValueError: If a size is not an integer of at least 1, or the likelihood or activation is
+            unknown.
 
     Example:
         >>> vae = VAE((1, 28, 28), latent_dim=20)
@@ -65,7 +65,7 @@ class VAE(nn.Module):
         self.register_buffer("prior_scale", torch.ones(latent_dim), persistent=False)
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
-        """p(x, z). Observes ``x`` of shape (N, \\*data_shape); without it, draws ``size`` data."""
+        """p(x, z). Observes ``x`` of shape (N, \\*data_shape), or draws ``size`` data points."""
         register(self)
         with pyro.plate("data", size if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))

@@ -1,4 +1,4 @@
-"""The device and the random state of a call, both given back as they were."""
+"""Devices, seeds, and code that leaves the random state as it was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import numpy as np
 import pyro
 import torch
 
-from .errors import InputError
+from .errors import InputError, first_line
 
 MAX_SEED = 2**63 - 1
 
@@ -17,29 +17,28 @@ MAX_SEED = 2**63 - 1
 def pick_device(name: str = "auto") -> torch.device:
     """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` into a device.
 
-    ``"auto"`` takes the first CUDA device, where there is one.
+    ``"auto"`` is the first CUDA device if there is one, else the CPU.
 
     Raises:
-        InputError: If there is no such device on this machine.
+        InputError: If this machine does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros((), device=device).item()  # which a device without values, meta, has not
+        torch.zeros((), device=device).item()  # fails on the device meta, which holds no values
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"device {name!r} cannot be used here ({reason}): try --device cpu"
+            "device", f"{name!r} cannot be used here ({first_line(error)})", "another-device"
         ) from None
     return device
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """A seed for one purpose, such as the order of the data, whose stream is independent of others.
+    """A seed for one purpose, such as the order of the data; seeds of two purposes differ.
 
-    Two generators that start from the same number give the same numbers: were data and draws to
-    share a seed, the noise in z would follow the noise in x.
+    Generators with the same seed give the same numbers: if data and draws shared one, the noise in
+    z would be that in x.
 
     Raises:
         InputError: If the seed is not in 0 ... 2^63 - 1.
@@ -53,27 +52,27 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 
 def check_seed(seed: int) -> int:
-    """Return the seed.
+    """Return the seed, as Python's own type.
 
     Raises:
-        InputError: If it is not in 0 ... 2^63 - 1.
+        InputError: If it is not an integer in 0 ... 2^63 - 1.
     """
-    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed must be in 0 ... 2^63 - 1, got {seed!r}")
+    is_integer = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not is_integer or not 0 <= seed <= MAX_SEED:
+        raise InputError("seed", f"must be an integer in 0 ... 2^63 - 1, got {seed!r}")
     return int(seed)
 
 
 @contextmanager
 def isolated(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Run Pyro code that leaves no trace: random state and parameter store come back untouched.
+    """Run Pyro code, then restore torch's random state and Pyro's parameter store.
 
-    Inside, torch's generators start from ``seed``, Pyro's parameter store is empty, and its
-    validation, which costs more than the arithmetic of a small step, is off.
+    Inside, torch's generators are seeded, the parameter store is empty, and Pyro's validation,
+    which costs more than the arithmetic of a small step, is off.
 
     Arguments:
-        seed: Where torch's global generators start.
-        device: The device whose generator is used, beside the CPU's.
+        seed: The seed of torch's global generators.
+        device: A device whose generator is seeded and restored too, beside the CPU's.
 
     Raises:
         InputError: If the seed is not in 0 ... 2^63 - 1.
@@ -85,7 +84,7 @@ def isolated(seed: int, device: torch.device | None = None) -> Iterator[None]:
         pyro.get_param_store().scope(),
         pyro.validation_enabled(False),
     ):
-        # Not torch.manual_seed, which seeds the generators of all devices.
+        # Not torch.manual_seed, which would seed the generators of all devices.
         torch.default_generator.manual_seed(seed)
         for index in cuda:
             with torch.cuda.device(index):

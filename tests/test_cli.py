@@ -4,13 +4,11 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import get_args
 
 import numpy as np
 import pytest
 
 import ppl_vae
-from ppl_vae.cli import options
 
 from .conftest import TRAIN
 
@@ -98,17 +96,6 @@ def test_the_defaults_are_those_of_settings(shell, tmp_path):
     assert config["settings"] == asdict(ppl_vae.Settings())
 
 
-def test_choices_are_those_of_the_engine():
-    from ppl_vae.choices import Binarize, Engine, Estimator, Objective, SplitName, Start
-
-    assert {choice.value for choice in options.BinarizeChoice} == {*get_args(Binarize), "auto"}
-    assert {choice.value for choice in options.SplitChoice} == {*get_args(SplitName)}
-    assert {choice.value for choice in options.ObjectiveChoice} == {*get_args(Objective)}
-    assert {choice.value for choice in options.EstimatorChoice} == {*get_args(Estimator)}
-    assert {choice.value for choice in options.StartChoice} == {*get_args(Start)}
-    assert {choice.value for choice in options.EngineChoice} == {*get_args(Engine)}
-
-
 @pytest.mark.filterwarnings("always::ppl_vae.compiled.engine.EagerWarning")
 def test_a_program_that_runs_eagerly_says_so_in_one_line(shell, tmp_path):
     (tmp_path / "mine.py").write_text(CHOOSY)
@@ -156,8 +143,8 @@ def test_data_that_are_all_alike(shell, tmp_path):
 
 
 def test_initial_weights_follow_the_seed():
-    from ppl_vae.cli.composition import build_program
     from ppl_vae.models import VAE
+    from ppl_vae.programs.references import build_program
 
     first, same, other = (build_program(VAE, (5,), {}, seed).encoder.mlp[0] for seed in (1, 1, 2))
     assert (first.weight == same.weight).all()
@@ -303,7 +290,7 @@ def test_an_interrupted_fit_keeps_its_weights(shell, monkeypatch, tmp_path):
     code, _, err = shell(*TRAIN, "--output", "run")
     assert code == 130
     assert "interrupted: run holds the best weights" in err
-    assert "go on with: ppl-vae train --resume run" in err
+    assert "continue with: ppl-vae train --resume run" in err
     assert ppl_vae.load(tmp_path / "run") is not None
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

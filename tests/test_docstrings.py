@@ -46,8 +46,11 @@ def test_programs_describe_their_arguments(name):
     assert inspect.signature(kind).parameters.keys() <= described
 
 
+PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+
+
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/diagnostics.md", "docs/exercise.md", "docs/svi.md"]
+    "page", [page for page in PAGES if "```python" in (ROOT / page).read_text()]
 )
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)

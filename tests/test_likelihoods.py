@@ -74,9 +74,9 @@ def test_continuous_bernoulli_has_a_gradient_everywhere():
 @pytest.mark.parametrize(
     ("name", "value", "advice"),
     [
-        ("bernoulli", 0.5, "0.5 lies outside the support of the Bernoulli likelihood; grey pixels"),
-        ("bernoulli", 300.0, "300 lies outside .* any real number: use gaussian"),
-        ("continuous-bernoulli", -1.0, "-1 lies outside .* any real number: use gaussian"),
+        ("bernoulli", 0.5, "0.5 lies outside the support of the Bernoulli .* continuous-bernoulli"),
+        ("bernoulli", 300.0, "300 lies outside .* for real numbers use gaussian"),
+        ("continuous-bernoulli", -1.0, "-1 lies outside .* for real numbers use gaussian"),
         ("continuous-bernoulli", 255.0, "255 lies outside .* levels of grey: store them as bytes"),
         ("gaussian", float("nan"), "nan lies outside .* remove or impute"),
         ("laplace", float("nan"), "nan lies outside .* remove or impute"),
@@ -109,9 +109,9 @@ def test_scale_is_fixed_or_learned(kind):
 
 
 def test_unknown_names_and_scales_that_do_not_apply_are_refused():
-    with pytest.raises(ValueError, match="no likelihood 'poisson': choose from bernoulli"):
+    with pytest.raises(ValueError, match="likelihood must be one of bernoulli, .*'poisson'"):
         VAE((3,), likelihood="poisson")
-    with pytest.raises(ValueError, match="'bernoulli' takes none"):
+    with pytest.raises(ValueError, match="likelihood_scale=.*'bernoulli'"):
         VAE((3,), likelihood_scale=0.1)
 
 

@@ -42,7 +42,7 @@ def diagnose(
     from ..progress import progress_bar
     from ..runtime import check_seed
     from ..storage.files import make_folder
-    from .composition import open_data, open_program
+    from .opening import open_data, open_program
 
     effort = diagnosis.Effort(data_points, draws, simulations, gap_points, nuts_points)
     check_seed(seed)

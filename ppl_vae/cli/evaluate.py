@@ -57,7 +57,7 @@ def evaluate(
     from ..evidence.annealing import Annealing
     from ..evidence.estimate import estimate
     from ..progress import progress_bar
-    from .composition import choose_data, open_program
+    from .opening import choose_data, open_program
     from .output import output_file
     from .tables import show
 
@@ -69,12 +69,14 @@ def evaluate(
     if split and estimator == "bdmc":
         raise InputError("split", "was given, but bdmc draws its own data", "leave it out")
     opened, program = open_program(run, model, device)
-    data, rows = choose_data(opened, estimator, data_points, split or "test", data_dir, seed)
+    batch, rows = choose_data(
+        opened, program, estimator, data_points, split or "test", data_dir, seed
+    )
     scored = "simulated" if rows is None else split or "test"
     file = output_file(output, opened.results, f"{scored}-{estimator}.nc", ".nc")
     results.refuse_taken(file)
-    with progress_bar(f"scoring {len(data)} data points") as on_progress:
-        _, scores = estimate(estimator, program, data, draws, annealing, seed, on_progress)
+    with progress_bar(f"scoring {batch.size} data points") as on_progress:
+        _, scores = estimate(estimator, program, batch, draws, annealing, seed, on_progress)
     about: dict[str, Any] = {"split": scored, "estimator": estimator, "draws": draws}
     if estimator != "iw":
         about |= {name: getattr(annealing, name) for name in choices}

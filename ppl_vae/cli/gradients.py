@@ -37,20 +37,20 @@ def gradients(
     from ..objectives.gradients import compare_gradients
     from ..plots.figures import gradient_variances
     from ..progress import progress_bar
-    from .composition import choose_data, open_program
+    from .opening import choose_data, open_program
     from .output import output_file, write_output
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.pictures, "gradients.png", ".png")
-    data, _ = choose_data(opened, "iw", data_points, split, data_dir, seed)
-    data = data if data_points else data[:DATA_POINTS]
+    batch, _ = choose_data(opened, program, "iw", data_points, split, data_dir, seed)
+    batch = batch if data_points else batch.rows(slice(DATA_POINTS))
     with progress_bar("estimating gradients") as on_progress:
-        found = compare_gradients(program, data, particles, repeats, seed, on_progress)
+        found = compare_gradients(program, batch, particles, repeats, seed, on_progress)
     variances: dict[str, dict[str, float]] = {}
     for name, gradient in found.items():
         variances.setdefault(gradient.target, {})[name] = gradient.total_variance
     write_output(file, lambda: gradient_variances(variances))
-    about = {"split": split, "data": len(data), "particles": particles, "repeats": repeats}
+    about = {"split": split, "data": batch.size, "particles": particles, "repeats": repeats}
     _show(found, {**about, "run": str(run), "output": str(file)}, as_json)
 
 

@@ -15,7 +15,9 @@ REMEDIES = {
     "resume": "continue with ppl-vae train --resume {run}",
     "resume-or-overwrite": "choose another --output, pass --overwrite, or continue it with ppl-vae "
     "train --resume {run}",
-    "trust-program": "if you trust that code, name its class with --model",
+    "then-resume": "{first}, then continue with ppl-vae train --resume {run}",
+    "trust-program": "if you trust that code, say --model {program}",
+    "write-again": "ppl-vae train --resume {run} writes it again",
 }
 """The remedies of :data:`ppl_vae.errors.REMEDIES`, in commands and options."""
 

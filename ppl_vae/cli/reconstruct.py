@@ -32,7 +32,7 @@ def reconstruct(
     from ..plots.figures import reconstruction_pairs
     from ..programs.batches import match_data
     from ..programs.predictions import posterior_predictive
-    from .composition import open_data, open_program
+    from .opening import open_data, open_program
     from .output import output_file, picture_or_array, write_output
     from .tables import show
 

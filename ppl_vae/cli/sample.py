@@ -30,7 +30,7 @@ def sample(
     from ..plots.figures import sample_overview
     from ..programs.batches import covariates_of, match_data
     from ..programs.predictions import prior_predictive, simulate
-    from .composition import open_data, open_program
+    from .opening import open_data, open_program
     from .output import output_file, picture_or_array, write_output
     from .tables import show
 

@@ -116,10 +116,11 @@ def train(
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
     from ..data.sources import load_data
+    from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from .composition import build_program, check_arguments, choose_binarization, find_model, reopen
+    from .opening import check_arguments, choose_binarization, find_model, reopen
 
     if resume is not None:
         given = _given(context)

@@ -1,35 +1,74 @@
-"""NumPy's .npy and .npz files: plain numbers, and no more of them than the file holds."""
+"""NumPy's .npy and .npz files. Headers are checked before memory is taken; no object is loaded."""
 
 import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from ..errors import InputError, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
 
-MEMBERS = 4  # no data set has more arrays: x and y, of training and test data
+MAX_ARRAYS = 16
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # numpy's; others are read unbounded
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # numpy's; others have no size limit
 REMEDY = "save it again with numpy.save or numpy.savez"
+PARTS = ("_train", "_test")
+
+
+def read_numpy(path: Path) -> dict[str, Any]:
+    """The arguments for :func:`ppl_vae.make_data` in an ``.npy`` or ``.npz`` file.
+
+    An ``.npz`` file holds ``x``, ``y`` with labels if there are any, and covariates of any other
+    names; or all of these as ``NAME_train`` and ``NAME_test``. One array alone may have any name.
+
+    Raises:
+        InputError: If the file cannot be read, or its names do not say what the arrays are.
+    """
+    arrays = read_arrays(path)
+    if len(arrays) == 1:
+        return {"x": next(iter(arrays.values()))}
+    if not {"x_train", "x_test"} <= arrays.keys():
+        if "x" not in arrays or arrays.keys() & {n + part for n in "xy" for part in PARTS}:
+            raise InputError(
+                path,
+                f"holds the arrays {', '.join(arrays) or '(none)'}",
+                "name them x and, for labels, y, or x_train and x_test and, for labels, y_train "
+                "and y_test",
+            )
+        return {"x": arrays.pop("x"), "labels": arrays.pop("y", None), "covariates": arrays}
+    train, test = (
+        {name.removesuffix(part): a for name, a in arrays.items() if name.endswith(part)}
+        for part in PARTS
+    )
+    paired = train.keys() & test.keys() | {"y"}
+    known = {name + part for name in paired for part in PARTS}
+    if unpaired := arrays.keys() - known:
+        raise InputError(
+            path,
+            f"holds the array {min(unpaired)} beside x_train and x_test",
+            "give each array of the training data, NAME_train, one of the test data, NAME_test",
+        )
+    held_out = (test.pop("x"), test.pop("y", None), test)
+    x, labels = train.pop("x"), train.pop("y", None)
+    return {"x": x, "labels": labels, "covariates": train, "test": held_out}
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz`` file by name; that of an ``.npy`` file under the name ``x``.
 
-    What headers claim is held against the size of the file, and against memory, before an array is
-    made. Objects are never unpickled.
+    The sizes that headers claim are compared with the size of the file, and with memory, before an
+    array is allocated. Objects are never unpickled.
 
     Raises:
-        InputError: If the file is broken, claims more than it holds, holds other things than plain
+        InputError: If the file is broken, claims more than it holds, holds anything but plain
             arrays, or is too large.
     """
     size = regular_size(path)
     if not size:
-        raise InputError(f"{path} cannot be read (it is empty): {REMEDY}")
+        raise InputError(path, "is empty", REMEDY)
     try:
         with path.open("rb") as stream:
             zipped = stream.read(4) in ZIP
@@ -38,28 +77,30 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 with zipfile.ZipFile(stream) as archive:
                     return _members(path, archive)
             _check_header(stream, size)
-            refuse_beyond_memory(size, str(path), "take fewer data")
+            refuse_beyond_memory(size, path, "take fewer data")
             stream.seek(0)
             return {"x": np.lib.format.read_array(stream, allow_pickle=False)}
     except InputError:
         raise
     except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
-        raise InputError(f"{path} cannot be read ({first_line(error)}): {REMEDY}") from None
+        raise InputError(path, f"cannot be read ({first_line(error)})", REMEDY) from None
     except Exception:  # whatever a broken header makes the reader raise
-        raise InputError(
-            f"{path} is truncated, or holds no plain array of numbers: {REMEDY}"
-        ) from None
+        raise InputError(path, "is truncated, or not a plain array of numbers", REMEDY) from None
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     members = archive.infolist()
-    if len(members) > MEMBERS:
-        raise InputError(f"{path} holds {len(members)} arrays, expected at most {MEMBERS}")
+    if len(members) > MAX_ARRAYS:
+        raise InputError(
+            path,
+            f"holds {len(members)} arrays, more than the {MAX_ARRAYS} that are read",
+            "save those alone that the program takes",
+        )
     for member in members:
         if member.flag_bits & 1 or member.compress_type not in COMPRESSIONS:
-            raise InputError(f"{path} is encrypted or compressed in another way: {REMEDY}")
-    # A member never gives more bytes than its entry declares, whatever its stream expands to.
-    refuse_beyond_memory(sum(m.file_size for m in members), str(path), "take fewer data")
+            raise InputError(path, "is encrypted, or compressed by another method", REMEDY)
+    # zipfile gives no more bytes of a member than its entry declares.
+    refuse_beyond_memory(sum(m.file_size for m in members), path, "take fewer data")
     for member in members:
         with archive.open(member) as stream:
             _check_header(stream, member.file_size)
@@ -79,8 +120,8 @@ def _check_header(stream: IO[bytes], size: int) -> None:
     elif version == (2, 0):
         shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
-        raise ValueError("only headers of structured arrays have another version")
+        raise ValueError("other versions are for structured arrays")
     if dtype.hasobject or not dtype.itemsize or min(shape, default=0) < 0:
-        raise ValueError("no plain array")
+        raise ValueError("not a plain array")
     if stream.tell() + math.prod(shape) * dtype.itemsize > size:
         raise ValueError("truncated")

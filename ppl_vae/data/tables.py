@@ -16,10 +16,10 @@ BLOCK = 2**20
 
 
 def read_csv(path: Path) -> dict[str, Any]:
-    """The numbers ``x`` and ``labels`` of a CSV table.
+    """``x`` and ``labels`` of a CSV table.
 
     Raises:
-        InputError: If it is none, or does not fit into memory.
+        InputError: If it is not a table of numbers, or does not fit into memory.
     """
     import pandas as pd
 
@@ -27,10 +27,10 @@ def read_csv(path: Path) -> dict[str, Any]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             first = next(csv.reader(_lines(file)), [])
-        # Short rows are filled up: a wide header over many rows of one cell is a large table.
+        # pandas pads short rows: a wide header over many rows of one cell is a large table.
         cells = _count_rows(path) * len(first)
-        refuse_beyond_memory(size + 8 * cells, str(path), "take fewer data")
-        # Names that count 0, 1, 2 are those that pandas gives to columns without any.
+        refuse_beyond_memory(size + 8 * cells, path, "take fewer data")
+        # pandas writes the names 0, 1, 2, ... for columns without names.
         counted = first == [str(column) for column in range(len(first))]
         headless = bool(first) and all(map(_is_number, first)) and not counted
         return _columns(pd.read_csv(path, header=None if headless else "infer"), path)
@@ -41,11 +41,13 @@ def read_csv(path: Path) -> dict[str, Any]:
         OverflowError,
         csv.Error,
     ) as error:
-        raise InputError(f"{path} is no CSV table ({first_line(error)}): save it again") from None
+        raise InputError(
+            path, f"is not a CSV table ({first_line(error)})", "save it again"
+        ) from None
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
-    """Lines of what may be a header: one without an end is not read to it."""
+    """Lines of the header. An endless one is not read to its end."""
     left = HEADER_LIMIT
     while line := file.readline(left):
         left -= len(line)
@@ -64,10 +66,10 @@ def _count_rows(path: Path) -> int:
 
 
 def read_parquet(path: Path) -> dict[str, Any]:
-    """The numbers ``x`` and ``labels`` of a Parquet table.
+    """``x`` and ``labels`` of a Parquet table.
 
     Raises:
-        InputError: If it is none, or does not fit into memory.
+        InputError: If it is not a table of numbers, or does not fit into memory.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -78,32 +80,32 @@ def read_parquet(path: Path) -> dict[str, Any]:
             schema, metadata = file.schema_arrow, file.metadata
             _refuse_large(path, schema, metadata)
             texts = [f.name for f in schema if _is_text(f.type)]
-        # One text in a million rows takes a few bytes on disk; as a dictionary, in memory too.
+        # One text in a million rows takes a few bytes on the disk; as a dictionary, in memory too.
         with parquet.ParquetFile(path, read_dictionary=texts) as file:
             return _columns(file.read().to_pandas(), path)
     except InputError:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise InputError(
-            f"{path} is no Parquet table ({first_line(error)}): save it again"
+            path, f"is not a Parquet table ({first_line(error)})", "save it again"
         ) from None
 
 
 def _refuse_large(path: Path, schema: Any, metadata: Any) -> None:
-    """Go by the number of values, which is what is allocated: runs of one value take no space."""
+    """Compare the number of values with memory: runs of one value take no space in the file."""
     import pyarrow as pa
 
     plain = [pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, _is_text]
-    plain += [pa.types.is_timestamp, pa.types.is_dictionary]  # in the index, or for labels
+    plain += [pa.types.is_timestamp, pa.types.is_dictionary]  # of an index, or of labels
     for column in schema:
         if not any(kind(column.type) for kind in plain):
             raise _not_numeric(path, column.name)
-    size = 8 * metadata.num_rows * metadata.num_columns  # no number takes more
+    size = 8 * metadata.num_rows * metadata.num_columns  # at most 8 bytes a number
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     chunks = [(g, g.column(i)) for g in groups for i in range(g.num_columns)]
     values = sum(max(group.num_rows, chunk.num_values) for group, chunk in chunks)
     text = sum(max(0, chunk.total_uncompressed_size) for _, chunk in chunks)
-    refuse_beyond_memory(max(size, 8 * values, text), str(path), "take fewer data")
+    refuse_beyond_memory(max(size, 8 * values, text), path, "take fewer data")
 
 
 def _is_text(kind: Any) -> bool:
@@ -114,26 +116,30 @@ def _is_text(kind: Any) -> bool:
 
 def _not_numeric(path: Path, column: Any) -> InputError:
     return InputError(
-        f"{path}: column {str(column)!r} is not numeric: drop or encode it, or name it "
-        f"{LABEL_COLUMN!r} if it holds classes"
+        path,
+        f"has a column {str(column)!r} that is not numeric",
+        f"drop or encode it, or name it {LABEL_COLUMN!r} if it holds classes",
     )
 
 
 def _columns(table: Any, path: Path) -> dict[str, Any]:
     labels = _as_labels(table.pop(LABEL_COLUMN)) if LABEL_COLUMN in table else None
     if table.empty:
-        raise InputError(f"{path} holds no data: expected rows of numbers")
-    numbering = str(table.columns[0]).startswith("Unnamed: 0")
-    if numbering and table.iloc[:, 0].tolist() == list(range(len(table))):
-        raise InputError(f"{path}: its first column counts the rows: save it without (index=False)")
+        raise InputError(path, "holds no data", "give a table with rows of numbers")
+    unnamed = str(table.columns[0]).startswith("Unnamed: 0")
+    if unnamed and table.iloc[:, 0].tolist() == list(range(len(table))):
+        raise InputError(
+            path, "has a first column that counts its rows", "save it without (index=False)"
+        )
     for column in table:
         if table[column].dtype.kind not in "buif":
             raise _not_numeric(path, column)
         if missing := int(table[column].isna().sum()):
             row = int(table[column].isna().to_numpy().argmax())
             raise InputError(
-                f"{path}: column {str(column)!r} lacks {missing} values, the first in data row "
-                f"{row}: remove or impute them"
+                path,
+                f"lacks {missing} values in column {str(column)!r}, the first in data row {row}",
+                "remove or impute them",
             )
     array = table.to_numpy()
     return {"x": table.astype(float) if array.dtype == object else array, "labels": labels}
@@ -142,9 +148,9 @@ def _columns(table: Any, path: Path) -> dict[str, Any]:
 def _as_labels(column: Any) -> np.ndarray:
     if column.dtype != "category":
         return column.to_numpy()
-    # Its own to_numpy would write every text out.
+    # Its own to_numpy would copy the text of each row.
     names = np.array([*column.cat.categories, np.nan], dtype=object)
-    return names[column.cat.codes]  # that of a missing one is -1
+    return names[column.cat.codes]  # the code of a missing value is -1
 
 
 def _is_number(cell: str) -> bool:

@@ -4,15 +4,17 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import xarray
 from torch import Tensor
 
 from ..errors import InputError
 from ..labels import variable
 from ..storage.files import replacing
 from .scores import Estimate, Ledger, Scores
+
+if TYPE_CHECKING:
+    import xarray
 
 MEANINGS = {
     "elbo": "ELBO, F = E_q[log p(x,z) - log q(z|x)] (Kingma & Welling 2014, eq. 3)",
@@ -34,7 +36,7 @@ MEANINGS = {
 UNITS = {"acceptance": "1", "bits_per_dim": "bits"}  # all others are in nats
 
 
-def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xarray.Dataset:
+def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> "xarray.Dataset":
     """Scores with their names, units and meanings, along the dimension ``datum``.
 
     Arguments:
@@ -47,6 +49,8 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> xa
         A data set with a variable for each term, and for each site of the ledger
         ``log_p_SITE``, ``log_q_SITE`` and ``analytic_kl_SITE``.
     """
+    import xarray  # an extra: evidence itself does without it
+
     variables = {
         name: variable("datum", values, MEANINGS[name], UNITS.get(name, "nats"))
         for name, values in scores.per_datum.items()
@@ -96,7 +100,7 @@ def refuse_taken(file: Path) -> None:
         raise InputError(f"{beside} exists, and would be replaced: choose another output")
 
 
-def write_results(file: Path, dataset: xarray.Dataset, summary: dict[str, Any]) -> list[Path]:
+def write_results(file: Path, dataset: "xarray.Dataset", summary: dict[str, Any]) -> list[Path]:
     """Write a data set to ``file`` and its summary beside it, each whole or not at all.
 
     Arguments:

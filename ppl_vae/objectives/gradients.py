@@ -13,7 +13,6 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
 from ..choices import Objective
@@ -67,6 +66,8 @@ class Gradient:
         of estimators that agree, at most a share p comes out below p (about, where projections
         are far from normal).
         """
+        from scipy.stats import ttest_ind  # an extra: the estimators themselves do without it
+
         ours, theirs = (g.projections.double().numpy() for g in (self, other))
         if not (np.ptp(ours, axis=0).any() or np.ptp(theirs, axis=0).any()):
             return float(np.allclose(ours[0], theirs[0], atol=1e-9))

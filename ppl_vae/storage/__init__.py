@@ -1,1 +1,1 @@
-"""Files written whole, tensors, HDF5, and the memory that they take."""
+"""Files that are written whole, tensors, HDF5, and limits on memory."""

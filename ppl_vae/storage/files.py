@@ -11,32 +11,32 @@ from ..errors import InputError
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, if it is not there.
+    """Make a folder, if it does not exist.
 
     Raises:
-        InputError: If it cannot be made, or is a link, which may lead anywhere.
+        InputError: If it cannot be made, or is a symbolic link, which may lead anywhere.
     """
     if folder.is_symlink():
-        raise InputError(f"{folder} is a link, and may lead anywhere: put a folder in its place")
+        raise InputError(folder, "is a link, which may lead anywhere", "put a folder in its place")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}): write elsewhere") from None
+        raise InputError(folder, f"cannot be made ({error.strerror})", "write elsewhere") from None
 
 
 @contextmanager
 def replacing(*files: Path) -> Iterator[list[Path]]:
-    """Write under other names, and take the real ones once all is written and on the disk.
+    """Write files under temporary names, and rename them once all are written and on the disk.
 
     Arguments:
-        files: What is to be there in the end, all in one folder.
+        files: The files to write or replace, all in one folder.
 
     Yields:
-        Where to write instead, one path for each.
+        The temporary path of each.
 
     Raises:
-        InputError: If something cannot be written; then nothing has changed, unless it is a later
-            file whose name cannot be taken.
+        InputError: If a file cannot be written. Then nothing has changed, unless only the renaming
+            of a later file failed.
 
     Example:
         >>> with replacing(Path("a.txt")) as (temporary,):
@@ -47,7 +47,7 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
     temporary = [temporary_path(file) for file in files]
     try:
         for path in temporary:
-            remove(path)  # a link there would be followed
+            remove(path)  # writing would follow a link
         yield temporary
         for path in temporary:
             _flush(path)
@@ -56,22 +56,23 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
         _flush(files[0].parent)
     except OSError as error:
         raise InputError(
-            f"{files[0]} cannot be written ({error.strerror or error}): make room, or write "
-            "elsewhere"
+            files[0],
+            f"cannot be written ({error.strerror or error})",
+            "make room, or write elsewhere",
         ) from None
     finally:
-        with contextlib.suppress(OSError):  # where nothing can be removed, nothing was written
+        with contextlib.suppress(OSError):  # in a folder where nothing was written
             for path in temporary:
                 remove(path)
 
 
 def temporary_path(file: Path) -> Path:
-    """Where a file is written before it takes its name: what is there was left by a crash."""
+    """Where a file is written before it is renamed. A file already there is left from a crash."""
     return file.with_name(f".{file.name}")
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all that is in it, if it is there.
+    """Remove a file, a link, or a folder with its contents, if it exists.
 
     Raises:
         OSError: If it cannot be removed.
@@ -83,8 +84,8 @@ def remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the system put a file, or the names in a folder, on the disk."""
-    if path.is_dir() and os.name == "nt":
+    """Make the system write a file, or the names in a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
         return
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""What may be taken into memory: regular files, and no more than there is room for."""
+"""Limits on what is read into memory: regular files only, and at most half of the memory."""
 
 import os
 import stat
@@ -8,56 +8,56 @@ from pathlib import Path
 
 from ..errors import InputError
 
-SHARE = 0.5  # of all memory, for one thing: what is made of it takes the rest
-LARGEST_TEXT = 50_000_000  # bytes; a config has hundreds, and metrics a hundred an epoch
+SHARE = 0.5  # of all memory, for one object: what is computed from it needs the rest
+LARGEST_TEXT = 50_000_000  # bytes; a config has hundreds, metrics a hundred for each epoch
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def regular_size(file: Path) -> int:
-    """The size of a file in bytes, if it is one: nothing else may be opened, for it may never end.
+    """The size of a regular file in bytes. Others must not be opened: reading may never end.
 
     Raises:
-        InputError: If it is not there, or is a folder, a pipe, a device or the like.
+        InputError: If it does not exist, or is a folder, a pipe, a device or the like.
 
     Example:
         >>> regular_size(Path("/dev/zero"))
         Traceback (most recent call last):
-        ppl_vae.errors.InputError: /dev/zero is no regular file: copy what it holds into one
+        ppl_vae.errors.InputError: /dev/zero is not a regular file: copy its contents into one
     """
     try:
         found = file.stat()
-    except (OSError, ValueError) as error:  # of a loop of links, of a zero in its name
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{file} cannot be read ({reason}): check the path") from None
+        raise InputError(file, f"cannot be read ({reason})", "check the path") from None
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{file} is no regular file: copy what it holds into one")
+        raise InputError(file, "is not a regular file", "copy its contents into one")
     return found.st_size
 
 
 def read_text(file: Path) -> str:
-    """The text of a file of ours, which are small: what is larger than any of them is not read.
+    """The text of a file that this package wrote: these are small, so a large one is not read.
 
     Raises:
-        InputError: If it is no regular file, or larger.
+        InputError: If it is not a regular file, or is larger than any that is written here.
         OSError, UnicodeDecodeError: If it cannot be read.
     """
     if regular_size(file) > LARGEST_TEXT:
         raise InputError(
-            f"{file} is larger than {_readable(LARGEST_TEXT)}: it was not written here"
+            file, f"is larger than {_readable(LARGEST_TEXT)}, so it was not written by ppl_vae"
         )
     return file.read_text(encoding="utf-8")
 
 
-def refuse_beyond_memory(size: int, culprit: str, remedy: str) -> None:
-    """Refuse what would take more than half of the memory, before it is taken.
+def refuse_beyond_memory(size: int, culprit: str | Path, remedy: str) -> None:
+    """Refuse an object that would take more than half of the memory, before it is allocated.
 
     Arguments:
-        size: What it would take, in bytes.
-        culprit: What would take it.
-        remedy: What to do about it.
+        size: Its size in bytes.
+        culprit: What would take the memory; see :class:`ppl_vae.InputError`.
+        remedy: What to do about it; see :class:`ppl_vae.InputError`.
 
     Raises:
-        InputError: If it would.
+        InputError: If it is too large.
 
     Example:
         >>> refuse_beyond_memory(1000, "a.npy", "take fewer data")
@@ -68,14 +68,16 @@ def refuse_beyond_memory(size: int, culprit: str, remedy: str) -> None:
     limit = memory_limit()
     if limit is not None and size > SHARE * limit:
         raise InputError(
-            f"{culprit} would take {_readable(size)} of memory, more than half of the "
-            f"{_readable(limit)} here: {remedy}"
+            culprit,
+            f"would take {_readable(size)} of memory, more than half of the "
+            f"{_readable(limit)} here",
+            remedy,
         )
 
 
 def memory_limit() -> int | None:
-    """How many bytes this process may have: what the machine has, its container or its own limit
-    allows, whichever is least; ``None`` where nothing tells."""
+    """How many bytes this process may use: the least of the machine's memory, the limit of its
+    container and that of the process; ``None`` if none is known."""
     return min((*_of_machine(), *_of_container(), *_of_process()), default=None)
 
 
@@ -85,7 +87,7 @@ def _of_machine() -> Iterator[int]:
 
 
 def _of_container() -> Iterator[int]:
-    """The limits of the control groups, version 2 and 1, that this process is in."""
+    """The limits of this process's control groups, of versions 2 and 1."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

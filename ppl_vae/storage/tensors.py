@@ -1,4 +1,4 @@
-"""Files of tensors and plain data, with a checksum over both: opening one never runs code."""
+"""Files of tensors and metadata, with a checksum over both; reading one never runs code."""
 
 import hashlib
 import json
@@ -19,29 +19,29 @@ HEADING = "sha256, about"
 
 
 class TornError(InputError):
-    """What a file holds is not what was written."""
+    """The contents of a file are not what was written."""
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors, and what they are about, whole or not at all.
+    """Write tensors and metadata, whole or not at all.
 
     Arguments:
         file: A path that ends in ``.safetensors``.
         tensors: By name, of any shapes and types.
-        about: Plain data, as JSON has it.
+        about: The metadata, of types that JSON has.
 
     Raises:
-        InputError: If the file cannot be written; then what was there is still there.
+        InputError: If the file cannot be written; an older one is then still there.
 
     Example:
         >>> write_tensors(Path("a.safetensors"), {"ones": torch.ones(2)}, {"step": 3})
         >>> read_tensors(Path("a.safetensors"))
         ({'ones': tensor([1., 1.])}, {'step': 3})
     """
-    # Copies, for tensors that share memory have no place of their own in a file.
+    # Copies, since safetensors refuses tensors that share memory.
     plain = {name: _plain(tensor) for name, tensor in tensors.items()}
     text = json.dumps(about)
-    # One entry, for several would come in any order, and the same fit is to give the same bytes.
+    # One entry: the order of several is random, and the same fit should give the same bytes.
     metadata = {HEADING: f"{_checksum(plain, text)} {text}"}
     with replacing(file) as (temporary,):
         temporary.write_bytes(save(plain, metadata))
@@ -52,15 +52,15 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         TornError: If the file is missing, torn or altered.
-        InputError: If it cannot be read, or there is no memory for it.
+        InputError: If it cannot be read, or does not fit into memory.
     """
     if not file.is_file():
-        raise TornError(f"{file} is missing, or no file")
-    refuse_beyond_memory(2 * file.stat().st_size, str(file), "free some")
+        raise TornError(file, "is missing, or not a file")
+    refuse_beyond_memory(2 * file.stat().st_size, file, "free some memory")
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): try again") from None
+        raise InputError(file, f"cannot be read ({error.strerror})", "try again") from None
     try:
         with safe_open(file, "pt") as opened:
             checksum, _, text = (opened.metadata() or {}).get(HEADING, "").partition(" ")
@@ -69,7 +69,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its checksum is not that of its contents")
         return tensors, json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
-        raise TornError(f"{file} is torn, or was altered ({first_line(error)})") from None
+        raise TornError(file, f"is torn, or was altered ({first_line(error)})") from None
 
 
 def _plain(tensor: Tensor) -> Tensor:

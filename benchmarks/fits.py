@@ -1,7 +1,7 @@
-"""Measure the figures that the README prints, the way a user meets them: through the shell.
+"""Measure the fits of docs/benchmarks.md the way a user meets them: through the command line.
 
     make bench                                           # MNIST is downloaded at first use
-    python benchmarks/readme_figures.py --data-dir DIR   # where it lies already
+    python benchmarks/fits.py --data-dir DIR   # where it lies already
 
 Seconds depend on the machine and on what else runs there; figures in nats do not.
 """
