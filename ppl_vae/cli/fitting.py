@@ -175,6 +175,7 @@ def _fit_and_show(
     resume: bool,
 ) -> None:
     from ..plots.pictures import draw_pictures
+    from ..programs.batches import match_data
     from ..storage.files import make_folder
     from ..training.fit import fit
     from ..training.tensorboard import TensorBoard
@@ -196,8 +197,9 @@ def _fit_and_show(
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-    x = dataset.fixed("test", settings.seed)
-    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, settings.seed)
+    dataset = match_data(program, dataset)
+    batch = dataset.batch("test", settings.seed)
+    _, scores = estimate_with_progress("iw", program, batch, TRAIN_DRAWS, settings.seed)
     make_folder(run.pictures)
     pictures = draw_pictures(program, dataset, history.epochs, run.pictures, settings.seed)
     about = {

@@ -37,8 +37,8 @@ def ask_gaps(
 
     where :math:`q^*_x` is the best guide of the same family for that data point alone (Cremer et
     al. 2018, eq. 7), found by optimizing the parameters of the guide's distributions for all data
-    side by side. log p(x) is the importance-weighted bound of draws from the better guide, and so is the
-    gap a bound from below where the k-hat of its weights is high.
+    side by side. log p(x) is the importance-weighted bound of draws from the better guide, so that
+    the gap is a bound from below where the k-hat of its weights is high.
 
     Arguments:
         posterior: The posterior of N data points.
