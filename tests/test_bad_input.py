@@ -1,8 +1,7 @@
-"""Whatever is wrong, one line names the culprit and the remedy, and nothing changes."""
+"""Whatever is wrong, one line names the culprit, and nothing changes."""
 
 import hashlib
 import random
-import re
 import shutil
 import sys
 
@@ -17,6 +16,7 @@ from ppl_vae.cli.app import app
 from ppl_vae.models import VAE, Autoencoder
 
 from .bad_inputs import World, arrays, calls, data_files, run_files, words
+from .programs import Conditional
 
 LINES = [*data_files.LINES, *words.LINES, *run_files.LINES]
 CALLS = [*calls.CALLS, *arrays.CALLS]
@@ -27,8 +27,6 @@ PREPARATION = [
     "diagnose run --draws 20 --simulations 20 --gap-points 2 --nuts-points 1",
     "evaluate run --draws 2",
 ]
-# A remedy, or what would have been right.
-REMEDY = re.compile(r": |; |, expected| must ")
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +73,8 @@ def test_a_bad_command_line_is_refused(case, shell, made, tmp_path):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
-    assert re.search(case.message, err), err
-    assert REMEDY.search(err.removeprefix("error: ")), err
+    # An argument batch_size is the option --batch-size.
+    assert (case.culprit or "").replace("_", "-") in err.replace("_", "-"), err
     assert snapshot(tmp_path) == before
 
 
@@ -87,10 +85,11 @@ def world(made, tmp_path_factory):
     vae, autoencoder = (
         kind((4,), latent_dim=2, hidden=(4,), likelihood="gaussian") for kind in (VAE, Autoencoder)
     )
+    conditional = Conditional((4,))
     run = tmp_path_factory.mktemp("world")
     copy(made, run)
     folder = tmp_path_factory.mktemp("empty")
-    return World(vae, autoencoder, data, data.fixed("test"), run / "run", folder)
+    return World(vae, autoencoder, conditional, data, data.fixed("test"), run / "run", folder)
 
 
 def trace(world, case):
@@ -117,8 +116,9 @@ def test_a_bad_call_is_refused(case, world):
         case.call(world)
     message = str(caught.value)
     assert "\n" not in message
-    assert re.search(case.message, message), message
-    assert REMEDY.search(message), message
+    if case.culprit is not None:
+        named = message.split() if kind is ValueError else [caught.value.culprit]
+        assert named[0] == case.culprit, message
     assert trace(world, case) == before
 
 

@@ -1,4 +1,4 @@
-"""Tables of bad inputs: for each, how it comes about and what must be said of it."""
+"""Tables of bad inputs, about one for each rule: how each comes about, and what is at fault."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class Line:
     Attributes:
         id: What the case is called.
         words: The command line, in a folder that holds a run ``run`` and its data ``t.npy``.
-        message: A pattern that names the culprit, and the remedy, to be found in the one line.
+        culprit: The option, file or value that the error must name; ``None`` if its name is free.
         spoil: What is done to the folder before.
     """
 
     id: str
     words: Sequence[Any]
-    message: str
+    culprit: str | None = None
     spoil: Callable[[Path], Any] = nothing
 
     @property
@@ -39,13 +39,13 @@ class Call:
         of: The public name, or the model, that it is a call of.
         id: What is wrong.
         call: The call, given a :class:`World`.
-        message: As in :class:`Line`.
+        culprit: The culprit of the error; ``None`` if its name is free.
     """
 
     of: str
     id: str
     call: Callable[["World"], Any]
-    message: str
+    culprit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class World:
     Attributes:
         vae: Fitted to ``data``, with a Gaussian likelihood.
         autoencoder: A guide without a density.
+        conditional: Takes ``y`` beside ``x``.
         data: A table of 4 columns.
         x: Its test data.
         run: A run directory of ``vae``.
@@ -63,6 +64,7 @@ class World:
 
     vae: Any
     autoencoder: Any
+    conditional: Any
     data: Any
     x: Any
     run: Path
