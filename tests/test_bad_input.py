@@ -1,8 +1,7 @@
-"""Whatever is wrong, one line names the culprit and the remedy, and nothing changes."""
+"""Whatever is wrong, one line names the culprit, and nothing changes."""
 
 import hashlib
 import random
-import re
 import shutil
 import sys
 
@@ -27,8 +26,6 @@ PREPARATION = [
     "diagnose run --draws 20 --simulations 20 --gap-points 2 --nuts-points 1",
     "evaluate run --draws 2",
 ]
-# A remedy, or what would have been right.
-REMEDY = re.compile(r": |; |, expected| must ")
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +72,7 @@ def test_a_bad_command_line_is_refused(case, shell, made, tmp_path):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
-    assert re.search(case.message, err), err
-    assert REMEDY.search(err.removeprefix("error: ")), err
+    assert case.culprit in err or case.culprit.replace("_", "-") in err, err
     assert snapshot(tmp_path) == before
 
 
@@ -117,8 +113,9 @@ def test_a_bad_call_is_refused(case, world):
         case.call(world)
     message = str(caught.value)
     assert "\n" not in message
-    assert re.search(case.message, message), message
-    assert REMEDY.search(message), message
+    culprit = getattr(caught.value, "culprit", message.partition(" ")[0])
+    assert case.culprit in culprit, message
+    assert culprit != message
     assert trace(world, case) == before
 
 

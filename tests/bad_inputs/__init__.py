@@ -1,4 +1,4 @@
-"""Tables of bad inputs: for each, how it comes about and what must be said of it."""
+"""Tables of bad inputs, one case a rule: how it comes about, and what must be named."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ class Line:
     Attributes:
         id: What the case is called.
         words: The command line, in a folder that holds a run ``run`` and its data ``t.npy``.
-        message: A pattern that names the culprit, and the remedy, to be found in the one line.
+        culprit: The argument, as Python or the command line spells it, or the file that the one
+            line must name.
         spoil: What is done to the folder before.
     """
 
     id: str
     words: Sequence[Any]
-    message: str
+    culprit: str
     spoil: Callable[[Path], Any] = nothing
 
     @property
@@ -39,13 +40,13 @@ class Call:
         of: The public name, or the model, that it is a call of.
         id: What is wrong.
         call: The call, given a :class:`World`.
-        message: As in :class:`Line`.
+        culprit: What the culprit of the error must contain.
     """
 
     of: str
     id: str
     call: Callable[["World"], Any]
-    message: str
+    culprit: str
 
 
 @dataclass(frozen=True)
