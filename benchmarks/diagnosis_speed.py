@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import ppl_vae
-from ppl_vae.cli.composition import open_data
+from ppl_vae.cli.opening import open_data
 from ppl_vae.diagnostics.coverage import ask_coverage
 from ppl_vae.diagnostics.gaps import ask_gaps
 

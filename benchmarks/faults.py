@@ -36,7 +36,7 @@ import torch
 
 import ppl_vae
 from ppl_vae import cli
-from ppl_vae.cli.composition import reopen
+from ppl_vae.cli.opening import reopen
 from ppl_vae.diagnostics.diagnosis import Effort, diagnose, read_diagnosis, write_diagnosis
 from ppl_vae.runs.checkpoints import Checkpoints
 from ppl_vae.storage.files import make_folder
@@ -159,7 +159,7 @@ def of_config(run: Path) -> Any:
     opened, _, data, settings = reopen(run, None, None)
     _, about = read_tensors(opened.checkpoints.files()[0])
     if about["settings"] != json.loads(json.dumps(asdict(settings))):
-        raise ppl_vae.InputError("begun with other settings")
+        raise ppl_vae.InputError("settings", "are not those that it was begun with")
     return data.digest, settings, of_weights(run)
 
 
@@ -223,26 +223,27 @@ def cost(words: list[str]) -> tuple[float, float, int, float]:
     """Seconds spent on writing checkpoints, and on keeping states in memory; their number; all."""
     spent, counts = defaultdict[str, float](float), Counter[str]()
 
-    def timed(method: Callable[..., None]) -> Callable[..., None]:
-        def call(*args: Any, **kwargs: Any) -> None:
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
-            method(*args, **kwargs)
+            returned = method(*args, **kwargs)
             spent[method.__name__] += time.perf_counter() - start
             counts[method.__name__] += 1
+            return returned
 
         return call
 
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(Checkpoints, "write", timed(Checkpoints.write)),
-        mock.patch.object(Trainer, "keep", timed(Trainer.keep)),
+        mock.patch.object(Trainer, "snapshot", timed(Trainer.snapshot)),
     ):
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
             shell(*words, "--output", f"{folder}/run")()
         seconds = time.perf_counter() - start
     # All checkpoints but the last are written where a state is kept.
-    return spent["write"], spent["keep"] - spent["write"], counts["write"], seconds
+    return spent["write"], spent["snapshot"] - spent["write"], counts["write"], seconds
 
 
 def show_kills(runs: int) -> None:

@@ -1,6 +1,7 @@
 """How far a call has come, for whoever shows it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 OnProgress = Callable[[float, str], None]
 """Called with the share of all work that has just been done, and with a note on it, which may be
@@ -42,3 +43,28 @@ class Progress:
         """Tell that all that is left has been done, or left out."""
         if self._done < self._total:
             self.advance(self._total - self._done)
+
+
+@contextmanager
+def progress_bar(text: str = "") -> Iterator[OnProgress]:
+    """A progress bar on standard error, gone when it is done, and absent where nobody looks.
+
+    Arguments:
+        text: What stands before the bar until there is a note.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not (console.is_terminal or console.is_jupyter),
+    ) as bar:
+        task = bar.add_task(text, total=1.0)
+        yield lambda share, note: bar.update(task, advance=share, description=note or None)

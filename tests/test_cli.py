@@ -156,8 +156,8 @@ def test_data_that_are_all_alike(shell, tmp_path):
 
 
 def test_initial_weights_follow_the_seed():
-    from ppl_vae.cli.composition import build_program
     from ppl_vae.models import VAE
+    from ppl_vae.programs.references import build_program
 
     first, same, other = (build_program(VAE, (5,), {}, seed).encoder.mlp[0] for seed in (1, 1, 2))
     assert (first.weight == same.weight).all()

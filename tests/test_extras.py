@@ -15,7 +15,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-CORE = "compiled data evidence inference objectives programs runs storage training".split()
+CORE = [
+    "compiled",
+    "data",
+    "evidence",
+    "inference",
+    "objectives",
+    "programs",
+    "runs",
+    "storage",
+    "training",
+]
 # It reads HDF5, for diagnostics alone; the code below would fail if the core imported it.
 NEEDS_AN_EXTRA = {"ppl_vae.storage.hdf5"}
 MODULES = {"pillow": "PIL", "pyro-ppl": "pyro", "scikit-learn": "sklearn"}  # of distributions

@@ -3,8 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,26 @@ from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
 from .. import labels
 from ..choices import Estimator
+from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..diagnostics.diagnosis import Diagnosis, Effort, diagnose
 from ..diagnostics.verdicts import Verdict, sentence
 from ..errors import InputError
 from ..evidence import results
 from ..evidence.annealing import Annealing
-from ..evidence.estimate import estimate, work
+from ..evidence.estimate import estimate
 from ..evidence.scores import Estimate, Ledger, Scores
 from ..experiments.outcome import Outcome, as_plain
 from ..experiments.outcome import Table as OutcomeTable
 from ..objectives.gradients import Gradient
 from ..plots.figures import is_image
 from ..programs.protocol import Program
+from ..progress import progress_bar
 from ..storage.files import make_folder, replacing
 
 TITLES = {
@@ -60,41 +60,14 @@ UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 def estimate_with_progress(
     estimator: Estimator,
     program: Program,
-    x: Tensor,
+    batch: Batch,
     draws: int,
     seed: int,
     annealing: Annealing | None = None,
-) -> tuple[Tensor, Scores]:
+) -> tuple[Batch, Scores]:
     """:func:`ppl_vae.evidence.estimate.estimate`, under a progress bar on standard error."""
-    annealing = annealing or Annealing()
-    total = work(estimator, len(x), draws, annealing)
-    with progress(f"scoring {len(x)} data", total) as advance:
-        return estimate(estimator, program, x, draws, annealing, seed, advance)
-
-
-@contextmanager
-def progress(text: str, total: float) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error, gone when it is done, and absent where nobody looks.
-
-    Yields:
-        What to call with the work done, and perhaps with another text.
-    """
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(text, total=total)
-
-        def advance(done: float, text: str | None = None) -> None:
-            bar.update(task, advance=done, description=text)
-
-        yield advance
+    with progress_bar(f"scoring {batch.size:,} data points") as on_progress:
+        return estimate(estimator, program, batch, draws, annealing, seed, on_progress)
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -179,14 +152,8 @@ def show_gradients(found: dict[str, Gradient], about: dict[str, Any], as_json: b
 
 def diagnose_with_progress(program: Program, data: DataSet, effort: Effort, seed: int) -> Diagnosis:
     """:func:`ppl_vae.diagnose`, under a progress bar on standard error."""
-    with progress("diagnosing", 1.0) as advance:
-        return diagnose(
-            program,
-            data,
-            effort,
-            seed,
-            lambda question, done: advance(done, f"diagnosing: {question}"),
-        )
+    with progress_bar("diagnosing") as on_progress:
+        return diagnose(program, data, effort, seed, on_progress)
 
 
 def show_verdicts(diagnosis: Diagnosis, about: dict[str, Any], as_json: bool) -> None:

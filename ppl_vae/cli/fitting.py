@@ -1,6 +1,7 @@
 """``ppl-vae train``."""
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,10 +101,11 @@ def train(
 ) -> None:
     """Fit a model to data, and show how good it is on data it has not seen."""
     from ..data.sources import load_data
+    from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from .composition import build_program, check_arguments, choose_binarization, find_model, reopen
+    from .opening import check_arguments, choose_binarization, find_model, reopen
 
     if resume is not None:
         given = _given(context)
@@ -112,8 +114,8 @@ def train(
                 f"--resume goes on with {resume} as it began: leave out {', '.join(sorted(stray))}"
             )
         code = model if "--model" in given else None
-        reopened = reopen(resume, code, data_dir, tensorboard=tensorboard)
-        _fit_and_show(*reopened, as_json=as_json, resume=True)
+        reopened = reopen(resume, code, data_dir)
+        _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
         return
     settings = Settings(
         epochs=epochs,
@@ -146,8 +148,10 @@ def train(
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)
-    run = Run.create(path, config, overwrite=overwrite, tensorboard=tensorboard)
-    _fit_and_show(run, program, dataset, settings, as_json=as_json, resume=False)
+    run = Run.create(path, config, overwrite=overwrite)
+    _fit_and_show(
+        run, program, dataset, settings, tensorboard=tensorboard, as_json=as_json, resume=False
+    )
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -161,17 +165,27 @@ def _given(context: typer.Context) -> set[str]:
 
 
 def _fit_and_show(
-    run: Any, program: Any, dataset: Any, settings: Any, *, as_json: bool, resume: bool
+    run: Any,
+    program: Any,
+    dataset: Any,
+    settings: Any,
+    *,
+    tensorboard: bool,
+    as_json: bool,
+    resume: bool,
 ) -> None:
     from ..plots.pictures import draw_pictures
+    from ..programs.batches import match_data
     from ..storage.files import make_folder
     from ..training.fit import fit
+    from ..training.tensorboard import TensorBoard
     from .console import estimate_with_progress, show
 
     # What ends a job politely, as schedulers do before they kill it, is an interrupt too.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        history = fit(program, dataset, settings, run=run, resume=resume)
+        with TensorBoard(run.events) if tensorboard else nullcontext() as on_epoch:
+            history = fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
     except KeyboardInterrupt:
         words = "nothing was written"
         if run.has_weights():
@@ -183,8 +197,9 @@ def _fit_and_show(
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-    x = dataset.fixed("test", settings.seed)
-    _, scores = estimate_with_progress("iw", program, x, TRAIN_DRAWS, settings.seed)
+    dataset = match_data(program, dataset)
+    batch = dataset.batch("test", settings.seed)
+    _, scores = estimate_with_progress("iw", program, batch, TRAIN_DRAWS, settings.seed)
     make_folder(run.pictures)
     pictures = draw_pictures(program, dataset, history.epochs, run.pictures, settings.seed)
     about = {

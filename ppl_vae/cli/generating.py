@@ -28,8 +28,8 @@ def sample(
     """Draw data from the model: z from the prior, then x given z."""
     from ..plots.figures import sample_overview
     from ..programs.predictions import prior_predictive
-    from .composition import open_program
     from .console import output_file, picture_or_array, show, write_output
+    from .opening import open_program
 
     opened, program = open_program(run, model, device)
     shape = tuple(opened.config.data["shape"])
@@ -56,8 +56,8 @@ def reconstruct(
     from ..evidence.scores import Estimate
     from ..plots.figures import reconstruction_pairs
     from ..programs.predictions import posterior_predictive
-    from .composition import open_data, open_program
     from .console import output_file, picture_or_array, show, write_output
+    from .opening import open_data, open_program
 
     opened, program = open_program(run, model, device)
     dataset = open_data(opened, data_dir)

@@ -67,8 +67,8 @@ def evaluate(
     """Estimate every term of log p(x) = ELBO + KL(q(z|x) || p(z|x)), with standard errors."""
     from ..evidence import results
     from ..evidence.annealing import Annealing
-    from .composition import choose_data, open_program
     from .console import estimate_with_progress, output_file, show
+    from .opening import choose_data, open_program
 
     choices = {"chains": chains, "temperatures": temperatures, "start": start and start.value}
     given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
@@ -79,11 +79,13 @@ def evaluate(
         raise InputError("--split was given, but bdmc draws its own data: leave it out")
     split = split or SplitChoice.test
     opened, program = open_program(run, model, device)
-    x, rows = choose_data(opened, estimator.value, data_points, split.value, data_dir, seed)
+    batch, rows = choose_data(
+        opened, program, estimator.value, data_points, split.value, data_dir, seed
+    )
     name = f"{'simulated' if rows is None else split.value}-{estimator.value}.nc"
     file = output_file(output, opened.results, name, ".nc")
     results.refuse_taken(file)
-    x, scores = estimate_with_progress(estimator.value, program, x, draws, seed, annealing)
+    _, scores = estimate_with_progress(estimator.value, program, batch, draws, seed, annealing)
     about: dict[str, Any] = {
         "split": "simulated" if rows is None else split.value,
         "estimator": estimator.value,
@@ -92,7 +94,7 @@ def evaluate(
     if estimator is not EstimatorChoice.iw:
         about |= {name: getattr(annealing, name) for name in ("chains", "temperatures", "start")}
     about |= {"seed": seed, "run": str(run)}
-    figures, ledger = scores.estimates(), scores.ledger() if scores.model else None
+    figures, ledger = scores.estimates(), scores.ledger() if scores.likelihood else None
     summary = results.as_json(figures, about, ledger)
     files = results.write_results(file, results.as_dataset(scores, rows, about), summary)
     show(figures, {**about, "results": [str(file) for file in files]}, as_json, ledger)
@@ -120,8 +122,8 @@ def diagnose(
     from ..diagnostics.report import write_report
     from ..runtime import check_seed
     from ..storage.files import make_folder
-    from .composition import open_data, open_program
     from .console import diagnose_with_progress, show_verdicts
+    from .opening import open_data, open_program
 
     effort, seed = (
         Effort(data_points, draws, simulations, gap_points, nuts_points),
@@ -176,20 +178,21 @@ def gradients(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare estimators of the guide's gradient: do they agree, and how noisy is each?"""
-    from ..objectives.gradients import ESTIMATORS, compare_gradients
+    from ..objectives.gradients import compare_gradients
     from ..plots.figures import gradient_variances
-    from .composition import choose_data, open_program
-    from .console import output_file, progress, show_gradients, write_output
+    from ..progress import progress_bar
+    from .console import output_file, show_gradients, write_output
+    from .opening import choose_data, open_program
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.pictures, "gradients.png", ".png")
-    x, _ = choose_data(opened, "iw", data_points, split.value, data_dir, seed)
-    x = x if data_points else x[:GRADIENT_POINTS]
-    with progress("estimating gradients", len(ESTIMATORS) * repeats) as advance:
-        found = compare_gradients(program, x, particles, repeats, seed, advance)
+    batch, _ = choose_data(opened, program, "iw", data_points, split.value, data_dir, seed)
+    batch = batch if data_points else batch.rows(slice(GRADIENT_POINTS))
+    with progress_bar("estimating gradients") as on_progress:
+        found = compare_gradients(program, batch, particles, repeats, seed, on_progress)
     variances: dict[str, dict[str, float]] = {}
     for name, gradient in found.items():
         variances.setdefault(gradient.target, {})[name] = gradient.total_variance
     write_output(file, lambda: gradient_variances(variances))
-    about = {"split": split.value, "data": len(x), "particles": particles, "repeats": repeats}
+    about = {"split": split.value, "data": batch.size, "particles": particles, "repeats": repeats}
     show_gradients(found, {**about, "run": str(run), "output": str(file)}, as_json)

@@ -111,10 +111,10 @@ def read_inference_data(file: Path) -> Any:
     """Read netCDF that :func:`write_inference_data` wrote, into memory.
 
     Raises:
-        InputError: If it is not there, or is no such file.
+        InputError: If it is not there, or is not such a file.
     """
     if not file.is_file():
-        raise InputError(f"{file} is not there: make it with ppl-vae diagnose")
+        raise InputError(file, "is not there", "diagnose-again")
     try:
         refuse_hostile(file)
         arviz = load_arviz()
@@ -123,6 +123,5 @@ def read_inference_data(file: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # whatever a broken file makes the reader raise
-        raise InputError(
-            f"{file} is no InferenceData ({first_line(error)}): run ppl-vae diagnose again"
-        ) from None
+        reason = first_line(error)
+        raise InputError(file, f"is not InferenceData ({reason})", "diagnose-again") from None

@@ -1,24 +1,22 @@
 """Is the guide calibrated? Simulation-based calibration with the model's own data, no refit."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import xarray
 from scipy.stats import ks_2samp
-from torch import Tensor
 
+from ..data.batch import OBSERVED
 from ..errors import InputError
 from ..labels import variable
-from ..programs.conformance import check_program, check_structure
-from ..programs.predictions import prior_predictive
-from ..programs.protocol import OBSERVED, Program, evaluation_mode
-from ..programs.sites import require_density
-from ..programs.terms import score_latents
+from ..programs.posterior import Posterior
+from ..programs.predictions import simulate
+from ..programs.sites import Latents
+from ..programs.terms import total
+from ..progress import Progress
 from ..runtime import derived_seed
-from .latents import as_units, guide_draws, has_tractable_density, in_blocks, unit_names
+from .latents import as_units, unit_names
 from .uniformity import band, deviation, p_value
-from .verdicts import DiagnosticResult, Grade, Verdict, Work, Z, advice, portion
+from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice
 
 QUESTION = "Is q(z|x) calibrated?"
 DRAWS = 100  # that each truth is ranked against
@@ -31,7 +29,7 @@ SOURCE = "Talts et al. 2018; Säilynoja et al. 2022; Modrák et al. 2023"
 
 
 def ask_calibration(
-    program: Program, x: Tensor, simulations: int, seed: int, on_work: Work
+    posterior: Posterior, simulations: int, seed: int, progress: Progress | None = None
 ) -> DiagnosticResult:
     r"""Rank what is true among the guide's draws, on data that the model made.
 
@@ -39,15 +37,15 @@ def ask_calibration(
     posterior, then the rank of f(z*, x*) among f(z, x*), z ~ q(z | x*), is uniform for every f
     (Talts et al. 2018). Ranked are the latent units; log p(x | z), which a guide that ignores x
     fails although it passes all others (Modrák et al. 2023); and log q(z | x), whose ranks are the
-    coverage of the guide's regions of highest density. The ECDFs are held against simultaneous
-    bands (Säilynoja et al. 2022), and the data-averaged posterior against the prior.
+    coverage of the guide's regions of highest density. The ECDFs are compared with
+    simultaneous bands (Säilynoja et al. 2022), and the data-averaged posterior with the prior.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape); only their shape matters.
-        simulations: Data M to simulate.
+        posterior: The posterior of some data; their shape matters, and their covariates, which
+            simulations are given.
+        simulations: Data points M to simulate.
         seed: Seed of simulations and draws.
-        on_work: Called with shares of the work done.
+        progress: Told of the share of the work that has been done.
 
     Returns:
         ``calibration``: ``rank`` (simulation, quantity), ``p_value``, ``deviation`` (quantity),
@@ -59,22 +57,22 @@ def ask_calibration(
     """
     if simulations < MIN_SIMULATIONS:
         raise InputError(
-            f"{simulations} simulations are too few to tell ranks from uniform ones: make at least "
-            f"{MIN_SIMULATIONS}"
+            "simulations",
+            f"of {simulations} data points are too few to tell ranks from uniform ones",
+            f"make at least {MIN_SIMULATIONS}",
         )
-    check_structure(program, x)
-    shape = x.shape[1:]
-    drawn = prior_predictive(program, shape, simulations, derived_seed(seed, "simulations"))
-    check_program(program, drawn.x)
-    require_density(program, drawn.x)
-    tick = portion(on_work, simulations * (DRAWS + 1))
-    names, values = _quantities(program, drawn.latents, drawn.x, derived_seed(seed, "ranks"), tick)
+    program, batch = posterior.program, posterior.batch
+    drawn = simulate(program, batch, simulations, derived_seed(seed, "simulations"))
+    simulated = Posterior(program, drawn.batch)
+    simulated.sites.require_density()
+    counted = (progress or Progress()).part(1.0, total=simulations * (DRAWS + 1))
+    names, values = _quantities(simulated, drawn.latents, derived_seed(seed, "ranks"), counted)
     generator = np.random.default_rng(derived_seed(seed, "ties"))
     ranks = _ranks(values, generator)
     units = names[: len(unit_names(_as_draw(drawn.latents)))]
     draws = values[1:, :, : len(units)]
     truth = as_units(_as_draw(drawn.latents))[0].numpy()
-    fresh = prior_predictive(program, shape, simulations, derived_seed(seed, "prior")).latents
+    fresh = simulate(program, batch, simulations, derived_seed(seed, "prior")).latents
     prior = as_units(_as_draw(fresh))[0].numpy()
     average = [ks_2samp(draws[0, :, i], prior[:, i]).pvalue for i in range(len(units))]
     columns = range(len(names))
@@ -100,35 +98,32 @@ def ask_calibration(
     return DiagnosticResult(_verdict(dataset), {"calibration": dataset})
 
 
-def _as_draw(latents: dict[str, Tensor]) -> dict[str, Tensor]:
+def _as_draw(latents: Latents) -> Latents:
     """What has no dimension of draws, as the first one."""
     return {site: value[None] for site, value in latents.items()}
 
 
 def _quantities(
-    program: Program,
-    latents: dict[str, Tensor],
-    x: Tensor,
-    seed: int,
-    tick: Callable[[int], None],
+    simulated: Posterior, latents: Latents, seed: int, progress: Progress
 ) -> tuple[list[str], np.ndarray]:
     """What is ranked, of shape (1 + S, M, quantities): first that of the truth, then of draws."""
-    with_guide = has_tractable_density(program, x)
-    parts = []
-    with evaluation_mode(program, seed):
-        for rows, batch in in_blocks(program, x, DRAWS + 1, tick):
-            drawn = guide_draws(program, batch, DRAWS, list(latents))
-            both = {s: torch.cat([latents[s][None, rows].to(drawn[s]), drawn[s]]) for s in latents}
-            terms = score_latents(program, batch, both, with_guide)
+    with_guide, parts, first = simulated.has_tractable_density, [], 0
+    with simulated.evaluation_mode(seed):
+        for part in simulated.blocks(DRAWS + 1, progress):
+            rows = slice(first, first + len(part))
+            first = rows.stop
+            drawn = part.sample(DRAWS)
+            both = {s: torch.cat([latents[s][None, rows].to(v), v]) for s, v in drawn.items()}
+            terms = part.score(both, with_guide)
             columns = [as_units(both), terms.reconstruction[..., None].double()]
             if with_guide:
-                columns.append(torch.stack(list(terms.guide.values())).sum(0)[..., None].double())
+                columns.append(total(terms.guide)[..., None].double())
             parts.append(torch.cat(columns, dim=-1).cpu())
     units = unit_names(_as_draw(latents))
     values = torch.cat(parts, dim=1)
     if values.isnan().any() or not values[..., : len(units)].isfinite().all():
         raise InputError(
-            "a draw of the guide, or its density, is not finite on data that the model made"
+            "the guide", "has a draw, or a density, that is not finite on data that the model made"
         )
     return [*units, LIKELIHOOD, *([DENSITY] if with_guide else [])], values.numpy()
 

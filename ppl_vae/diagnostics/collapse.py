@@ -12,26 +12,13 @@ from torch.distributions import kl_divergence
 
 from ..errors import InputError
 from ..labels import variable
-from ..programs.conformance import check_program
-from ..programs.protocol import OBSERVED, Program, evaluation_mode, innermost
-from ..programs.sites import require_density, trace_draws
-from ..programs.terms import Terms
-from ..programs.weights import reduce_terms
+from ..programs.posterior import Posterior
+from ..programs.protocol import innermost
+from ..programs.terms import Terms, total
+from ..progress import Progress
 from ..runtime import derived_seed
-from .latents import (
-    ACTIVE,
-    activity,
-    as_units,
-    guide_density,
-    guide_draws,
-    has_tractable_density,
-    in_blocks,
-    latent_sites,
-    on_device,
-    prior_variance,
-    unit_names,
-)
-from .verdicts import DiagnosticResult, Grade, Verdict, Work, portion
+from .latents import ACTIVE, activity, as_units, prior_variance, unit_names
+from .verdicts import DiagnosticResult, Grade, Verdict
 
 QUESTION = "Has the guide collapsed to the prior?"
 DRAWS, MIN_DATA = 100, 100
@@ -40,7 +27,9 @@ EPSILON, DELTA = 0.01, 0.01
 SOURCE = "Burda et al. 2015; Lucas et al. 2019; Hoffman & Johnson 2016"
 
 
-def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> DiagnosticResult:
+def ask_collapse(
+    posterior: Posterior, seed: int, progress: Progress | None = None
+) -> DiagnosticResult:
     r"""Measure what the latent units say about the data.
 
     - A unit is active if :math:`\mathrm{Var}_x(E_q[z]) > 0.01 \mathrm{Var}(z)`, which for a
@@ -53,10 +42,9 @@ def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Diagn
     - ELBO = - (distortion + rate) (Alemi et al. 2018).
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
+        posterior: The posterior of N data points.
         seed: Seed of the draws.
-        on_work: Called with shares of the work done.
+        progress: Told of the share of the work that has been done.
 
     Returns:
         ``latents``: ``mean`` and ``kl`` (datum, unit), ``activity`` and ``collapsed`` (unit),
@@ -66,49 +54,43 @@ def ask_collapse(program: Program, x: Tensor, seed: int, on_work: Work) -> Diagn
     Raises:
         InputError: If there are too few data, or the guide is a point mass.
     """
-    if len(x) < MIN_DATA:
+    if len(posterior) < MIN_DATA:
         raise InputError(
-            f"{len(x)} data are too few to see a variance over data: give at least {MIN_DATA}"
+            f"{len(posterior)} data points",
+            "are too few to see a variance over data",
+            f"give at least {MIN_DATA}",
         )
-    check_program(program, x)
-    require_density(program, x)
-    tick = portion(on_work, 3 * len(x) * DRAWS)
-    found = _units(program, x, derived_seed(seed, "units"), tick)
-    found |= reduce_terms(program, x, _rate, DRAWS, derived_seed(seed, "rate"), tick)
-    if has_tractable_density(program, x):
-        chosen = min(len(x), MIXTURE_DATA)
-        information = _information(program, x[:chosen], derived_seed(seed, "mixture"))
+    posterior.sites.require_density()
+    counted = (progress or Progress()).part(2 / 3, total=2 * len(posterior) * DRAWS)
+    found = _units(posterior, derived_seed(seed, "units"), counted)
+    found |= posterior.reduce(_rate, DRAWS, derived_seed(seed, "rate"), counted)
+    if posterior.has_tractable_density:
+        chosen = posterior[:MIXTURE_DATA]
+        information = _information(chosen, derived_seed(seed, "mixture"))
         found["mutual_information"] = information
-        found["marginal_kl"] = found["rate"][:chosen].mean() - information
-    on_work(1 / 3)
-    dataset = _dataset(found, _names(program, x))
+        found["marginal_kl"] = found["rate"][: len(chosen)].mean() - information
+    dataset = _dataset(found, unit_names(posterior[:1].draw(1)))
     return DiagnosticResult(_verdict(dataset), {"latents": dataset})
 
 
-def _names(program: Program, x: Tensor) -> list[str]:
-    with evaluation_mode(program, seed=0):
-        return unit_names(
-            guide_draws(program, on_device(program, x[:1]), 1, latent_sites(program, x))
-        )
-
-
-def _units(program: Program, x: Tensor, seed: int, tick: Any) -> dict[str, Tensor]:
-    """Mean, variance and KL of each datum's units."""
-    sites = latent_sites(program, x)
+def _units(posterior: Posterior, seed: int, progress: Progress) -> dict[str, Tensor]:
+    """Mean, variance and KL of each data point's units."""
+    sites = posterior.sites.prior
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    with evaluation_mode(program, seed):
-        for _, batch in in_blocks(program, x, DRAWS, tick):
-            guide, model = trace_draws(program, batch, DRAWS)
+    with posterior.evaluation_mode(seed):
+        for part in posterior.blocks(DRAWS, progress):
+            guide, model = part.trace(DRAWS)
             nodes = {site: (guide.nodes[site], model.nodes[site]) for site in sites}
             values = as_units({site: q["value"] for site, (q, _) in nodes.items()})
             kl = torch.cat([_unit_kl(*pair) for pair in nodes.values()], dim=-1)
             parts.append((values.mean(0).cpu(), values.var(0).cpu(), kl.cpu()))
     means, variances, kl = (torch.cat(column) for column in zip(*parts, strict=True))
-    prior = prior_variance(program, x, derived_seed(seed, "prior"))
     return {
         "mean": means,
         "kl": kl,
-        "activity": activity(means, variances, DRAWS, prior),
+        "activity": activity(
+            means, variances, DRAWS, prior_variance(posterior, derived_seed(seed, "prior"))
+        ),
         "collapsed": (kl < EPSILON).double().mean(0) >= 1 - DELTA,  # NaN has not
     }
 
@@ -153,24 +135,23 @@ def _rate(terms: Terms) -> dict[str, Tensor]:
     }
 
 
-def _information(program: Program, x: Tensor, seed: int) -> Tensor:
-    r"""I_q(n; z) = E log q(z | x_n) - log (1/N) sum_m q(z | x_m), one draw of z for each datum."""
-    sites = latent_sites(program, x)
-    with evaluation_mode(program, seed):
-        batch = on_device(program, x)
-        drawn = guide_draws(program, batch, 1, sites)
-        mixed, own = [], []
-        for rows, part in in_blocks(program, x, len(x)):
-            # The z of every datum as a draw beside every datum of this part.
+def _information(posterior: Posterior, seed: int) -> Tensor:
+    r"""I_q(n; z) = E log q(z | x_n) - log (1/N) sum_m q(z | x_m), by one draw for each n."""
+    size = len(posterior)
+    with posterior.evaluation_mode(seed):
+        drawn = posterior.sample(1)
+        mixed, own, first = [], [], 0
+        for part in posterior.blocks(size):
+            # The z of every data point as a draw beside every data point of this part.
             spread = {
-                s: v.transpose(0, 1).expand(len(x), len(part), *v.shape[2:])
-                for s, v in drawn.items()
+                s: v.transpose(0, 1).expand(size, len(part), *v.shape[2:]) for s, v in drawn.items()
             }
-            density = guide_density(program, part, spread)
+            density = total(part.score(spread, with_model=False).guide)
             mixed.append(density)
-            own.append(density[rows].diagonal())
+            own.append(density[first : first + len(part)].diagonal())
+            first += len(part)
     table = torch.cat(mixed, dim=1).double()
-    return (torch.cat(own).double() - table.logsumexp(1) + math.log(len(x))).mean().cpu()
+    return (torch.cat(own).double() - table.logsumexp(1) + math.log(size)).mean().cpu()
 
 
 def _verdict(dataset: xarray.Dataset) -> Verdict:
@@ -220,7 +201,7 @@ def _dataset(found: dict[str, Tensor], units: list[str]) -> xarray.Dataset:
         "activity": ("unit", "variance over data of E_q[z], in the prior's (Burda et al. 2015)"),
         "collapsed": ("unit", "(0.01, 0.01)-collapse (Lucas et al. 2019)", "1"),
         "rate": ("datum", "KL(q(z|x) || p(z)) (Alemi et al. 2018)", "nats"),
-        "distortion": ("datum", f"-E_q log p({OBSERVED}|z) (Alemi et al. 2018)", "nats"),
+        "distortion": ("datum", "-E_q log p(x|z) (Alemi et al. 2018)", "nats"),
         "mutual_information": ((), "I_q(n; z) (Hoffman & Johnson 2016, eq. 3)", "nats"),
         "marginal_kl": ((), "KL(q(z) || p(z)) (Hoffman & Johnson 2016, eq. 3)", "nats"),
     }

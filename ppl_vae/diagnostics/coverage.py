@@ -1,4 +1,4 @@
-"""Do the guide's draws cover the posterior? Pareto k-hat of the weights, datum by datum."""
+"""Do the guide's draws cover the posterior? Pareto k-hat of each data point's weights."""
 
 import xarray
 from torch import Tensor
@@ -6,13 +6,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..evidence.scores import bounds
 from ..labels import variable
-from ..programs.conformance import check_program
-from ..programs.protocol import Program
-from ..programs.sites import require_density
+from ..programs.posterior import Posterior
 from ..programs.terms import Terms
-from ..programs.weights import reduce_terms
+from ..progress import Progress
 from .arviz_io import pareto_k, pareto_k_threshold
-from .verdicts import DiagnosticResult, Verdict, Work, advice, grade, portion, share
+from .verdicts import DiagnosticResult, Verdict, advice, grade, share
 
 QUESTION = "Do the guide's draws cover the posterior?"
 CAUTION, FAIL = 0.05, 0.5  # shares of the data
@@ -22,7 +20,7 @@ SOURCE = "Yao et al. 2018; Vehtari et al. 2024, threshold min(1 - 1/log10 S, 0.7
 
 
 def ask_coverage(
-    program: Program, x: Tensor, draws: int, seed: int, on_work: Work, rows: Tensor
+    posterior: Posterior, draws: int, seed: int, progress: Progress | None = None
 ) -> DiagnosticResult:
     r"""Weigh the guide's draws against the posterior.
 
@@ -30,41 +28,38 @@ def ask_coverage(
 
     If the weights' tail is that of a generalized Pareto distribution of shape k, moments of order
     1/k and above do not exist; from 0.7 on no affordable number of draws averages reliably. Weights
-    are those of one datum: k-hat of weights that are summed over a batch measures the batch.
+    are those of one data point: k-hat of weights that are summed over a batch measures the batch.
 
     It does not see a guide that is too wide, whose weights are bounded, nor a part of the posterior
     that the guide never draws; calibration and NUTS do.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
-        draws: Draws S from the guide for each datum.
+        posterior: The posterior of N data points.
+        draws: Draws S from the guide for each data point.
         seed: Seed of the draws.
-        on_work: Called with shares of the work done.
-        rows: Where each datum stood in its array, of shape (N,), for messages.
+        progress: Told of the share of the work that has been done.
 
     Returns:
-        ``diagnostics``, per datum: ``k_hat``, ``ess``, ``elbo``, ``iw_bound`` (the
-        importance-weighted bound) and ``iw_error``.
+        ``diagnostics``, per data point: ``k_hat``, ``ess``, ``elbo``, ``iw_bound``, their errors.
 
     Raises:
         InputError: If there are too few data or draws, or there are no weights.
     """
-    if len(x) < MIN_DATA or draws < MIN_DRAWS:
+    if len(posterior) < MIN_DATA or draws < MIN_DRAWS:
         raise InputError(
-            f"k-hat of {len(x)} data with {draws} draws each says little: give at least {MIN_DATA} "
-            f"data and {MIN_DRAWS} draws"
+            f"k-hat of {len(posterior)} data points with {draws} draws each",
+            "says little",
+            f"give at least {MIN_DATA} data points and {MIN_DRAWS} draws",
         )
-    check_program(program, x)
-    require_density(program, x)
-    tick = portion(on_work, len(x) * draws)
-    found = reduce_terms(program, x, _weigh, draws, seed, tick)
+    posterior.sites.require_density()
+    weighing = (progress or Progress()).part(1.0, total=len(posterior) * draws)
+    found = posterior.reduce(_weigh, draws, seed, weighing)
     threshold = pareto_k_threshold(draws)
     k_hat = found["k_hat"]
     bad = k_hat > threshold
     value, error = share(bad.numpy())
     worst = k_hat.argsort(descending=True)[:SHOWN]
-    listed = ", ".join(f"{int(rows[i])} ({k_hat[i]:.2f})" for i in worst)
+    listed = ", ".join(f"{int(posterior.rows[i])} ({k_hat[i]:.2f})" for i in worst)
     given = grade(value, error, CAUTION, FAIL)
     if given == "pass" and value > CAUTION:
         given = "caution"  # of the few data that there are: each has a k-hat of its own

@@ -1,23 +1,26 @@
-"""Diagnose a program: every question asked, answered by a verdict, and kept as InferenceData."""
+"""Diagnose a program: six questions, each answered by a verdict, kept as InferenceData."""
 
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.dataset import DataSet
 from ..errors import InputError, check_int, check_type, first_line
 from ..labels import variable
+from ..programs.batches import match_data
+from ..programs.posterior import Posterior
 from ..programs.protocol import Program
-from ..programs.weights import DRAW_BYTES
+from ..programs.scoring import DRAW_BYTES
+from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
 from ..storage.files import make_folder, replacing
 from ..storage.memory import read_text, refuse_beyond_memory
@@ -32,14 +35,13 @@ from .gaps import QUESTION as GAPS
 from .gaps import ask_gaps
 from .generation import QUESTION as GENERATION
 from .generation import ask_generation
-from .groups import shown_groups
+from .groups import observed_data, shown_groups
 from .reference import QUESTION as REFERENCE
 from .reference import ask_reference
-from .verdicts import DiagnosticResult, Verdict, Work
+from .verdicts import DiagnosticResult, Verdict
 
 RESULT, DIGEST = "diagnosis.nc", "sha256"
-REMEDY = "run ppl-vae diagnose again"
-Progress = Callable[[str, float], None]
+REMEDY = "diagnose-again"
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class Effort:
             object.__setattr__(self, name, check_int(name, value))  # NumPy's have no JSON
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """The answers.
+    """What was found.
 
     Attributes:
         verdicts: One for each question: ``coverage``, ``calibration``, ``gaps``, ``reference``,
@@ -88,6 +90,10 @@ class Diagnosis:
         """Verdicts and what they are about, as plain data for JSON."""
         return {**self.about, "verdicts": {k: v.as_dict() for k, v in self.verdicts.items()}}
 
+    def __repr__(self) -> str:
+        grades = (f"{key}: {verdict.grade}" for key, verdict in self.verdicts.items())
+        return f"Diagnosis({', '.join(grades)})"
+
     def __str__(self) -> str:
         lines = [f"{v.grade.upper():10}  {v.question} {v.meaning}" for v in self.verdicts.values()]
         return "\n".join(lines)
@@ -98,7 +104,7 @@ def diagnose(
     data: DataSet,
     effort: Effort | None = None,
     seed: int = 0,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Diagnosis:
     """Ask whether q(z|x) deserves belief, on data that the fit has not seen.
 
@@ -111,10 +117,10 @@ def diagnose(
             recognize copies.
         effort: How much work it may take.
         seed: Seed of everything random.
-        on_progress: Called with the question at work and the share of all work just done.
+        on_progress: Told of the share of the work that has been done, and of the question at work.
 
     Raises:
-        InputError: If ``program`` is no program, or ``data`` no :class:`ppl_vae.DataSet`.
+        InputError: If ``program`` is not a program, or ``data`` not a data set that it takes.
 
     Example:
         >>> import torch
@@ -129,36 +135,35 @@ def diagnose(
         >>> diagnosis.verdicts["coverage"].grade, diagnosis.verdicts["calibration"].grade
         ('pass', 'pass')
     """
-    if not isinstance(program, nn.Module) or not isinstance(program, Program):
-        raise InputError(f"{type(program).__name__} is no program: see ppl_vae.Program")
-    if not isinstance(data, DataSet):
-        raise InputError("data must be a DataSet: make one of arrays with ppl_vae.make_data")
     effort, seed = Effort() if effort is None else effort, check_seed(seed)
     check_type("effort", effort, Effort)
-    x = data.fixed("test", seed)[: effort.data_points]
-    _refuse_effort(effort, x)
-    questions = _questions(program, data, x, effort, seed)
-    total = sum(cost for _, _, cost in questions.values())
+    data = match_data(program, data)
+    batch = data.batch("test", seed).rows(slice(effort.data_points))
+    rows = data.test.rows[: effort.data_points]
+    _refuse_effort(effort, batch.x)
+
+    @cache
+    def posterior() -> Posterior:
+        return Posterior(program, batch, rows)  # where it fails, no question has an answer
+
+    questions = _questions(posterior, data, effort, seed)
+    progress = Progress(on_progress, sum(cost for _, _, cost in questions.values()))
     answers = {}
     for key, (question, ask, cost) in questions.items():
-
-        def on_work(done: float, key: str = key, cost: float = cost) -> None:
-            if on_progress is not None:
-                on_progress(key, done * cost / total)
-
-        on_work(0.0)
-        answers[key] = _answer(question, ask, on_work)
-    groups = _groups(answers, data, len(x))
+        progress.advance(0.0, key)
+        answers[key] = _answer(question, ask, progress.part(cost))
+    groups = _groups(answers, data, batch.size)
     left_out = ""
     try:
-        groups |= shown_groups(program, x, derived_seed(seed, "shown"), groups["diagnostics"])
+        groups["observed_data"] = observed_data(batch)
+        groups |= shown_groups(posterior(), derived_seed(seed, "shown"), groups["diagnostics"])
     except Exception as error:  # as in _answer
         left_out = f"draws could not be kept: {type(error).__name__}: {first_line(error)}"
     about: dict[str, Any] = {
         "program": type(program).__name__,
         "data": data.source,
         "seed": seed,
-        "held_out": len(x),
+        "held_out": batch.size,
         **asdict(effort),
         **({"left_out": left_out} if left_out else {}),
     }
@@ -177,46 +182,44 @@ def _refuse_effort(effort: Effort, x: Tensor) -> None:
 
 
 def _questions(
-    program: Program, data: DataSet, x: Tensor, effort: Effort, seed: int
-) -> dict[str, tuple[str, Callable[..., DiagnosticResult], float]]:
+    posterior: Callable[[], Posterior], data: DataSet, effort: Effort, seed: int
+) -> dict[str, tuple[str, Callable[[Progress], DiagnosticResult], float]]:
     """Question, how it is asked, and its cost in runs of the model for one draw of one datum."""
     seeds = partial(derived_seed, seed)
-    gaps, nuts = x[: effort.gap_points], x[: effort.nuts_points]
-    n, draws = len(x), effort.draws
+    n, draws = min(len(data.test), effort.data_points), effort.draws
+    gap_points, nuts_points = min(n, effort.gap_points), min(n, effort.nuts_points)
     return {
         "coverage": (
             COVERAGE,
-            lambda on_work: ask_coverage(
-                program, x, draws, seeds("coverage"), on_work, data.test.rows
-            ),
+            lambda progress: ask_coverage(posterior(), draws, seeds("coverage"), progress),
             n * draws,
         ),
         "calibration": (
             CALIBRATION,
-            lambda on_work: ask_calibration(
-                program, x[:2], effort.simulations, seeds("calibration"), on_work
+            lambda progress: ask_calibration(
+                posterior(), effort.simulations, seeds("calibration"), progress
             ),
             effort.simulations * 100,
         ),
         "gaps": (
             GAPS,
-            lambda on_work: ask_gaps(program, gaps, draws, seeds("gaps"), on_work),
-            len(gaps) * (6000 + 2 * draws),
+            lambda progress: ask_gaps(posterior()[:gap_points], draws, seeds("gaps"), progress),
+            gap_points * (6000 + 2 * draws),
         ),
         "reference": (
             REFERENCE,
-            lambda on_work: ask_reference(program, nuts, seeds("reference"), on_work),
-            1e6 + 1e5 * len(nuts),
+            lambda progress: ask_reference(posterior()[:nuts_points], seeds("reference"), progress),
+            1e6 + 1e5 * nuts_points,
         ),
         "collapse": (
             COLLAPSE,
-            lambda on_work: ask_collapse(program, x, seeds("collapse"), on_work),
+            lambda progress: ask_collapse(posterior(), seeds("collapse"), progress),
             300 * n,
         ),
         "generation": (
             GENERATION,
-            lambda on_work: ask_generation(
-                program, data.fixed("train", seed), x, seeds("generation"), on_work
+            lambda progress: ask_generation(
+                posterior(), data.batch("train", seed), seeds("generation"), progress
             ),
             5 * len(data.train) + 20 * n,
         ),
@@ -224,25 +227,18 @@ def _questions(
 
 
 def _answer(
-    question: str, ask: Callable[[Work], DiagnosticResult], on_work: Work
+    question: str, ask: Callable[[Progress], DiagnosticResult], progress: Progress
 ) -> DiagnosticResult:
     """Ask, and turn what stands in the way into a verdict."""
-    done = 0.0
-
-    def count(part: float) -> None:
-        nonlocal done
-        done += part
-        on_work(part)
-
     try:
-        return ask(count)
+        return ask(progress)
     except InputError as error:
         return DiagnosticResult(Verdict(question, "cannot say", str(error)))
     except Exception as error:  # whatever the user's code, or a library below, raises
         reason = f"it met {type(error).__name__}: {first_line(error)}"
         return DiagnosticResult(Verdict(question, "cannot say", reason))
     finally:
-        on_work(max(0.0, 1.0 - done))
+        progress.finish()
 
 
 def _groups(
@@ -298,24 +294,24 @@ def read_diagnosis(folder: Path) -> Diagnosis:
     beside = file.with_suffix(".json")
     for path in (file, beside):
         if not path.is_file():
-            raise InputError(f"{path} is missing, or no file: make it with ppl-vae diagnose")
+            raise InputError(path, "is missing, or not a file", REMEDY)
     refuse_beyond_memory(file.stat().st_size, str(file), REMEDY)
     try:
         about = json.loads(read_text(beside))
         digest = about.pop(DIGEST)
         # Before HDF5 opens it, which does not survive every flipped bit.
         if digest != _digest(file, about):
-            raise InputError(f"{file} or {beside.name} was altered or torn: {REMEDY}")
+            raise InputError(file, f"or {beside.name} was altered or torn", REMEDY)
         verdicts = {key: _as_verdict(fields) for key, fields in about.pop("verdicts").items()}
         if not verdicts:
             raise ValueError("it holds no verdict")
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{beside} is broken ({first_line(error)}): {REMEDY}") from None
+        raise InputError(beside, f"is broken ({first_line(error)})", REMEDY) from None
     inference_data = arviz_io.read_inference_data(file)
     if "diagnostics" not in inference_data.groups():
-        raise InputError(f"{file} holds no diagnosis: {REMEDY}")
+        raise InputError(file, "does not hold a diagnosis", REMEDY)
     return Diagnosis(verdicts, inference_data, about)
 
 

@@ -1,23 +1,20 @@
 """Where does the gap come from? The family of the guide, or one network for all data."""
 
-from collections.abc import Callable
-
 import torch
 import xarray
 from torch import Tensor
 
 from ..errors import InputError
 from ..evidence.scores import Estimate, bounds
-from ..inference.refined import Refined, frozen, refine
+from ..inference.refine import frozen, refine
 from ..labels import variable
-from ..programs.conformance import check_program
-from ..programs.protocol import Program, evaluation_mode
-from ..programs.sites import require_density_anywhere, trace_draws
-from ..programs.weights import log_terms, rows_at_once
+from ..programs.posterior import Posterior
+from ..programs.scoring import rows_at_once
+from ..progress import Progress
 from ..runtime import derived_seed
 from .arviz_io import pareto_k, pareto_k_threshold
-from .latents import ACTIVE, activity, moments, on_device, prior_variance
-from .verdicts import DiagnosticResult, Grade, Verdict, Work, Z, advice, grade, portion
+from .latents import ACTIVE, activity, moments, prior_variance
+from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice, grade
 
 QUESTION = "Where does the gap to log p(x) come from?"
 STEPS, RATE, STEP_DRAWS = 300, 0.1, 8
@@ -29,76 +26,74 @@ SOME, MOST = 0.05, 0.5  # shares of data whose evidence is uncertain
 SOURCE = "Cremer et al. 2018"
 
 
-def ask_gaps(program: Program, x: Tensor, draws: int, seed: int, on_work: Work) -> DiagnosticResult:
+def ask_gaps(
+    posterior: Posterior, draws: int, seed: int, progress: Progress | None = None
+) -> DiagnosticResult:
     r"""Split KL(q(z|x) || p(z|x)) into what the family costs and what the network costs.
 
     .. math::
         \log p(x) - F(q) = \underbrace{\log p(x) - F(q^*_x)}_{\text{approximation gap}}
         + \underbrace{F(q^*_x) - F(q)}_{\text{amortization gap}}
 
-    where :math:`q^*_x` is the best guide of the same family for that datum alone (Cremer et al.
-    2018, eq. 7), found by optimizing the parameters of the guide's distributions for all data side
-    by side. log p(x) is the importance-weighted bound of draws from the better guide, and so is the
-    gap a bound from below where the k-hat of its weights is high.
+    where :math:`q^*_x` is the best guide of the same family for that data point alone (Cremer et
+    al. 2018, eq. 7), found by optimizing the parameters of the guide's distributions for all data
+    side by side. log p(x) is the importance-weighted bound of draws from the better guide, so that
+    the gap is a bound from below where the k-hat of its weights is high.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
-        draws: Draws for each datum that the three terms are estimated from.
+        posterior: The posterior of N data points.
+        draws: Draws for each data point that the three terms are estimated from.
         seed: Seed of the draws.
-        on_work: Called with shares of the work done.
+        progress: Told of the share of the work that has been done.
 
     Returns:
-        ``gaps``, per datum: ``iw_bound``, ``refined_elbo``, ``elbo``, their standard errors,
+        ``gaps``, per data point: ``iw_bound``, ``refined_elbo``, ``elbo``, their standard errors,
         the two gaps, and ``k_hat`` of the evidence's weights.
 
     Raises:
         InputError: If there are too few data or draws, or the guide cannot be differentiated.
     """
-    if len(x) < MIN_DATA or draws < MIN_DRAWS:
+    if len(posterior) < MIN_DATA or draws < MIN_DRAWS:
         raise InputError(
-            f"the gaps of {len(x)} data by {draws} draws are too noisy: give at least {MIN_DATA} "
-            f"data and {MIN_DRAWS} draws"
+            f"the gaps of {len(posterior)} data points by {draws} draws",
+            "are too noisy",
+            f"give at least {MIN_DATA} data points and {MIN_DRAWS} draws",
         )
-    check_program(program, x)
-    require_density_anywhere(program, x)
-    _require_paths(program, x)
-    size = max(1, rows_at_once(program, x) // STEP_DRAWS)
-    tick = portion(on_work, len(x) * (STEPS * STEP_COST + 2 * draws))
+    posterior.sites.require_tractable_density()
+    _require_paths(posterior)
+    work = len(posterior) * (STEPS * STEP_COST + 2 * draws)
+    counted = (progress or Progress()).part(1.0, total=work)
     parts = [
-        _decompose(program, part, draws, derived_seed(seed, f"gaps {index}"), tick)
-        for index, part in enumerate(x.split(size))
+        _decompose(part, draws, derived_seed(seed, f"gaps {index}"), counted)
+        for index, part in enumerate(posterior.blocks(STEP_DRAWS))
     ]
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     seed = derived_seed(seed, "activity")
-    prior = prior_variance(program, x, seed)
-    active = activity(*moments(program, x, MOMENT_DRAWS, seed), MOMENT_DRAWS, prior) > ACTIVE
+    prior = prior_variance(posterior, seed)
+    active = activity(*moments(posterior, MOMENT_DRAWS, seed), MOMENT_DRAWS, prior) > ACTIVE
     units = max(1, int(active.sum()))
-    threshold = pareto_k_threshold(draws)
-    return DiagnosticResult(
-        _verdict(found, units, threshold), {"gaps": _dataset(found, units, draws)}
-    )
+    verdict = _verdict(found, units, pareto_k_threshold(draws))
+    return DiagnosticResult(verdict, {"gaps": _dataset(found, units, draws)})
 
 
-def _require_paths(program: Program, x: Tensor) -> None:
-    with evaluation_mode(program, seed=0):
-        guide, _ = trace_draws(program, on_device(program, x[:1]), 1)
-    for site, node in guide.nodes.items():
-        if node["type"] == "sample" and not node["fn"].has_rsample:
+def _require_paths(posterior: Posterior) -> None:
+    for site, q in posterior.sites.guide.items():
+        if not q.has_rsample:
             raise InputError(
-                f"the guide's site {site!r} cannot be reparameterized, so its best guide for each "
-                "datum cannot be sought by gradients"
+                f"the guide's site {site!r}",
+                "cannot be reparameterized, so that its best guide for each data point cannot be "
+                "sought by gradients",
             )
 
 
 def _decompose(
-    program: Program, x: Tensor, draws: int, seed: int, tick: Callable[[int], None]
+    posterior: Posterior, draws: int, seed: int, progress: Progress
 ) -> dict[str, Tensor]:
-    batch = on_device(program, x)
-    with evaluation_mode(program, derived_seed(seed, "refine")), frozen(program):
-        refined = refine(program, batch, STEPS, RATE, STEP_DRAWS, lambda: tick(len(x) * STEP_COST))
-    best = _log_weight(refined, x, draws, derived_seed(seed, "refined"), tick)
-    ours = _log_weight(program, x, draws, derived_seed(seed, "amortized"), tick)
+    cost = len(posterior) * STEP_COST
+    with posterior.evaluation_mode(derived_seed(seed, "refine")), frozen(posterior.program):
+        refined = refine(posterior, STEPS, RATE, STEP_DRAWS, lambda: progress.advance(cost))
+    best = _log_weight(refined, draws, derived_seed(seed, "refined"), progress)
+    ours = _log_weight(posterior, draws, derived_seed(seed, "amortized"), progress)
     # Where the search lost its way, the better guide is the one that it started from.
     error = ((best.var(0) + ours.var(0)) / draws).sqrt()
     best = torch.where(best.mean(0) - ours.mean(0) < -Z * error, ours, best)
@@ -117,19 +112,16 @@ def _decompose(
     }
 
 
-def _log_weight(
-    program: Program | Refined, x: Tensor, draws: int, seed: int, tick: Callable[[int], None]
-) -> Tensor:
-    """Of shape (S, N); all N data at once, since a refined guide knows only the whole batch."""
-    step = max(1, rows_at_once(program, x) // len(x))
-    return torch.cat(
-        [
-            log_terms(
-                program, x, min(step, draws - first), derived_seed(seed, f"from {first}"), tick
-            ).log_weight.double()
-            for first in range(0, draws, step)
-        ]
-    )
+def _log_weight(posterior: Posterior, draws: int, seed: int, progress: Progress) -> Tensor:
+    """Of shape (S, N); all N at once, since a refined guide knows only its whole batch."""
+    step = max(1, rows_at_once(posterior.program, posterior.batch.x) // len(posterior))
+    parts = []
+    for first in range(0, draws, step):
+        count = min(step, draws - first)
+        terms = posterior.terms(count, derived_seed(seed, f"from {first}"))
+        parts.append(terms.log_weight.double())
+        progress.advance(count * len(posterior))
+    return torch.cat(parts)
 
 
 def _verdict(found: dict[str, Tensor], units: int, threshold: float) -> Verdict:
@@ -150,7 +142,7 @@ def _verdict(found: dict[str, Tensor], units: int, threshold: float) -> Verdict:
     trained = "a wider encoder, or more training of it"
     remedy = advice(given, wider if family > network else trained)
     if given == "pass" and loose > MOST:
-        given, remedy = "cannot say", "ppl-vae evaluate --estimator ais, which bounds it otherwise"
+        given, remedy = "cannot say", "annealing, which bounds log p(x) without the guide"
     return Verdict(
         QUESTION,
         given,

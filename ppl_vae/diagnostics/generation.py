@@ -8,14 +8,16 @@ import xarray
 from scipy.stats import ks_2samp
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..errors import InputError
 from ..labels import variable
-from ..programs.conformance import check_program
-from ..programs.predictions import posterior_predictive, prior_predictive
+from ..programs.posterior import Posterior
+from ..programs.predictions import posterior_predictive, prior_predictive, simulate
 from ..programs.protocol import Program
+from ..progress import Progress
 from ..runtime import derived_seed
 from .uniformity import p_value
-from .verdicts import DiagnosticResult, Grade, Verdict, Work, advice, grade
+from .verdicts import DiagnosticResult, Grade, Verdict, advice, grade
 
 QUESTION = "Does the model generate data like the data?"
 SAMPLES, MIN_DATA, MIN_TRAIN = 1000, 100, 100
@@ -27,13 +29,13 @@ SOURCE = "Gelman et al. 1996; Meehan et al. 2020; Gneiting et al. 2007"
 
 
 def ask_generation(
-    program: Program, train: Tensor, test: Tensor, seed: int, on_work: Work
+    posterior: Posterior, train: Batch, seed: int, progress: Progress | None = None
 ) -> DiagnosticResult:
-    r"""Hold data drawn from the model against data that it was not fitted to.
+    r"""Compare data drawn from the model with data that it was not fitted to.
 
     - Prior predictive: the distributions, over data, of a datum's total (the ink of an image), its
       spread, and its distance to the nearest training datum, for draws from the model and for
-      held-out data. The figure is their largest Kolmogorov-Smirnov distance.
+      held-out data. The statistic is their largest Kolmogorov-Smirnov distance.
     - Memorization: how often a draw is nearer to the training data than a held-out datum is; in
       half of all pairs if nothing is copied (Meehan et al. 2020).
     - Posterior predictive: total and spread of x' ~ p(x | z), z ~ q(z | x), beside those of x
@@ -42,11 +44,10 @@ def ask_generation(
       (Gneiting et al. 2007), with the p-value of its uniformity over data for each pixel or column.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        train: Training data of shape (M, \*data_shape).
-        test: Held-out data of shape (N, \*data_shape).
+        posterior: The posterior of held-out data.
+        train: Training data.
         seed: Seed of the draws.
-        on_work: Called with shares of the work done.
+        progress: Told of the share of the work that has been done.
 
     Returns:
         ``generation``: each test quantity of held-out data (``test_...``), of prior and of
@@ -57,34 +58,37 @@ def ask_generation(
     Raises:
         InputError: If there are too few data.
     """
-    if len(test) < MIN_DATA or len(train) < MIN_TRAIN:
+    program, held_out = posterior.program, posterior.batch
+    test, progress = held_out.x, progress or Progress()
+    if len(test) < MIN_DATA or train.size < MIN_TRAIN:
         raise InputError(
-            f"{len(test)} held-out and {len(train)} training data are too few: predictive checks "
-            f"take at least {MIN_DATA} of each"
+            f"{len(test)} held-out and {train.size} training data points",
+            "are too few for predictive checks",
+            f"give at least {MIN_DATA} of each",
         )
-    check_program(program, test)
-    drawn = prior_predictive(program, test.shape[1:], SAMPLES, derived_seed(seed, "generated")).x
-    on_work(0.1)
+    drawn = simulate(program, held_out, SAMPLES, derived_seed(seed, "generated")).x
+    progress.advance(0.1)
     again = torch.cat(
         [
             posterior_predictive(program, part, derived_seed(seed, f"replicated {index}")).x
-            for index, part in enumerate(test.split(SAMPLES))
+            for index, part in enumerate(held_out.split(SAMPLES))
         ]
     )
-    on_work(0.1)
+    progress.advance(0.1)
     found = {
         f"{source}_{name}": quantity(x)
         for source, x in (("test", test), ("prior", drawn), ("posterior", again))
         for name, quantity in QUANTITIES.items()
     }
-    found["test_distance"], found["prior_distance"] = nearest(test, train), nearest(drawn, train)
-    on_work(0.7)
+    found["test_distance"] = nearest(test, train.x)
+    found["prior_distance"] = nearest(drawn, train.x)
+    progress.advance(0.7)
     names = [*QUANTITIES, "distance"]
     ks = np.array(
         [ks_2samp(found[f"test_{name}"], found[f"prior_{name}"]).statistic for name in names]
     )
-    pit = _pit_p_values(program, test, seed)
-    on_work(0.1)
+    pit = _pit_p_values(program, held_out, seed)
+    progress.advance(0.1)
     copied = nearer(found["prior_distance"], found["test_distance"])
     dataset = _dataset(found, names, ks, copied, pit, test, drawn)
     return DiagnosticResult(_verdict(dataset), {"generation": dataset})
@@ -140,19 +144,20 @@ def nearer(drawn: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     return (above + equal / 2) / len(ordered)
 
 
-def _pit_p_values(program: Program, test: Tensor, seed: int) -> np.ndarray:
-    """The p-value of the uniformity of the PIT over data, for each value of a datum."""
+def _pit_p_values(program: Program, held_out: Batch, seed: int) -> np.ndarray:
+    """The p-value of the uniformity of the PIT over data, for each value of a data point."""
     generator = np.random.default_rng(derived_seed(seed, "PIT"))
-    ranks = []
-    for first, part in enumerate(test.split(PIT_BLOCK)):
-        # Draws of its own for each datum: shared ones would make data depend on each other.
-        size = len(part) * PIT_DRAWS
-        drawn = prior_predictive(program, test.shape[1:], size, derived_seed(seed, f"PIT {first}"))
-        beside, x = drawn.x.unflatten(0, (PIT_DRAWS, len(part))), part.to(drawn.x)
+    ranks, shape = [], held_out.x.shape[1:]
+    for first, part in enumerate(held_out.split(PIT_BLOCK)):
+        # Draws of its own for each data point: shared ones would make data depend on each other.
+        given = part.rows(torch.arange(part.size).repeat(PIT_DRAWS))
+        of_part = derived_seed(seed, f"PIT {first}")
+        drawn = prior_predictive(program, shape, given.size, of_part, given.covariates).x
+        beside, x = drawn.unflatten(0, (PIT_DRAWS, part.size)), part.x.to(drawn)
         below, ties = (beside < x).sum(0).numpy(), (beside == x).sum(0).numpy()
-        ranks.append((below + generator.integers(0, ties + 1)).reshape(len(part), -1))
+        ranks.append((below + generator.integers(0, ties + 1)).reshape(part.size, -1))
     columns = np.concatenate(ranks).T
-    return np.array([p_value(column, PIT_DRAWS) for column in columns]).reshape(test.shape[1:])
+    return np.array([p_value(column, PIT_DRAWS) for column in columns]).reshape(shape)
 
 
 def _verdict(dataset: xarray.Dataset) -> Verdict:
@@ -175,14 +180,16 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         f"distribution of {misfit:.0%} of a datum's values is off"
     )
     by_copies = order.index(copies) > order.index(unlike)
-    figure = f"Kolmogorov-Smirnov distance of the {WORDS[name]}, prior predictive to held-out"
+    statistic = f"Kolmogorov-Smirnov distance of the {WORDS[name]}, prior predictive to held-out"
     if by_copies:
-        figure = "share of pairs in which a draw is nearer to training data than a held-out datum"
+        statistic = (
+            "share of pairs in which a draw is nearer to training data than a held-out datum"
+        )
     return Verdict(
         QUESTION,
         given,
         meaning,
-        statistic=figure,
+        statistic=statistic,
         value=copied if by_copies else float(ks[at]),
         error=copied_error if by_copies else error,
         unit="probability",

@@ -1,77 +1,73 @@
 """ArviZ's own groups: draws of guide, prior and both predictives, for some of the data."""
 
-from contextlib import suppress
-
 import numpy as np
 import torch
 import xarray
 from torch import Tensor
 
-from ..errors import InputError
+from ..data.batch import OBSERVED, Batch
 from ..labels import variable
-from ..programs.conformance import check_program
+from ..programs.posterior import Posterior
 from ..programs.predictions import decode
-from ..programs.protocol import OBSERVED, Program, evaluation_mode
-from ..programs.sites import draw_latents, is_point_mass, latent_distributions, trace_draws
-from ..programs.terms import Terms, concatenate, score_traces
-from ..programs.weights import rows_at_once
+from ..programs.scoring import rows_at_once
+from ..programs.sites import Latents
+from ..programs.terms import Terms, concatenate, score_traces, total
 from ..runtime import derived_seed
-from .latents import guide_draws, latent_sites, on_device
 
 SHOWN, DRAWS, PREDICTIVE_DRAWS, WORST = 50, 100, 20, 10
 
-Latents = dict[str, Tensor]
-
 
 def shown_groups(
-    program: Program, x: Tensor, seed: int, per_datum: xarray.Dataset
+    posterior: Posterior, seed: int, per_datum: xarray.Dataset
 ) -> dict[str, xarray.Dataset]:
-    """The groups that ArviZ knows, for the first data; and the data of the highest k-hat.
+    """The groups that ArviZ knows, for the first data points; and those of the highest k-hat.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Held-out data of shape (N, *data_shape).
+        posterior: The posterior of held-out data.
         seed: Seed of the draws.
-        per_datum: ``k_hat`` by datum, if it is known.
+        per_datum: ``k_hat`` by data point, if it is known.
 
     Returns:
         ``posterior`` (draws of the guide), ``prior``, ``posterior_predictive``,
-        ``prior_predictive``, ``observed_data``, ``log_likelihood``, ``sample_stats``,
-        ``worst_data``; without those that the program or the data do not allow.
+        ``prior_predictive``, ``log_likelihood``, ``sample_stats``, ``worst_data``; without those
+        that the program does not allow.
     """
-    shown = x[:SHOWN]
-    groups = {"observed_data": xarray.Dataset({OBSERVED: _data(shown, "held-out data", "datum")})}
-    with suppress(InputError):
-        check_program(program, shown)
-        batch = on_device(program, shown)
-        guide, terms = _posterior(program, batch, derived_seed(seed, "posterior"))
-        with evaluation_mode(program, derived_seed(seed, "prior")):
-            prior = draw_latents(program, batch, DRAWS, "prior")
-        about = "draws from q(z|x); independent, so that R-hat says nothing of the guide"
-        groups["posterior"] = _latents(guide, about)
-        groups["prior"] = _latents(prior, "draws from p(z)")
-        groups["posterior_predictive"] = _predictive(
-            program, guide, shown, derived_seed(seed, "posterior predictive")
-        )
-        groups["prior_predictive"] = _predictive(
-            program, prior, shown, derived_seed(seed, "prior predictive")
-        )
-        groups |= _densities(terms, is_point_mass(*latent_distributions(program, shown)))
-        if "k_hat" in per_datum:
-            groups["worst_data"] = _worst(program, x, per_datum["k_hat"].values, seed)
+    shown = posterior[:SHOWN]
+    guide, terms = _posterior(shown, derived_seed(seed, "posterior"))
+    prior = shown.draw(DRAWS, derived_seed(seed, "prior"), "prior")
+    about = "draws from q(z|x); independent, so that R-hat says nothing of the guide"
+    groups = {
+        "posterior": _latents(guide, about),
+        "prior": _latents(prior, "draws from p(z)"),
+        "posterior_predictive": _predictive(shown, guide, seed, "posterior predictive"),
+        "prior_predictive": _predictive(shown, prior, seed, "prior predictive"),
+        **_densities(terms, shown.sites.is_point_mass),
+    }
+    if "k_hat" in per_datum:
+        groups["worst_data"] = _worst(posterior, per_datum["k_hat"].values, seed)
     return {name: _with_chain(group) for name, group in groups.items()}
 
 
-def _posterior(program: Program, batch: Tensor, seed: int) -> tuple[Latents, Terms]:
+def observed_data(batch: Batch) -> xarray.Dataset:
+    """The first of some data, with their covariates."""
+    shown = batch.rows(slice(SHOWN))
+    found = {OBSERVED: _data(shown.x, "held-out data", "datum")}
+    for name, tensor in shown.covariates.items():
+        dims = ["datum", *(f"{name}_{i}" for i in range(tensor.dim() - 1))]
+        found[name] = variable(dims, tensor.to(tensor.dtype), f"covariate {name!r}", "its own")
+    return xarray.Dataset(found)
+
+
+def _posterior(posterior: Posterior, seed: int) -> tuple[Latents, Terms]:
     """Draws of the guide and their densities, some draws at a time."""
-    sites, parts = latent_sites(program, batch), []
-    step = max(1, rows_at_once(program, batch) // len(batch))
-    with evaluation_mode(program, seed):
+    sites, parts = posterior.sites.prior, []
+    step = max(1, rows_at_once(posterior.program, posterior.batch.x) // len(posterior))
+    with posterior.evaluation_mode(seed):
         for first in range(0, DRAWS, step):
             count = min(step, DRAWS - first)
-            traces = trace_draws(program, batch, count)
+            traces = posterior.trace(count)
             drawn = {site: traces[1].nodes[site]["value"].cpu() for site in sites}
-            parts.append((drawn, score_traces(*traces, (count, len(batch))).cpu()))
+            parts.append((drawn, score_traces(*traces, posterior.placed, count).cpu()))
     draws = {site: torch.cat([drawn[site] for drawn, _ in parts]) for site in sites}
     return draws, concatenate([terms for _, terms in parts], dim=0)
 
@@ -100,17 +96,17 @@ def _data(values: Tensor, meaning: str, *dims: str) -> tuple:
     return variable((*dims, *cells), values.float(), meaning, "units of the data")
 
 
-def _predictive(program: Program, latents: Latents, x: Tensor, seed: int) -> xarray.Dataset:
-    count = PREDICTIVE_DRAWS * len(x)
+def _predictive(shown: Posterior, latents: Latents, seed: int, purpose: str) -> xarray.Dataset:
     given = {site: values[:PREDICTIVE_DRAWS].flatten(0, 1) for site, values in latents.items()}
-    drawn = decode(program, given, x.shape[1:], count, seed)
-    shape = (PREDICTIVE_DRAWS, len(x))
+    batch = shown.batch.rows(torch.arange(len(shown)).repeat(PREDICTIVE_DRAWS))
+    shape, of_purpose = batch.x.shape[1:], derived_seed(seed, purpose)
+    drawn = decode(shown.program, given, shape, batch.size, of_purpose, batch.covariates)
+    dims, about = ("draw", "datum"), {OBSERVED: drawn.x, f"{OBSERVED}_mean": drawn.mean}
+    meanings = dict(zip(about, ("draws from p(x|z)", "means of p(x|z)"), strict=True))
     return xarray.Dataset(
         {
-            OBSERVED: _data(drawn.x.unflatten(0, shape), "draws from p(x|z)", "draw", "datum"),
-            f"{OBSERVED}_mean": _data(
-                drawn.mean.unflatten(0, shape), "means of p(x|z)", "draw", "datum"
-            ),
+            name: _data(values.unflatten(0, (-1, len(shown))), meanings[name], *dims)
+            for name, values in about.items()
         }
     )
 
@@ -118,11 +114,14 @@ def _predictive(program: Program, latents: Latents, x: Tensor, seed: int) -> xar
 def _densities(terms: Terms, point_mass: bool) -> dict[str, xarray.Dataset]:
     """What model and guide say of the posterior group's draws."""
     dims = ("draw", "datum")
-    about = "log p(x|z) of the datum, z its own: LOO and WAIC of it mean nothing"
-    likelihood = variable(dims, terms.reconstruction, about, "nats")
-    groups = {"log_likelihood": xarray.Dataset({OBSERVED: likelihood})}
+    about = "log p({0}|z) of the data point, z its own: LOO and WAIC of it mean nothing"
+    likelihoods = {
+        site: variable(dims, values, about.format(site), "nats")
+        for site, values in terms.likelihood.items()
+    }
+    groups = {"log_likelihood": xarray.Dataset(likelihoods)}
     if not point_mass:
-        log_q = torch.stack(list(terms.guide.values())).sum(0)
+        log_q = total(terms.guide)
         stats = {
             "log_p": variable(dims, terms.log_weight + log_q, "log p(x, z)", "nats"),
             "log_q": variable(dims, log_q, "log q(z|x)", "nats"),
@@ -132,19 +131,17 @@ def _densities(terms: Terms, point_mass: bool) -> dict[str, xarray.Dataset]:
     return groups
 
 
-def _worst(program: Program, x: Tensor, k_hat: np.ndarray, seed: int) -> xarray.Dataset:
+def _worst(posterior: Posterior, k_hat: np.ndarray, seed: int) -> xarray.Dataset:
     chosen = np.argsort(-k_hat)[:WORST]
-    rows = torch.as_tensor(chosen.copy())
-    sites = latent_sites(program, x)
-    with evaluation_mode(program, derived_seed(seed, "worst")):
-        drawn = guide_draws(program, on_device(program, x[rows]), 1, sites)
-    given = {site: values[0] for site, values in drawn.items()}
-    mean = decode(program, given, x.shape[1:], len(rows), seed).mean
+    worst = posterior[torch.as_tensor(chosen.copy())]
+    given = {site: v[0] for site, v in worst.draw(1, derived_seed(seed, "worst")).items()}
+    batch, shape = worst.batch, worst.batch.x.shape[1:]
+    mean = decode(worst.program, given, shape, batch.size, seed, batch.covariates).mean
     return xarray.Dataset(
         {
-            OBSERVED: _data(x[rows], "the data of the highest k-hat", "worst"),
+            OBSERVED: _data(batch.x, "the data points of the highest k-hat", "worst"),
             f"{OBSERVED}_mean": _data(mean, "mean of p(x|z) at one z ~ q(z|x)", "worst"),
             "k_hat": variable("worst", k_hat[chosen], "Pareto k-hat"),
-            "datum": variable("worst", chosen, "index of the datum"),
+            "datum": variable("worst", chosen, "index of the data point"),
         }
     )

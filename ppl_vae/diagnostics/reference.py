@@ -1,56 +1,45 @@
-"""What would exact inference have said? Pyro's NUTS beside the guide, datum by datum."""
+"""What would exact inference have said? Pyro's NUTS beside the guide, data point by data point."""
 
 import math
 
 import numpy as np
 import torch
 import xarray
-from pyro.infer import MCMC, NUTS
-from torch import Tensor
 
 from ..errors import InputError
-from ..inference.refined import frozen
+from ..inference.nuts import DRAWS, WARMUP, sample_posterior
 from ..labels import variable
-from ..programs.conformance import check_program
-from ..programs.protocol import Program, evaluation_mode
-from ..programs.sites import require_density
-from ..programs.terms import score_latents
-from ..programs.unconstrained import State, Unconstrained
-from ..programs.weights import rows_at_once
+from ..programs.posterior import Posterior
+from ..programs.scoring import rows_at_once
+from ..programs.sites import Latents
+from ..progress import Progress
 from ..runtime import derived_seed
 from .arviz_io import CONSTANT, chain_statistics
-from .latents import (
-    as_units,
-    guide_draws,
-    has_tractable_density,
-    latent_sites,
-    on_device,
-    unit_names,
-)
-from .verdicts import DiagnosticResult, Grade, Verdict, Work, advice, grade, portion
+from .latents import as_units, unit_names
+from .verdicts import DiagnosticResult, Grade, Verdict, advice, grade
 
 QUESTION = "What would exact inference have said?"
-CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 250, 6
 MAX_R_HAT, MIN_ESS = 1.05, 100.0
 FAIL = 0.75
 SOURCE = "Hoffman & Gelman 2014; Vehtari et al. 2021; Lopez-Paz & Oquab 2017"
 
 
-def ask_reference(program: Program, x: Tensor, seed: int, on_work: Work) -> DiagnosticResult:
-    r"""Hold the guide against NUTS (Hoffman & Gelman 2014) on some data, the decoder as it is.
+def ask_reference(
+    posterior: Posterior, seed: int, progress: Progress | None = None
+) -> DiagnosticResult:
+    r"""Compare the guide with NUTS (Hoffman & Gelman 2014) on some data, the model as it is.
 
-    Reported per datum and unit are the error of the guide's mean in posterior standard deviations
-    and the ratio of scales, with their Monte Carlo errors; per datum the accuracy of a classifier
-    between the guide's draws and NUTS's (C2ST, Lopez-Paz & Oquab 2017), 0.5 where they cannot be
-    told apart. Since :math:`\log q(z|x) - \log p(z|x)` is known but for a constant, a logistic
-    regression on the log weight is the best classifier there is. Data whose chains have not mixed
-    are set aside.
+    Reported per data point and unit are the error of the guide's mean in posterior standard
+    deviations and the ratio of scales, with their Monte Carlo errors; per data point the accuracy
+    of a classifier between the guide's draws and NUTS's (C2ST, Lopez-Paz & Oquab 2017), 0.5 where
+    they cannot be told apart. Since :math:`\log q(z|x) - \log p(z|x)` is known but for a constant, a
+    logistic regression on the log weight is the best classifier there is. Data whose chains have
+    not mixed are set aside.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape); few, for this is the costly question.
+        posterior: The posterior of a few data points, for this is the costly question.
         seed: Seed of chains and draws.
-        on_work: Called with shares of the work done.
+        progress: Told of the share of the work that has been done.
 
     Returns:
         ``nuts``: ``z`` and the guide's draws, ``guide`` (chain, draw, datum, unit), ``r_hat``,
@@ -60,76 +49,31 @@ def ask_reference(program: Program, x: Tensor, seed: int, on_work: Work) -> Diag
     Raises:
         InputError: If a latent site is discrete, the guide is a point mass, or no chain mixed.
     """
-    if not len(x):
-        raise InputError("no data were given to NUTS")
-    check_program(program, x)
-    require_density(program, x)
-    exact = sample_posterior(program, x, seed, on_work)
-    return compare_with(program, x, exact, seed)
+    if not len(posterior):
+        raise InputError("nuts_points", "must be at least 1")
+    posterior.sites.require_density()
+    exact = sample_posterior(posterior, derived_seed(seed, "NUTS"), progress)
+    return compare_with(posterior, exact, seed)
 
 
-def sample_posterior(program: Program, x: Tensor, seed: int, on_work: Work) -> dict[str, Tensor]:
-    r"""Draw from p(z | x) by Pyro's NUTS, all data and chains side by side.
-
-    The posteriors of N data are one posterior of N independent blocks, each with step sizes by its
-    own adapted masses; so are the chains of one datum, which start at draws from the prior. One run
-    of NUTS moves all of them, for hardly more than the cost of one.
+def compare_with(posterior: Posterior, exact: Latents, seed: int) -> DiagnosticResult:
+    r"""Compare the guide with draws from the posterior; see :func:`ask_reference`.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
-        seed: Seed of the chains.
-        on_work: Called with shares of the work done.
-
-    Returns:
-        Draws by site, each of shape (draws, chains, N, \*event shape).
-    """
-    tick = portion(on_work, WARMUP + DRAWS)
-    posterior = Unconstrained(program, x)
-
-    def potential(state: State) -> Tensor:
-        return -posterior.densities(state)[1].sum()
-
-    def hook(*_: object) -> None:
-        tick(1)
-
-    with evaluation_mode(program, derived_seed(seed, "NUTS")), frozen(program):
-        start = posterior.draw(CHAINS, "prior")
-        with torch.enable_grad():
-            chains = MCMC(
-                NUTS(potential_fn=potential, max_tree_depth=TREE_DEPTH),
-                num_samples=DRAWS,
-                warmup_steps=WARMUP,
-                initial_params=start,
-                disable_progbar=True,
-                hook_fn=hook,
-            )
-            chains.run()
-        return posterior.latents(chains.get_samples())
-
-
-def compare_with(
-    program: Program, x: Tensor, exact: dict[str, Tensor], seed: int
-) -> DiagnosticResult:
-    r"""Hold the guide against draws from the posterior; see :func:`ask_reference`.
-
-    Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        x: Data of shape (N, \*data_shape).
+        posterior: The posterior of N data points.
         exact: Draws by site, of shape (draws, chains, N, \*event shape).
         seed: Seed of the guide's draws.
 
     Raises:
         InputError: If no chain mixed.
     """
-    sites = latent_sites(program, x)
-    chain_count, draw_count = exact[sites[0]].shape[1], exact[sites[0]].shape[0]
+    sites = posterior.sites.prior
+    draw_count, chain_count = next(iter(exact.values())).shape[:2]
     # Chain after chain: so thinning takes neighbours apart, and halves hold chains of their own.
     flat = {site: exact[site].transpose(0, 1).flatten(0, 1) for site in sites}
-    batch = on_device(program, x)
-    with evaluation_mode(program, derived_seed(seed, "beside NUTS")):
-        drawn = guide_draws(program, batch, len(flat[sites[0]]), sites)
-        features = _features(program, x, flat, drawn)
+    with posterior.evaluation_mode(derived_seed(seed, "beside NUTS")):
+        drawn = posterior.sample(draw_count * chain_count)
+        features = _features(posterior, flat, drawn)
     z, q = as_units(flat).cpu().numpy(), as_units(drawn).cpu().numpy()
     z_chains, q_chains, feature_chains = (
         values.reshape(chain_count, draw_count, *values.shape[1:]) for values in (z, q, features[0])
@@ -139,8 +83,9 @@ def compare_with(
     mixed = (statistics["r_hat"].max(1) < MAX_R_HAT) & (statistics["ess_mean"].min(1) > MIN_ESS)
     if not mixed.any():
         raise InputError(
-            f"NUTS did not mix within {WARMUP} + {DRAWS} steps (R-hat up to "
-            f"{statistics['r_hat'].max():.2f}): its draws are no reference"
+            "NUTS",
+            f"did not mix within {WARMUP} + {DRAWS} steps (R-hat up to "
+            f"{statistics['r_hat'].max():.2f}), so that its draws are not a reference",
         )
     scores = [
         _c2st(features[0][:, n], features[1][:, n], feature_ess[n]) for n in range(len(mixed))
@@ -166,22 +111,20 @@ def compare_with(
 
 
 def _features(
-    program: Program, x: Tensor, exact: dict[str, Tensor], drawn: dict[str, Tensor]
+    posterior: Posterior, exact: Latents, drawn: Latents
 ) -> tuple[np.ndarray, np.ndarray]:
     """What draws are classified by, of shape (S, N, features): the log weight, or z and z²."""
-    batch = on_device(program, x)
     found = []
-    known = has_tractable_density(program, x)
-    step = max(1, rows_at_once(program, x) // len(x))  # draws at once
+    step = max(1, rows_at_once(posterior.program, posterior.batch.x) // len(posterior))
     for latents in (exact, drawn):
-        if known:
+        if posterior.has_tractable_density:
             count = len(next(iter(latents.values())))
             parts = [
                 {site: value[first : first + step] for site, value in latents.items()}
                 for first in range(0, count, step)
             ]
-            terms = [score_latents(program, batch, part, with_guide=True) for part in parts]
-            values = torch.cat([t.log_weight for t in terms])[..., None]
+            log_weight = [posterior.score(part).log_weight for part in parts]
+            values = torch.cat(log_weight)[..., None]
         else:
             units = as_units(latents)
             values = torch.cat([units, units.square()], dim=-1)
@@ -189,7 +132,7 @@ def _features(
     # A draw of NUTS that the guide could not have drawn has an infinite weight.
     finite = [values[np.isfinite(values)] for values in found if np.isfinite(values).any()]
     if not finite or any(np.isnan(values).any() for values in found):
-        raise InputError("log weights of NUTS's draws are not numbers")
+        raise InputError("NUTS", "made draws whose log weights are not numbers")
     low, high = min(v.min() for v in finite) - 10, max(v.max() for v in finite) + 10
     return found[0].clip(low, high), found[1].clip(low, high)
 

@@ -74,7 +74,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
     except Exception as error:  # whatever groups that lack something, or have too much, raise
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
-            f"the diagnosis cannot be shown ({reason}): run ppl-vae diagnose again"
+            "the diagnosis", f"cannot be shown ({reason})", "diagnose-again"
         ) from error
     with replacing(as_path("file", file)) as (temporary,):
         temporary.write_text(page, encoding="utf-8")

@@ -1,7 +1,7 @@
 """What a question is answered with: a verdict, and labelled arrays."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -14,12 +14,12 @@ from ..errors import InputError
 Grade = Literal["pass", "caution", "fail", "cannot say"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
 
-Z = 3.0  # standard errors above a threshold before a figure counts as above it: p = 0.0013
+Z = 3.0  # standard errors above a threshold before a statistic counts as above it: p = 0.0013
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a figure says about one question.
+    """What a statistic says about one question.
 
     Attributes:
         question: What was asked.
@@ -30,7 +30,7 @@ class Verdict:
         error: Its standard error.
         unit: Its unit.
         threshold: Where caution and failure begin.
-        source: Where figure and threshold come from.
+        source: Where statistic and threshold come from.
         remedy: What to try next; empty for a pass.
 
     Raises:
@@ -50,20 +50,22 @@ class Verdict:
 
     def __post_init__(self) -> None:
         if self.grade not in GRADES:
-            raise InputError(f"grade must be one of {', '.join(GRADES)}, got {self.grade!r}")
+            raise InputError("grade", f"must be one of {', '.join(GRADES)}, got {self.grade!r}")
         for name in ("question", "meaning", "statistic", "unit", "threshold", "source", "remedy"):
             if not isinstance(text := getattr(self, name), str):
-                raise InputError(f"{name} of a verdict must be text, got {text!r}")
+                raise InputError(f"{name} of a verdict", f"must be text, got {text!r}")
         for name in ("value", "error"):
             number = getattr(self, name)
             if not (number is None or isinstance(number, Real)):
-                raise InputError(f"{name} of a verdict must be a number or None, got {number!r}")
+                raise InputError(
+                    f"{name} of a verdict", f"must be a number or None, got {number!r}"
+                )
         if self.error is not None and self.error < 0:
-            raise InputError(f"error of a verdict must be at least 0, got {self.error!r}")
+            raise InputError("error of a verdict", f"must be at least 0, got {self.error!r}")
 
     @property
     def statistic_text(self) -> str:
-        """The figure with its error, in digits that the error leaves; empty where there is none.
+        """The statistic with its error, in digits that the error leaves; empty where there is none.
 
         Example:
             >>> Verdict("?", "pass", "...", value=0.12345, error=0.0123).statistic_text
@@ -100,20 +102,20 @@ class DiagnosticResult:
 
 
 def grade(value: float, error: float, caution: float, fail: float) -> Grade:
-    """Grade a figure that is the better the smaller it is.
+    """Grade a statistic that is the better the smaller it is.
 
     It is above a threshold if it is so by three standard errors: chance alone moves it across with
-    a probability of 0.0013. A figure that three standard errors carry from one threshold to the
+    a probability of 0.0013. A statistic that three standard errors carry from one threshold to the
     other passes nothing.
 
     Arguments:
-        value: The figure.
+        value: The statistic.
         error: Its standard error.
         caution: Where caution begins.
         fail: Where failure begins.
 
     Returns:
-        The grade; ``"cannot say"`` if the figure is not finite, or too noisy to pass.
+        The grade; ``"cannot say"`` if the statistic is not finite, or too noisy to pass.
 
     Example:
         >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.3, 0.1, 0.1, 0.5), grade(0.3, 0.2, 0.1, 0.5)
@@ -129,7 +131,7 @@ def grade(value: float, error: float, caution: float, fail: float) -> Grade:
 
 def advice(given: Grade, remedy: str) -> str:
     """What to try next: nothing after a pass, more data where it was too noisy to say."""
-    return {"pass": "", "cannot say": "more data: the figure is too noisy, or not finite"}.get(
+    return {"pass": "", "cannot say": "more data: the statistic is too noisy, or not finite"}.get(
         given, remedy
     )
 
@@ -157,12 +159,3 @@ def share(chosen: Any) -> tuple[float, float]:
     count = len(chosen)
     guarded = (float(np.sum(chosen)) + 1) / (count + 2)
     return float(np.mean(chosen)), math.sqrt(guarded * (1 - guarded) / (count + 2))
-
-
-Work = Callable[[float], None]
-"""Called with the share of a question's work that has just been done; they sum to one."""
-
-
-def portion(on_work: Work, total: float) -> Callable[[int], None]:
-    """Turn counts of work, out of a total, into shares of it."""
-    return lambda done: on_work(done / total)

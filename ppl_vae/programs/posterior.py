@@ -151,6 +151,12 @@ class Posterior:
         """Where to call :meth:`sample`, :meth:`trace` and :meth:`score`: seeded, no gradients."""
         return evaluation_mode(self.program, seed)
 
+    def of(self, program: Any) -> "Posterior":
+        """The same data under another guide for the same model."""
+        other = copy(self)
+        other.program = program
+        return other
+
     @cached_property
     def placed(self) -> Batch:
         """The data on the program's device and of its type."""

@@ -1,56 +1,100 @@
-"""References to programs' classes, and the classes that they mean."""
+"""From a reference to a program: its class found, and built."""
 
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import InputError, first_line
+from ..runtime import derived_seed, isolated
+from .protocol import Program
 
 
-def find_program(reference: str) -> type[Any]:
-    """Import a program's class. This runs the code of its module.
+def find_program(reference: str, registry: Mapping[str, type[Any]] | None = None) -> type[Any]:
+    """Find a program's class. Unless it is in the registry, this runs the code of its module.
 
     Arguments:
-        reference: ``package.module:Class`` or ``path/to/file.py:Class``.
+        reference: A name in the registry, ``package.module:Class`` or ``path/to/file.py:Class``.
+        registry: Classes by name.
 
     Raises:
-        InputError: If the module, or the class in it, is not there, or the class is no program.
+        InputError: If the module, or the class in it, is not there, or the class is not a program.
 
     Example:
         >>> find_program("ppl_vae.models:VAE").__name__
         'VAE'
     """
+    if registry and reference in registry:
+        return registry[reference]
     place, _, name = reference.rpartition(":")
     if not place or not name:
-        raise InputError(
-            f"no model {reference!r}: give a registered name, package.module:Class or file.py:Class"
-        )
+        known = [*(registry or ()), "package.module:Class", "file.py:Class"]
+        raise InputError("model", f"must be one of {', '.join(known)}, got {reference!r}")
     try:
         module = (
             _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
     except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise InputError(
-            f"{place} cannot be imported ({type(error).__name__}: {first_line(error)})"
+            place, f"cannot be imported ({type(error).__name__}: {first_line(error)})"
         ) from error
     kind = getattr(module, name, None)
     if not isinstance(kind, type):
-        raise InputError(f"{place} has no class {name!r}: name one that it has")
+        raise InputError(place, f"has no class {name!r}", "name one that it has")
     if not (issubclass(kind, nn.Module) and hasattr(kind, "model") and hasattr(kind, "guide")):
-        raise InputError(f"{reference} is no program: it must be an nn.Module with model and guide")
+        raise InputError(reference, "is not a program", "make it an nn.Module with model and guide")
     return kind
+
+
+def build_program(
+    kind: type[Any], data_shape: Sequence[int], arguments: Mapping[str, Any], seed: int = 0
+) -> Program:
+    """Call a program's class, its initial weights drawn from ``seed``.
+
+    Arguments:
+        kind: The class.
+        data_shape: Its first argument, the shape of a datum.
+        arguments: Its other arguments.
+        seed: Seed of the weights.
+
+    Raises:
+        InputError: With the reason that the class gave.
+    """
+    try:
+        with isolated(derived_seed(seed, "weights")):
+            program: Program = kind(tuple(data_shape), **arguments)
+    except Exception as error:  # whatever the class raises
+        raise InputError(
+            kind.__name__,
+            f"cannot be built ({first_line(error)})",
+            "give it other arguments",
+        ) from error
+    return program
+
+
+def build_without_values(
+    kind: type[Any], data_shape: Sequence[int], arguments: Mapping[str, Any]
+) -> Program:
+    """:func:`build_program` on torch's device ``meta``, whose tensors take no memory.
+
+    Raises:
+        InputError: With the reason that the class gave.
+    """
+    with torch.device("meta"):
+        return build_program(kind, data_shape, arguments)
 
 
 def _import_file(file: Path) -> ModuleType:
     name = f"_ppl_vae_program_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ImportError("no Python file")
+        raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look a class's module up there
     sys.path.insert(0, str(file.parent.resolve()))  # where it would look for its neighbours

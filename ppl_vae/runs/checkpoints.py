@@ -19,7 +19,7 @@ NAME = re.compile(r"step-(\d{9,18})\.safetensors")
 
 
 class CheckpointWarning(UserWarning):
-    """The newest checkpoint cannot be used, or the fit will not go on to the same bits."""
+    """The newest checkpoint cannot be used, or the fit will not continue to the same bits."""
 
 
 class Checkpoints:
@@ -64,7 +64,7 @@ class Checkpoints:
         step: int,
         tensors: Mapping[str, Tensor],
         about: Mapping[str, Any],
-        then: Callable[[], None] = lambda: None,
+        write_rest: Callable[[], None] = lambda: None,
     ) -> None:
         """Write a checkpoint, and remove all but the newest two.
 
@@ -72,7 +72,7 @@ class Checkpoints:
             step: How many steps were made.
             tensors: Its tensors.
             about: Its plain data.
-            then: What is to be written along with it.
+            write_rest: Writes what belongs to it; its time counts.
 
         Raises:
             InputError: If it cannot be written; then those before are still there.
@@ -82,7 +82,7 @@ class Checkpoints:
         write_tensors(self.folder / f"step-{step:09}.safetensors", tensors, about)
         for file in self.files()[KEPT:]:
             remove(file)
-        then()
+        write_rest()
         end = time.perf_counter()
         self._due = end + (end - start) / SHARE
 
@@ -96,19 +96,24 @@ class Checkpoints:
             InputError: If there are checkpoints, and none is whole; or the newest that may be whole
                 cannot be read.
         """
-        broken = []
+        broken: list[tuple[Path, TornError]] = []
         for file in self.files():
             try:
                 found = read_tensors(file)
             except TornError as error:
-                broken.append((file, str(error)))
+                broken.append((file, error))
                 continue
             for torn, reason in broken:
                 warnings.warn(
-                    f"{reason}: going on from {file.name}, before it", CheckpointWarning, 2
+                    f"{reason}: continuing from {file.name}, before it", CheckpointWarning, 2
                 )
                 remove(torn)
             return found
         if broken:
-            raise InputError(f"{broken[0][1]}, and so is what came before it: --overwrite the run")
+            newest = broken[0][1]
+            raise InputError(
+                newest.culprit,
+                f"{newest.problem}, and so is the checkpoint before it",
+                "fit-again",
+            )
         return None

@@ -12,11 +12,12 @@ from ..data.sources import NAMED_SETS
 from ..errors import InputError, check_type, first_line
 from ..storage.memory import read_text
 
-FORMAT = 2
+CONFIG = "config.json"
+FORMAT = 3
 
 
 def software_versions() -> dict[str, str]:
-    """Python's, and those of the packages that figures depend on."""
+    """Those of Python, and of the packages that numbers depend on."""
     python = ".".join(map(str, sys.version_info[:3]))
     return {"python": python, **{n: version(n) for n in ("ppl-vae", "pyro-ppl", "torch")}}
 
@@ -67,15 +68,24 @@ class Config:
             InputError: If it is broken, or of another format.
         """
         try:
-            config = cls(**json.loads(read_text(file)))
-            well_formed = config.format == FORMAT and _has_types(config)
+            fields = json.loads(read_text(file))
+            found = fields.get("format", FORMAT)
+            if found == FORMAT:
+                config = cls(**fields)
+                _check_types(config)
         except InputError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError(f"{file} is broken ({first_line(error)}): fit again") from None
-        if not well_formed:
+        except (
+            *(OSError, ValueError, TypeError),
+            *(KeyError, AttributeError, RecursionError),
+        ) as error:
+            raise InputError(file, f"is broken ({first_line(error)})", "fit-again") from None
+        if found != FORMAT:
             raise InputError(
-                f"{file} is not of format {FORMAT}: it was not written by this version; fit again"
+                file,
+                f"is of format {found!r}, and this version reads format {FORMAT} only, since "
+                "checkpoints and the hashes of data have changed",
+                "fit-again",
             )
         return config
 
@@ -112,29 +122,33 @@ class Config:
         """
         check_type("data", data, DataSet)
         if settings is not None and (not is_dataclass(settings) or isinstance(settings, type)):
-            raise InputError(f"settings must be of type Settings, not {type(settings).__name__}")
+            given = type(settings).__name__
+            raise InputError("settings", f"must be of type Settings, not {given}")
         try:
             json.dumps(arguments)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"arguments cannot be kept as JSON ({first_line(error)}): give plain data"
+                "arguments", f"cannot be kept as JSON ({first_line(error)})", "give plain data"
             ) from None
         return cls(
             program, arguments, recipe(data, data_dir), {} if settings is None else asdict(settings)
         )
 
 
-def _has_types(config: Config) -> bool:
-    """Whether the fields of a config that a file gave are what its class says."""
-    text, absent = (str,), (str, type(None))
-    data = {"source": text, "data_dir": absent, "binarize": text, "digest": text}
-    tables = (config.arguments, config.data, config.settings, config.versions)
+def _check_types(config: Config) -> None:
+    """Refuse fields of a config that are not what its class says.
+
+    Raises:
+        KeyError, TypeError, ValueError: Naming the field.
+    """
+    kinds = {"program": str, "arguments": dict, "data": dict, "settings": dict, "versions": dict}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(config, name), kind):
+            raise TypeError(f"{name} is {getattr(config, name)!r}")
     shape = config.data["shape"]
-    return (
-        isinstance(config.program, str)
-        and all(isinstance(table, dict) for table in tables)
-        and isinstance(shape, list)
-        and bool(shape)
-        and all(type(size) is int and size > 0 for size in shape)
-        and all(isinstance(config.data.get(name, ""), types) for name, types in data.items())
-    )
+    if not isinstance(shape, list) or not shape or {*map(type, shape)} != {int} or min(shape) < 1:
+        raise ValueError(f"shape is {shape!r}")
+    for name in ("source", "data_dir", "binarize", "digest"):
+        value = config.data.get(name, "")
+        if not isinstance(value, str) and not (name == "data_dir" and value is None):
+            raise TypeError(f"{name} is {value!r}")

@@ -1,28 +1,27 @@
 """The run directory: everything it takes to use a fitted program again."""
 
-import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
-from ..errors import InputError, as_path, check_type, first_line
+from ..errors import InputError, as_path, check_type
 from ..programs.protocol import Program
 from ..storage.files import make_folder, remove, replacing, temporary_path
 from ..storage.memory import read_text
 from ..storage.tensors import write_tensors
 from .checkpoints import Checkpoints
-from .config import Config
-from .loading import load_program
+from .config import CONFIG, Config
+from .loading import WEIGHTS, load_program
+from .lock import take_lock
+from .metrics import read_metrics, write_metrics
 
-CONFIG, WEIGHTS, METRICS = "config.json", "weights.safetensors", "metrics.csv"
-REPORT, LOCK = "report.html", ".lock"
+METRICS, REPORT, LOCK = "metrics.csv", "report.html", ".lock"
 CHECKPOINTS, PICTURES, EVENTS, RESULTS = "checkpoints", "pictures", "tensorboard", "results"
 FILES = (CONFIG, WEIGHTS, METRICS, REPORT)
 
@@ -37,63 +36,45 @@ class Run:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self.config = path, config
-        self._logged = 0
         self._overwrite = False
-        self._event_writer: Any = None
-        self._events: Any = None
         self._lock: FileLock | None = None
 
+    def __repr__(self) -> str:
+        return f"Run({self.path}: {self.config.program} on {self.config.data.get('source')})"
+
     @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        config: Config,
-        *,
-        overwrite: bool = False,
-        tensorboard: bool = False,
-    ) -> "Run":
+    def create(cls, path: str | Path, config: Config, *, overwrite: bool = False) -> "Run":
         """Choose a place for a new run. Nothing is written, or removed, before :meth:`start`.
 
         Arguments:
             path: The directory.
             config: What will be fitted to what, and how.
             overwrite: Whether a run that is already there may be replaced.
-            tensorboard: Whether :meth:`log` also writes TensorBoard events.
 
         Raises:
-            InputError: If the path is taken, or TensorBoard is not installed.
+            InputError: If the path is taken.
         """
         check_type("config", config, Config)
         run = cls(as_path("path", path), config)
         run._overwrite = overwrite
-        if tensorboard:
-            run._event_writer = _event_writer()
         run.require_free()
         return run
 
     @classmethod
-    def open(cls, path: str | Path, *, tensorboard: bool = False) -> "Run":
+    def open(cls, path: str | Path) -> "Run":
         """Open a run directory.
 
-        Arguments:
-            path: The directory.
-            tensorboard: Whether :meth:`log` also writes TensorBoard events.
-
         Raises:
-            InputError: If it is none, or its config is broken; or TensorBoard is not installed.
+            InputError: If it is not one, or its config is broken.
         """
         path = as_path("path", path)
-        file = path / CONFIG
-        if not os.path.isfile(file):  # Path.is_file raises where a name is too long
-            raise InputError(f"{path} is no run: it has no {CONFIG}; fit one with ppl-vae train")
-        run = cls(path, Config.read(file))
-        if tensorboard:
-            run._event_writer = _event_writer()
-        return run
+        _require_config(path)
+        return cls(path, Config.read(path / CONFIG))
 
     def start(self) -> None:
-        """Make the directory, lock it until :meth:`close`, and write the config. Of a run that is
-        there, nothing stays but the files that others put into it.
+        """Make the directory, lock it until :meth:`close`, and write the config.
+
+        Of a run that is there, nothing stays but the files that others put into it.
 
         Raises:
             InputError: If a run is there that was not to be overwritten, or that is being fitted;
@@ -102,7 +83,7 @@ class Run:
         self.require_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock("choose another --output")
+            self._lock = take_lock(self.path / LOCK)
             self.require_free()  # another fit may have ended since
             # Weights go before the config: those of one fit never lie beside the config of another.
             for name in (*reversed(FILES[1:]), *map(temporary_path, map(Path, FILES))):
@@ -115,7 +96,7 @@ class Run:
         except OSError as error:
             self.close()
             raise InputError(
-                f"{self.path} cannot be written ({error.strerror}): choose another --output"
+                self.path, f"cannot be written ({error.strerror})", "another-path"
             ) from None
 
     def resume(self) -> None:
@@ -124,10 +105,9 @@ class Run:
         Raises:
             InputError: If it is being fitted by another process, or cannot be written.
         """
-        if not os.path.isfile(self.path / CONFIG):
-            raise InputError(f"{self.path} is no run: it has no {CONFIG}; fit without resuming")
+        _require_config(self.path)
         try:
-            self._take_lock("stop it")
+            self._lock = take_lock(self.path / LOCK)
             make_folder(self.checkpoints.folder)  # and no link, in whose place others lie
             halves = [temporary_path(self.path / name) for name in FILES]
             halves += self.checkpoints.folder.glob(".step-*")
@@ -136,15 +116,11 @@ class Run:
         except OSError as error:
             self.close()
             raise InputError(
-                f"{self.path} cannot be written ({error.strerror}): make it writable"
+                self.path, f"cannot be written ({error.strerror})", "make it writable"
             ) from None
 
     def close(self) -> None:
-        """Give the lock back, and close what is open."""
-        if self._events is not None:
-            with suppress(OSError):  # of which log has told
-                self._events.close()
-            self._events = None
+        """Give the lock back."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -155,41 +131,12 @@ class Run:
         Raises:
             InputError: If there is.
         """
-        ours = {
-            LOCK,
-            *(temporary_path(Path(name)).name for name in FILES),
-        }  # before there is a config
-        try:
-            if self.path.is_dir():
-                taken = any(file.name not in ours for file in self.path.iterdir())
-            else:
-                taken = self.path.exists()
-        except OSError as error:
-            raise InputError(
-                f"{self.path} cannot be read ({error.strerror}): choose another --output"
-            ) from None
-        if not taken:
+        if not _is_taken(self.path):
             return
-        if not _is_run(self.path):
-            raise InputError(f"{self.path} exists and is no run: choose another --output")
+        if not _holds_run(self.path):
+            raise InputError(self.path, "exists and is not a run", "another-path")
         if not self._overwrite:
-            raise InputError(
-                f"{self.path} holds a run: choose another --output, or --overwrite it, or go on "
-                f"with it by ppl-vae train --resume {self.path}"
-            )
-
-    def _take_lock(self, remedy: str) -> None:
-        file = self.path / LOCK
-        if file.is_symlink() or (file.exists() and not file.is_file()):
-            raise InputError(f"{file} is no file of ours: remove it")
-        lock = FileLock(file)  # the system takes it back from a process that dies
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                f"{self.path} is being fitted by another process: wait for it, or {remedy}"
-            ) from None
-        self._lock = lock
+            raise InputError(self.path, "holds a run", "resume-or-overwrite", run=str(self.path))
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -202,6 +149,11 @@ class Run:
         return self.path / PICTURES
 
     @property
+    def events(self) -> Path:
+        """The folder of TensorBoard events."""
+        return self.path / EVENTS
+
+    @property
     def results(self) -> Path:
         """The folder of evaluations and diagnoses."""
         return self.path / RESULTS
@@ -212,67 +164,15 @@ class Run:
         return self.path / REPORT
 
     def log(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write the figures of all epochs so far to ``metrics.csv``, whole or not at all.
-
-        Raises:
-            InputError: If they cannot be written.
-        """
-        names = dict.fromkeys(name for row in rows for name in row)
-        with (
-            replacing(self.path / METRICS) as (temporary,),
-            temporary.open("w", newline="") as stream,
-        ):
-            writer = csv.DictWriter(stream, fieldnames=list(names) or ["epoch"])
-            writer.writeheader()
-            writer.writerows(rows)
-        if self._event_writer is None:
-            return
-        try:
-            self._log_events(rows)
-        except OSError as error:
-            raise InputError(
-                f"{self.path / EVENTS} cannot be written ({error.strerror}): make room"
-            ) from None
-
-    def _log_events(self, rows: Sequence[Mapping[str, float]]) -> None:
-        if self._events is None:
-            make_folder(self.path / EVENTS)
-            # What a fit wrote before it was stopped is void: all of it is written again.
-            self._events = self._event_writer(str(self.path / EVENTS), purge_step=1)
-            self._logged = 0
-        for row in rows[self._logged :]:
-            for name in row.keys() - {"epoch"}:
-                self._events.add_scalar(name, row[name], int(row["epoch"]))
-        self._logged = len(rows)
-        self._events.flush()
+        """Write the rows of all epochs so far to ``metrics.csv``; see :func:`write_metrics`."""
+        write_metrics(self.path / METRICS, rows)
 
     def metrics(self) -> list[dict[str, float]]:
-        """The figures of every epoch, as ``metrics.csv`` has them.
-
-        Raises:
-            InputError: If the file is missing or broken.
-        """
-        file = self.path / METRICS
-        try:
-            reader = csv.DictReader(read_text(file).splitlines())
-            names = list(reader.fieldnames or ())
-            rows = [{k: float(v) for k, v in row.items()} for row in reader]
-            if names != ["epoch"] and not {*names} >= {"epoch", "reconstruction", "loss"}:
-                raise ValueError("it has no columns epoch, reconstruction, loss")
-            if names != ["epoch"] and not rows:  # which is what there is before the first epoch
-                raise ValueError("it has no rows")
-            return rows
-        except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
-            raise InputError(
-                f"{file} is missing or broken ({first_line(error)}): ppl-vae train --resume "
-                f"{self.path} writes it again"
-            ) from None
+        """The rows of all epochs, as ``metrics.csv`` has them; see :func:`read_metrics`."""
+        return read_metrics(self.path / METRICS)
 
     def save_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Replace the weights on disk, whole or not at all.
-
-        Arguments:
-            weights: The program's ``state_dict()``.
+        """Replace the weights on disk, a ``state_dict()``, whole or not at all.
 
         Raises:
             InputError: If they cannot be written.
@@ -293,7 +193,7 @@ class Run:
         Raises:
             InputError: If the program is not known, or the weights are broken or not its own.
         """
-        return load_program(self.path / CONFIG, self.config, self.path / WEIGHTS, program)
+        return load_program(self.path, self.config, program)
 
 
 def load(path: str | Path, program: Program | type[Any] | None = None) -> Program:
@@ -305,25 +205,31 @@ def load(path: str | Path, program: Program | type[Any] | None = None) -> Progra
     Example:
         >>> load("runs/none")
         Traceback (most recent call last):
-        ppl_vae.errors.InputError: runs/none is no run: it has no config.json; fit one with ...
+        ppl_vae.errors.InputError: runs/none is not a run, for it has no config.json: make one ...
     """
     return Run.open(path).load(program)
 
 
-def _is_run(path: Path) -> bool:
-    """Whether there is a run, of whatever format, that --overwrite may replace."""
+def _require_config(path: Path) -> None:
+    if not os.path.isfile(path / CONFIG):  # Path.is_file raises where a name is too long
+        raise InputError(path, f"is not a run, for it has no {CONFIG}", "fit-first")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether something is there that is not left from a fit that ended before its config."""
+    left = {LOCK, *(temporary_path(Path(name)).name for name in FILES)}
+    try:
+        if path.is_dir():
+            return any(file.name not in left for file in path.iterdir())
+        return path.exists()
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "another-path") from None
+
+
+def _holds_run(path: Path) -> bool:
+    """Whether there is a run, of whatever format, that may be overwritten."""
     try:
         fields = json.loads(read_text(path / CONFIG))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(fields, dict) and fields.keys() >= {"program", "arguments", "data"}
-
-
-def _event_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "tensorboard is not installed: pip install 'ppl-vae[tensorboard]'"
-        ) from None
-    return SummaryWriter

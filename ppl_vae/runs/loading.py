@@ -1,122 +1,116 @@
-"""Programs out of run directories, which are a stranger's: no code, and no memory, but ours."""
+"""Programs out of run directories, which are a stranger's: no code runs, no memory is taken, but
+what this distribution's own programs take."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..errors import InputError, first_line
+from ..errors import InputError
 from ..programs.protocol import Program, require_program
-from ..programs.references import find_program
-from ..runtime import isolated
+from ..programs.references import build_program, build_without_values, find_program
 from ..storage.memory import refuse_beyond_memory
 from ..storage.tensors import TornError, read_tensors
-from .config import Config
+from .config import CONFIG, Config
 
+WEIGHTS = "weights.safetensors"
 COPIES = 5  # in a fit: weights, gradients, two moments, the best weights
 
 
-def find_class(file: Path, config: Config) -> type[Any]:
-    """A program's class, if it is one of ``ppl_vae.models``.
+def find_class(folder: Path, config: Config) -> type[Any]:
+    """The class of a run's program, if it is one of ``ppl_vae.models``.
 
     Arguments:
-        file: Where the config is.
-        config: What it says.
+        folder: The run directory.
+        config: Its config.
 
     Raises:
         InputError: If it is not one: a run directory never makes other code run.
     """
     if not _is_ours(config.program):
         raise InputError(
-            f"{file.parent} was fitted with {config.program!r}, code from outside ppl_vae: if you "
-            f"trust it, name it (--model {config.program})"
+            folder,
+            f"was fitted with {config.program!r}, code from outside ppl_vae",
+            "trust-program",
+            program=config.program,
         )
     return find_program(config.program)
 
 
-def check_size(file: Path, config: Config, kind: type[Any]) -> Program | None:
+def check_size(folder: Path, config: Config, kind: type[Any]) -> Program | None:
     """Refuse a program that its config makes too large, before memory is taken.
 
     Arguments:
-        file: Where the config is.
-        config: What it says.
+        folder: The run directory.
+        config: Its config.
         kind: The program's class.
 
     Returns:
-        The program on torch's device ``meta``, which has sizes only; ``None`` if the class is the
-        user's own, whose code may need values.
+        The program without values; ``None`` if the class is the user's own, whose code may need
+        them.
 
     Raises:
         InputError: If it is too large for a fit, or cannot be built.
     """
     if not _is_ours(f"{kind.__module__}:"):
         return None
-    with torch.device("meta"):
-        sized = _construct(file, config, kind)
+    sized = build_without_values(kind, config.data["shape"], config.arguments)
     taken = sum(t.numel() * t.element_size() for t in sized.state_dict().values())
-    refuse_beyond_memory(COPIES * taken, f"the program of {file}", "fit again")
+    refuse_beyond_memory(COPIES * taken, f"the program of {folder / CONFIG}", "fit again")
     return sized
 
 
 def load_program(
-    file: Path, config: Config, weights_file: Path, program: Program | type[Any] | None
+    folder: Path, config: Config, program: Program | type[Any] | None = None
 ) -> Program:
-    """A program with its stored weights, bit for bit.
+    """A run's program with its stored weights, bit for bit.
 
     Arguments:
-        file: Where the config is.
-        config: What it says.
-        weights_file: Where the weights are.
+        folder: The run directory.
+        config: Its config.
         program: The class, or a program to put the weights into; ``None`` for one of ours.
 
     Raises:
         InputError: If the program is not known, or the weights are broken or not its own.
     """
-    program = find_class(file, config) if program is None else program
+    program = find_class(folder, config) if program is None else program
+    file = folder / WEIGHTS
     try:
-        weights, identity = read_tensors(weights_file)
+        weights, identity = read_tensors(file)
     except TornError as error:
-        raise InputError(f"{error}: ppl-vae train --resume {file.parent} writes it again") from None
+        raise InputError(error.culprit, error.problem, "write-again", run=str(folder)) from None
     if isinstance(program, type):
-        if (sized := check_size(file, config, program)) is not None:
-            _require_same(weights_file, sized, weights)
-        with isolated(0):
-            built = _construct(file, config, program)
+        if (sized := check_size(folder, config, program)) is not None:
+            _check_shapes(file, sized, weights)
+        built = build_program(program, config.data["shape"], config.arguments)
+        if identity != config.identity:
+            raise InputError(
+                folder / CONFIG, f"was altered: {WEIGHTS} is of {identity}", "fit-again"
+            )
     else:
         built = program
     require_program(built)
     _match_types(built, weights)
-    _require_same(weights_file, built, weights)
-    if isinstance(program, type) and identity != config.identity:
-        raise InputError(f"{file} was altered: {weights_file.name} is of {identity}; fit again")
+    _check_shapes(file, built, weights)
     built.load_state_dict(weights)
     for name, parameter in built.named_parameters():
         if not parameter.isfinite().all():
-            raise InputError(f"{weights_file}: parameter {name!r} holds NaN or infinity: fit again")
+            raise InputError(file, f"has a parameter {name!r} with NaN or infinity", "fit-again")
     return built
 
 
-def _construct(file: Path, config: Config, kind: type[Any]) -> Program:
-    try:
-        built: Program = kind(tuple(config.data["shape"]), **config.arguments)
-    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        raise InputError(
-            f"{file}: the program cannot be built ({first_line(error)}): fit again"
-        ) from None
-    return built
-
-
-def _require_same(file: Path, program: Program, weights: Mapping[str, Tensor]) -> None:
+def _check_shapes(file: Path, program: Program, weights: Mapping[str, Tensor]) -> None:
     own = {name: tuple(tensor.shape) for name, tensor in program.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(own.keys() | stored.keys()):
         if own.get(name) != stored.get(name):
             there, here = stored.get(name, "none"), own.get(name, "none")
             raise InputError(
-                f"{file} is not this program's ({name} is of shape {there} there, and {here} in "
-                "the program): fit again, or name its own class"
+                file,
+                f"does not fit this program ({name} is of shape {there} there, and {here} in the "
+                "program)",
+                "fit again, or give its own class",
             )
 
 

@@ -1,41 +1,27 @@
-"""Fit a program to data by SVI: epochs, early stopping, checkpoints."""
+"""Fit a program to data by SVI: epochs, early stopping, a record of it."""
 
 import warnings
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from ..choices import SplitName
 from ..data.dataset import DataSet
-from ..errors import InputError, check_type, first_line
-from ..programs.conformance import check_program, require_program
+from ..errors import InputError, check_type
+from ..programs.batches import match_data
+from ..programs.conformance import check_program
 from ..programs.protocol import Program
-from ..runs.checkpoints import CheckpointWarning
-from ..runs.config import software_versions
+from ..progress import OnProgress, Progress, progress_bar
 from ..runs.directory import Run
-from ..runtime import isolated, pick_device
+from ..runtime import derived_seed, isolated, pick_device
+from .history import History, validation_score
+from .record import recorded
 from .settings import Settings
-from .trainer import STRIKES, Trainer, best_of
+from .state import MAX_DIVERGENCES
+from .trainer import LR_FACTOR, DivergenceError, Trainer
 
-
-@dataclass
-class History:
-    """What happened in a fit.
-
-    Attributes:
-        epochs: One row for each epoch: the validation ``elbo``, ``reconstruction`` and ``kl`` in
-            nats per datum, the training ``loss``, rates and times.
-        best_epoch: The epoch whose weights the program ends with.
-        stopped_early: Whether patience ran out.
-    """
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped_early: bool = False
+OnEpoch = Callable[[dict[str, float]], Any]
+"""Called with the row of each epoch; what returns True ends the fit."""
 
 
 def fit(
@@ -45,6 +31,8 @@ def fit(
     *,
     run: Run | None = None,
     resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_progress: OnProgress | None = None,
     progress: bool = True,
 ) -> History:
     """Fit a program by stochastic variational inference, in place.
@@ -58,9 +46,14 @@ def fit(
         data: What to fit it to.
         settings: How to fit it.
         run: A run directory to keep weights, metrics and checkpoints in.
-        resume: Whether to go on from the newest checkpoint of the run, to the same bits as if it
+        resume: Whether to continue from the newest checkpoint of the run, to the same bits as if it
             had never stopped. The program's weights are those of the checkpoint then.
-        progress: Whether to show a progress bar on standard error.
+        on_epoch: Called after each epoch with its row; see :class:`History`. The program has the
+            weights of that epoch then, and random numbers that it draws do not change the fit. If
+            it returns ``True``, the fit stops early. A resumed fit first calls it with the rows of
+            the epochs before.
+        on_progress: Called with the share of the work that has been done, and a note.
+        progress: Whether to show a progress bar on standard error, if there is no ``on_progress``.
 
     Returns:
         The history of the fit.
@@ -83,235 +76,86 @@ def fit(
     check_type("settings", settings, Settings)
     if run is not None:
         check_type("run", run, Run)
-    device = _prepare(program, data, settings)
-    fitting, history = Trainer(program, data, settings), History()
-    record = _Record(fitting, history, run)
+    trainer, history = _prepare(program, data, settings), History()
+    bar: AbstractContextManager[OnProgress | None] = nullcontext(on_progress)
+    if on_progress is None and progress:
+        bar = progress_bar()
     try:
-        with isolated(settings.seed, device), warnings.catch_warnings():
+        with isolated(settings.seed, trainer.device), warnings.catch_warnings(), bar as shown:
             # Pyro warns of a NaN loss, which is seen to, and of parameters that are frozen.
             warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
-            record.open(resume)
-            with _progress_bar(progress) as bar:
-                _run_epochs(fitting, history, bar)
-            record.save()
-    except FloatingPointError as error:
-        record.save()
+            with recorded(trainer, history, run, data, resume):
+                _run_epochs(trainer, history, on_epoch, shown)
+    except DivergenceError as error:
         raise InputError(
-            f"{error}, the last in epoch {len(history.epochs) + 1}, and the weights of epoch "
-            f"{history.best_epoch} are kept: look for outliers in the data, or try a "
-            f"learning_rate of {settings.learning_rate / 10**STRIKES:g}, a clip_norm of 100, or "
-            "more warmup_epochs"
+            type(program).__name__,
+            f"diverged {MAX_DIVERGENCES} times in a row, the last time in epoch "
+            f"{len(history.epochs) + 1} ({error}); it has the weights of epoch "
+            f"{history.best_epoch}",
+            "look for outliers in the data, or try a learning rate of "
+            f"{settings.learning_rate * LR_FACTOR**MAX_DIVERGENCES:g}, a bound of 100 on the norm "
+            "of the gradient, or more epochs of warm-up",
         ) from None
-    except BaseException:  # an interrupt, no memory on a GPU, whatever the program raises
-        with suppress(InputError):
-            record.save()
-        raise
     finally:
-        fitting.finish()
-        record.close()
+        program.load_state_dict(trainer.best)
     return history
 
 
-def _prepare(program: Program, data: DataSet, settings: Settings) -> torch.device:
+def _prepare(program: Program, data: DataSet, settings: Settings) -> Trainer:
     """Refuse what cannot be fitted, and move the program to its device."""
-    require_program(program)
-    if not isinstance(data, DataSet):
-        raise InputError(f"data must be a DataSet, as make_data gives, not {type(data).__name__}")
+    data = match_data(program, data)
     device = pick_device(settings.device)
     if settings.batch_size > len(data.train):
         raise InputError(
-            f"{data.source}: {len(data.train)} training data are fewer than a batch of "
-            f"{settings.batch_size}: lower the batch size"
+            "batch_size",
+            f"is {settings.batch_size}, but there are only {len(data.train)} training data points",
+            "lower it",
         )
     program.to(device)
-    for split in get_args(SplitName):
-        check_program(program, data.fixed(split), getattr(data, split).rows)
-    return device
+    check_program(program, data.batch("train"), data.train.rows)
+    check_program(program, data.batch("test"), data.test.rows)
+    return Trainer(program, data, settings)  # which checks the validation data
 
 
-def _run_epochs(fitting: Trainer, history: History, bar: Progress) -> None:
-    settings, steps = fitting.settings, fitting.steps_per_epoch
-    task = bar.add_task(
-        "", total=settings.epochs * steps, completed=fitting.steps, loss="", figures=""
-    )
-    fitting.on_look = lambda count, loss: bar.update(task, advance=count, loss=f"loss {loss:.2f}")
-    fitting.svi.gradients.on_compile = lambda begins: bar.update(
-        task, figures="compiling the step, once" if begins else ""
-    )
-    for epoch in range(len(history.epochs) + 1, settings.epochs + 1):
-        if history.stopped_early:
-            break
-        bar.update(task, description=f"epoch {epoch}/{settings.epochs}")
-        row = {"epoch": epoch, **fitting.epoch()}
-        history.epochs.append(row)
-        if fitting.update_best(row.get(fitting.criterion, row["reconstruction"])):
+def _run_epochs(
+    trainer: Trainer, history: History, on_epoch: OnEpoch | None, on_progress: OnProgress | None
+) -> None:
+    settings, steps = trainer.settings, len(trainer.batches)
+    progress = Progress(on_progress, trainer.schedule.steps)
+    progress.advance(trainer.counters.steps)
+    trainer.svi_step.svi.gradients.on_progress = progress.advance
+    call = partial(_call, trainer, on_epoch or (lambda row: None))
+    for row in history.epochs:  # of a fit that is resumed
+        call(row)
+    score = ""
+    while len(history.epochs) < settings.epochs and not history.stopped_early:
+        epoch = len(history.epochs) + 1
+        words = f"epoch {epoch}/{settings.epochs}"
+        row = trainer.epoch(_part(progress, steps, f"{words}: {{}}{score}"))
+        history.epochs.append({"epoch": epoch, **row})
+        if trainer.update_best(row):
             history.best_epoch = epoch
         if settings.patience and epoch - history.best_epoch >= settings.patience:
             history.stopped_early = True
-        fitting.keep()
-        bar.update(task, figures=_figures(row))
+        trainer.snapshot()
+        score = f", {validation_score(row)}"
+        progress.advance(0, words + score)
+        if call(history.epochs[-1]) is True and not history.stopped_early:
+            history.stopped_early = True
+            trainer.snapshot()
+    progress.finish()
 
 
-class _Record:
-    """What a run directory keeps of a fit; without a run, nothing."""
-
-    def __init__(self, fitting: Trainer, history: History, run: Run | None) -> None:
-        self.fitting, self.history, self.run = fitting, history, run
-        self.checkpoints = None if run is None else run.checkpoints
-        self.kept: Any = None  # a state, and the history that led to it
-        self.saved: Any = None
-
-    def open(self, resume: bool) -> None:
-        """Make the run directory, or go on from its newest checkpoint."""
-        if self.run is None or self.checkpoints is None:
-            if resume:
-                raise InputError("there is nothing to resume: give a run, as Run.open does")
-            return
-        self.about: dict[str, Any] = {
-            "of": self.run.config.identity,
-            "settings": asdict(self.fitting.settings),
-            "data": self.fitting.data.digest,
-            "device": self.fitting.device.type,
-            "machine": _machine(self.fitting.device),
-        }
-        if not resume:
-            self.run.require_free()  # told before anything else, as Run.create does
-        self._match_config(self.run)
-        if resume:
-            self.run.resume()
-            if (found := self.checkpoints.newest()) is not None:
-                self._restore(*found)
-            elif self.run.has_weights():
-                raise InputError(
-                    f"{self.run.path} has weights, but no checkpoint to go on from: fit anew with "
-                    "--overwrite"
-                )
-        else:
-            self.run.start()
-        self.fitting.on_snapshot = self._keep
-        if self.kept is None:
-            self.fitting.keep()
-            self.save()
-
-    def _match_config(self, run: Run) -> None:
-        """See that the config says what is fitted to what, and how."""
-        if not run.config.settings:
-            run.config = replace(run.config, settings=self.about["settings"])
-        for name, said in (("settings", run.config.settings), ("data", run.config.data)):
-            said = said.get("digest", self.about["data"]) if name == "data" else said
-            if said != self.about[name]:
-                raise InputError(
-                    f"the config of {run.path} says {_difference(name, said, self.about)}: make it "
-                    "with Config.of, of what is fitted"
-                )
-
-    def _restore(self, tensors: Any, about: dict[str, Any]) -> None:
-        assert self.run is not None
-        try:
-            self._require_same(about)
-            self.fitting.restore((tensors, about["state"]))
-            vars(self.history).update(vars(_as_history(about["history"])))
-        except InputError:
-            raise
-        except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{self.run.path}: its checkpoint is not of this fit ({first_line(error)}): fit "
-                "anew with --overwrite"
-            ) from None
-        self.kept = (self.fitting.kept, about["history"])
-
-    def _require_same(self, about: dict[str, Any]) -> None:
-        assert self.run is not None
-        for name in ("of", "settings", "data", "device"):
-            if about[name] != self.about[name]:
-                raise InputError(
-                    f"{self.run.path} was begun with {_difference(name, about[name], self.about)}: "
-                    "go on with the same, or fit anew with --overwrite"
-                )
-        for name, value in self.about["machine"].items():
-            if about["machine"].get(name) != value:
-                warnings.warn(
-                    f"{self.run.path} goes on, but not to the same bits: {name} was "
-                    f"{about['machine'].get(name)}, and is {value} now",
-                    CheckpointWarning,
-                    stacklevel=2,
-                )
-
-    def _keep(self) -> None:
-        # In one assignment, for an interrupt may come between any two.
-        self.kept = (self.fitting.kept, asdict(self.history))
-        if self.checkpoints is not None and self.checkpoints.is_due():
-            self.save()
-
-    def save(self) -> None:
-        """Write what was kept last, if that is not on the disk."""
-        if self.run is None or self.checkpoints is None or self.kept is self.saved:
-            return
-        (tensors, state), history = kept = self.kept
-        about = {**self.about, "state": state, "history": history}
-        try:
-            self.checkpoints.write(state["steps"], tensors, about, then=self._save_rest)
-        except InputError as error:
-            raise InputError(f"{error}; then ppl-vae train --resume {self.run.path}") from None
-        self.saved = kept
-
-    def _save_rest(self) -> None:
-        assert self.run is not None
-        (tensors, _), history = self.kept
-        self.run.save_weights(best_of(tensors))
-        self.run.log(history["epochs"])
-
-    def close(self) -> None:
-        """Let others fit into the directory."""
-        if self.run is not None:
-            self.run.close()
+def _call(trainer: Trainer, on_epoch: OnEpoch, row: dict[str, float]) -> Any:
+    """Call a callback whose random numbers are not those of the fit."""
+    with isolated(derived_seed(trainer.settings.seed, "on_epoch"), trainer.device):
+        return on_epoch(dict(row))
 
 
-def _as_history(fields: dict[str, Any]) -> History:
-    history = History(**fields)
-    for number, row in enumerate(history.epochs, start=1):
-        whole = row.keys() >= {"epoch", "reconstruction", "seconds"} and row["epoch"] == number
-        if not whole or not {*map(type, row.values())} <= {int, float}:
-            raise ValueError(f"its row of epoch {number} is {row}")
-    if type(history.best_epoch) is not int or type(history.stopped_early) is not bool:
-        raise TypeError("it does not say which epoch was best")
-    return history
+def _part(progress: Progress, steps: int, words: str) -> Progress:
+    """The progress of an epoch, whose notes are told in other words."""
 
+    def tell(share: float, note: str) -> None:
+        progress.advance(share * steps, words.format(note))
 
-def _machine(device: torch.device) -> dict[str, Any]:
-    """What the last bits of a fit depend on, beside the fit."""
-    on_gpu = device.type == "cuda"
-    return {
-        "threads": torch.get_num_threads(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "gpu": torch.cuda.get_device_name(device) if on_gpu else "none",
-        "precision of products": torch.get_float32_matmul_precision(),
-        **software_versions(),
-    }
-
-
-def _difference(name: str, then: Any, now: dict[str, Any]) -> str:
-    if name == "data":
-        return "other data"
-    if isinstance(then, dict) and isinstance(now[name], dict):
-        for key in now[name]:
-            if then.get(key) != now[name][key]:
-                return f"{key} {then.get(key)!r}, not {now[name][key]!r}"
-    return f"{name} {then!r}, not {now[name]!r}"
-
-
-def _figures(row: dict[str, float]) -> str:
-    if "elbo" not in row:
-        return f"validation reconstruction {row['reconstruction']:.2f} nats"
-    return f"validation ELBO {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f} nats"
-
-
-def _progress_bar(visible: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left  {task.fields[loss]}  {task.fields[figures]}"),
-        console=Console(stderr=True),
-        disable=not visible,
-    )
+    return Progress(tell, steps)

@@ -1,7 +1,8 @@
-"""A guide whose distributions have parameters of their own for each datum."""
+"""A guide whose distributions have parameters of their own for each data point."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import pyro.distributions as dist
@@ -15,6 +16,7 @@ from torch.distributions.transforms import LowerCholeskyTransform
 
 from ..errors import InputError
 from ..objectives.pathwise import PathwiseELBO
+from ..programs.posterior import Posterior
 from ..programs.protocol import Program
 
 Offsets = dict[str, nn.Parameter]
@@ -38,14 +40,14 @@ class Refined(nn.Module):
         self.program = cast(nn.Module, program)
         self.offsets: Offsets = {}
 
-    def model(self, x: Tensor) -> Any:
+    def model(self, x: Tensor, **covariates: Tensor) -> Any:
         """The program's own."""
-        return cast(Program, self.program).model(x)
+        return cast(Program, self.program).model(x, **covariates)
 
-    def guide(self, x: Tensor) -> Any:
+    def guide(self, x: Tensor, **covariates: Tensor) -> Any:
         """The program's, refined. Takes the one batch whose offsets it has."""
         with _Refine(self.offsets):
-            return cast(Program, self.program).guide(x)
+            return cast(Program, self.program).guide(x, **covariates)
 
 
 class _Refine(Messenger):
@@ -82,8 +84,9 @@ class _Refine(Messenger):
             transform = transform_to(fn.arg_constraints[parameter])
         except NotImplementedError:
             raise InputError(
-                f"the guide's parameter {key!r} has a constraint that cannot be mapped to real "
-                "numbers, so no better guide of its family can be sought"
+                f"the guide's parameter {key!r}",
+                "has a constraint that cannot be mapped to real numbers, so that no better guide "
+                "of its family can be sought",
             ) from None
         free = transform.inv(value)
         if key not in self.offsets:
@@ -137,46 +140,46 @@ def frozen(program: Program) -> Iterator[None]:
 
 
 def refine(
-    program: Program,
-    batch: Tensor,
-    steps: int,
-    rate: float,
-    draws: int,
-    on_step: Callable[[], None],
-) -> Refined:
-    """Optimize the ELBO of each datum by itself, over the guide's own family.
+    posterior: Posterior, steps: int, rate: float, draws: int, on_step: Callable[[], None]
+) -> Posterior:
+    """Optimize the ELBO of each data point by itself, over the guide's own family.
 
     Adam along a cosine to zero, on the gradient that sticks the landing (Roeder et al. 2017), which
-    has no variance where the guide is exact. To be called in ``reading``, with the program frozen.
+    has no variance where the guide is exact. To be called in evaluation mode, with the program
+    frozen.
 
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`.
-        batch: Data of shape (N, *data_shape), on the program's device and of its type.
+        posterior: The posterior of N data points, all of which are refined at once.
         steps: Steps of Adam.
         rate: Its first learning rate, in unconstrained units of the guide's parameters.
-        draws: Draws for each datum and step.
+        draws: Draws for each data point and step.
         on_step: Called after each step.
+
+    Returns:
+        The same posterior with the refined guide; it cannot be split into blocks.
 
     Raises:
         InputError: If a parameter of the guide has no unconstrained form, or the ELBO becomes
             infinite or NaN.
     """
-    refined = Refined(program)
+    refined, batch = Refined(posterior.program), posterior.placed
     with torch.enable_grad():
-        refined.guide(batch)  # makes the offsets
+        batch.call(refined.guide)  # makes the offsets
         adam = torch.optim.Adam(list(refined.offsets.values()), rate, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
         objective = PathwiseELBO(draws)
         for _ in range(steps):
             adam.zero_grad()
             with _Unscaled():
-                loss = objective.differentiable_loss(refined.model, refined.guide, batch)
+                loss = batch.call(
+                    partial(objective.differentiable_loss, refined.model, refined.guide)
+                )
             if not loss.isfinite():
-                raise InputError("the ELBO is not finite near the guide, for some of the data")
+                raise InputError("the ELBO", "is not finite near the guide, for some of the data")
             loss.backward()
             adam.step()
             schedule.step()
             on_step()
     for offset in refined.offsets.values():
         offset.requires_grad_(False)
-    return refined
+    return posterior.of(refined)

@@ -1,4 +1,4 @@
-"""From the shell's words to programs, data and runs: the one file that imports the models."""
+"""From command-line arguments to programs, data and runs: the one file that imports the models."""
 
 import inspect
 import math
@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from ..choices import Binarize, Estimator, SplitName
+from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..data.sources import NAMED_SETS, is_downloaded, load_data
 from ..errors import InputError, first_line
 from ..evidence.estimate import DATA_POINTS
 from ..models import PROGRAMS
+from ..programs.batches import covariates_of, match_data
 from ..programs.protocol import Program
-from ..programs.references import find_program
-from ..runs.directory import CONFIG, Run
+from ..programs.references import build_program, find_program
+from ..runs.config import CONFIG
+from ..runs.directory import Run
 from ..runs.loading import check_size, find_class
-from ..runtime import derived_seed, isolated, pick_device
+from ..runtime import pick_device
 from ..storage.memory import refuse_beyond_memory
 from ..training.settings import Settings
 
@@ -31,16 +34,12 @@ def find_model(name: str) -> tuple[type[Any], str]:
     Raises:
         InputError: If there is no such model.
     """
-    if kind := PROGRAMS.get(name):
+    if name in PROGRAMS:
+        kind = PROGRAMS[name]
         return kind, f"{kind.__module__}:{kind.__qualname__}"
-    if ":" not in name:
-        raise InputError(
-            f"no model {name!r}: choose from {', '.join(PROGRAMS)}, or give package.module:Class "
-            "or file.py:Class"
-        )
-    if os.getcwd() not in sys.path:
+    if ":" in name and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # where `python -m` would look for the user's package
-    return find_program(name), name
+    return find_program(name, PROGRAMS), name
 
 
 def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
@@ -53,10 +52,7 @@ def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     for name in arguments:
         if name not in known and not takes_any:
-            raise InputError(
-                f"--{name.replace('_', '-')} was given, but {kind.__name__} takes no {name}: leave "
-                "it out"
-            )
+            raise InputError(name, f"is not an argument of {kind.__name__}", "leave it out")
 
 
 def choose_binarization(
@@ -73,21 +69,6 @@ def choose_binarization(
     return "dynamic" if source in NAMED_SETS and likelihood == "bernoulli" else "none"
 
 
-def build_program(
-    kind: type[Any], data_shape: tuple[int, ...], arguments: dict[str, Any], seed: int
-) -> Program:
-    """Call a model's class, its initial weights drawn from ``seed``.
-
-    Raises:
-        InputError: With the reason that the class gave.
-    """
-    try:
-        with isolated(derived_seed(seed, "weights")):
-            return kind(data_shape, **arguments)
-    except Exception as error:  # whatever the class raises
-        raise InputError(f"{kind.__name__}: {first_line(error)}") from error
-
-
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
     """Open a run and load its program; ``model`` names its class where it is not one of ours."""
     run = Run.open(path)
@@ -96,7 +77,7 @@ def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Progr
 
 
 def reopen(
-    path: Path, model: str | None, data_dir: Path | None, *, tensorboard: bool = False
+    path: Path, model: str | None, data_dir: Path | None
 ) -> tuple[Run, Program, DataSet, Settings]:
     """A run, and all that it was begun with, made again from its config.
 
@@ -104,22 +85,21 @@ def reopen(
         path: The run directory.
         model: Names the program's class where it is not one of ours.
         data_dir: Where the data lie, if not where they did.
-        tensorboard: Whether to write events.
 
     Raises:
         InputError: If something is gone, or not the same by now.
     """
-    run = Run.open(path, tensorboard=tensorboard)
-    file = path / CONFIG
-    kind = find_class(file, run.config) if model is None else find_model(model)[0]
-    check_size(file, run.config, kind)
+    run = Run.open(path)
+    kind = find_class(path, run.config) if model is None else find_model(model)[0]
+    check_size(path, run.config, kind)
     try:
         if not run.config.settings:
             raise TypeError("it was made by hand")
         settings = Settings(**run.config.settings)
     except (TypeError, InputError) as error:
+        reason = first_line(error)
         raise InputError(
-            f"{file} has no settings to go on with ({first_line(error)}): fit again"
+            path / CONFIG, f"has no settings to continue with ({reason})", "fit-again"
         ) from None
     data = open_data(run, data_dir)
     program = build_program(kind, data.shape, run.config.arguments, settings.seed)
@@ -134,15 +114,17 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     """
     recipe = run.config.data
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
-        raise InputError(f"{run.path} does not say what it was fitted to: fit again")
+        raise InputError(run.path / CONFIG, "does not say what was fitted to", "fit-again")
     source = recipe["source"]
     data = load_data(
         source, data_dir=data_dir or _recorded_folder(recipe), binarize=recipe["binarize"]
     )
     if data.digest != recipe["digest"]:
         raise InputError(
-            f"{source} has changed since {run.path} was fitted to it: what is test data "
-            "now may have been training data then; fit again"
+            source,
+            f"has changed since {run.path} was fitted to it: what is test data now may have been "
+            "training data then",
+            "fit-again",
         )
     return data
 
@@ -158,32 +140,33 @@ def _recorded_folder(recipe: dict[str, Any]) -> str | None:
 
 def choose_data(
     run: Run,
+    program: Program,
     estimator: Estimator,
     count: int | None,
     split: SplitName,
     data_dir: Path | None,
     seed: int,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Batch, Tensor | None]:
     """The data that an estimator is to score, and where they stood in their array.
 
-    Where it draws its own, only their number and shape matter: they are zeros, and stood nowhere.
+    Bidirectional annealing draws its own ``x``: only their number, shape and covariates matter.
 
     Raises:
         InputError: If ``count`` is less than 1, or more than there are.
     """
     if count is not None and count < 1:
-        raise InputError(f"--data-points must be at least 1, got {count}")
-    if estimator == "bdmc":
-        shape = run.config.data["shape"]
-        size = count or DATA_POINTS["bdmc"]
-        refuse_beyond_memory(4 * size * math.prod(shape), f"--data-points {size}", "take fewer")
-        return torch.zeros(size, *shape), None
-    data = open_data(run, data_dir)
+        raise InputError("data_points", f"must be at least 1, got {count}")
+    simulated = estimator == "bdmc"
+    if simulated and covariates_of(program) == (set(), set()):
+        shape, size = run.config.data["shape"], count or DATA_POINTS["bdmc"]
+        refuse_beyond_memory(4 * size * math.prod(shape), f"data_points={size}", "take fewer")
+        return Batch(x=torch.zeros(size, *shape)), None
+    data = match_data(program, open_data(run, data_dir))
     rows = getattr(data, split).rows
     if count is not None and count > len(rows):
         raise InputError(
-            f"--data-points {count} are more than the {len(rows)} {split} data that there are: ask "
-            "for fewer"
+            "data_points",
+            f"must be at most {len(rows)}, the {split} data points that there are, got {count}",
         )
     chosen = slice(count or DATA_POINTS.get(estimator))
-    return data.fixed(split, seed)[chosen], rows[chosen]
+    return data.batch(split, seed).rows(chosen), None if simulated else rows[chosen]

@@ -1,0 +1,107 @@
+"""One step of SVI, as settings say."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..choices import Engine
+from ..compiled.engine import worth_compiling
+from ..compiled.fused import TorchOptimizer
+from ..compiled.svi import CompiledSVI
+from ..data.batch import Batch
+from ..data.dataset import DataSet
+from ..objectives.estimators import make_objective
+from ..objectives.kl_weight import KLWeight
+from ..programs.protocol import Program, device_of, dtype_of
+from .schedule import Schedule
+from .settings import Settings
+
+
+class SVIStep:
+    """A step of :class:`ppl_vae.CompiledSVI` with Adam.
+
+    Arguments:
+        program: The program, on its device.
+        settings: Which objective, and how its gradient is clipped.
+        schedule: Learning rate and weight of the KL term, by the number of the step.
+        engine: ``"compiled"``, ``"eager"`` or ``"auto"``.
+
+    Attributes:
+        parameters: What it trains.
+        optimizer: Adam.
+        svi: What runs model and guide.
+    """
+
+    def __init__(
+        self, program: Program, settings: Settings, schedule: Schedule, engine: Engine
+    ) -> None:
+        self.schedule, self.device, self.dtype = schedule, device_of(program), dtype_of(program)
+        self.parameters = [p for p in program.parameters() if p.requires_grad]
+        self.optimizer = self._adam(settings.learning_rate)
+        self._clip_norm, self._size = settings.clip_norm, 0
+        if settings.clip_norm is not None:
+            self.optimizer.register_step_pre_hook(self._clip)
+        weighted = settings.kl_warmup_epochs > 0 or settings.free_bits > 0
+        self._kl_weight = KLWeight(settings.free_bits) if weighted else None
+        self._objective = make_objective(settings.objective, settings.particles)
+        self.svi = CompiledSVI(
+            program.model,
+            program.guide,
+            TorchOptimizer(self.optimizer),
+            self._objective.loss,
+            self._loss_and_grads,
+            engine=engine,
+        )
+
+    def __call__(self, batch: Batch, number: int, lr_scale: float = 1.0) -> Any:
+        """Take a step.
+
+        Arguments:
+            batch: Data, on any device.
+            number: How many steps there were before.
+            lr_scale: What the scheduled learning rate is multiplied by.
+
+        Returns:
+            The loss in nats, summed over the batch; perhaps as a tensor, which a GPU has yet to
+            fill.
+        """
+        if self._kl_weight is not None:
+            self._kl_weight.weight = self.schedule.kl_weight(number)
+        lr = self.schedule.lr(number) * lr_scale
+        (group,) = self.optimizer.param_groups
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)  # where a CUDA graph reads it
+        else:
+            group["lr"] = lr
+        self._size = batch.size
+        return batch.to(self.device, self.dtype).call(self.svi.update)
+
+    @property
+    def kl_weight(self) -> float:
+        """The weight of the KL term in the last step."""
+        return 1.0 if self._kl_weight is None else self._kl_weight.weight
+
+    def _adam(self, rate: float) -> torch.optim.Adam:
+        on_gpu = self.device.type == "cuda"
+        lr = torch.tensor(rate, device=self.device) if on_gpu else rate
+        return torch.optim.Adam(self.parameters, lr=lr, fused=True, capturable=on_gpu)
+
+    def _loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._kl_weight or nullcontext():
+            return self._objective.loss_and_grads(model, guide, *args, **kwargs)
+
+    def _clip(self, *args: Any) -> None:
+        # Pyro's losses are sums over the batch, and so are their gradients.
+        assert self._clip_norm is not None
+        nn.utils.clip_grad_norm_(self.parameters, self._clip_norm * self._size)
+
+
+def choose_engine(settings: Settings, data: DataSet, steps: int) -> Engine:
+    """What the engine ``"auto"`` comes to, once the number of steps is known."""
+    if settings.engine != "auto":
+        return settings.engine
+    stored = (data.train.x, *data.train.covariates.values())
+    numbers = sum(tensor[: settings.batch_size].numel() for tensor in stored)
+    return "compiled" if worth_compiling(steps, numbers) else "eager"
