@@ -151,6 +151,7 @@ def test_further_arrays_are_covariates(tmp_path):
         {"x": 30, "a-b": 30},
         {"x": 30, "mask": 29},
         {"x": 30, "y_test": 30},
+        {"x": 30, "mask_train": 30},
         {"x_train": 30, "x_test": 4, "mask": 30},
         {"x_train": 30, "x_test": 4, "mask_train": 30},
         {"x_train": 30, "x_test": 4, "mask_test": 4},

@@ -30,15 +30,15 @@ def read_numpy(path: Path) -> dict[str, Any]:
     arrays = read_arrays(path)
     if len(arrays) == 1:
         return {"x": next(iter(arrays.values()))}
-    if not {"x_train", "x_test"} <= arrays.keys():
-        if "x" not in arrays or arrays.keys() & {n + part for n in "xy" for part in PARTS}:
-            raise InputError(
-                path,
-                f"holds the arrays {', '.join(arrays) or '(none)'}",
-                "name them x and, for labels, y, or x_train and x_test and, for labels, y_train "
-                "and y_test",
-            )
+    if "x" in arrays and not any(name.endswith(PARTS) for name in arrays):
         return {"x": arrays.pop("x"), "labels": arrays.pop("y", None), "covariates": arrays}
+    if not {"x_train", "x_test"} <= arrays.keys():
+        raise InputError(
+            path,
+            f"holds the arrays {', '.join(arrays) or '(none)'}",
+            "name them x and, for labels, y, or x_train and x_test and, for labels, y_train and "
+            "y_test",
+        )
     train, test = (
         {name.removesuffix(part): a for name, a in arrays.items() if name.endswith(part)}
         for part in PARTS

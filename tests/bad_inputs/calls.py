@@ -10,6 +10,7 @@ from ppl_vae import Annealing, Batch, Config, Effort, Estimate, Posterior, Run, 
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 from .. import misfits
+from ..programs import Conditional
 from . import Call
 
 NAN, INF = float("nan"), float("inf")
@@ -203,7 +204,8 @@ OTHERS = [
     ("Posterior", "weights", lambda w: Posterior(w.vae, w.x).log_weight(True), "draws"),
     ("Posterior", "mass", lambda w: Posterior(w.autoencoder, w.x).log_weight(), "Autoencoder"),
     ("Batch", "rows", lambda w: Posterior(w.vae, Batch(x=w.x, y=w.x[:2])), "'y'"),
-    ("Batch", "stray", lambda w: Posterior(w.vae, Batch(x=w.x, y=w.x)), ""),
+    ("Batch", "missing", lambda w: Posterior(built(Conditional), torch.ones(6, 5)), "batch"),
+    ("Batch", "stray", lambda w: Posterior(w.vae, Batch(x=w.x, y=w.x)), "batch"),
     ("Batch", "no-x", lambda w: Posterior(w.vae, Batch(y=w.x)), "data"),
     ("anneal", "annealing", lambda w: ppl_vae.anneal(w.vae, w.x, 9), "annealing"),
     ("anneal", "point-mass", lambda w: ppl_vae.anneal(w.autoencoder, w.x), "Autoencoder"),
@@ -238,7 +240,7 @@ OTHERS = [
     ("load", "number", lambda w: ppl_vae.load(3), "path"),
     ("load", "other-class", lambda w: ppl_vae.load(w.run, Autoencoder), "weights.safetensors"),
     ("load", "not-a-program", lambda w: ppl_vae.load(w.run, "vae"), "str"),
-    ("load", "not-a-class", lambda w: ppl_vae.load(w.run, int), "config.json"),
+    ("load", "not-a-class", lambda w: ppl_vae.load(w.run, int), "int"),
     ("Run", "open", lambda w: Run.open(w.folder), "empty"),
     ("Run", "create-taken", lambda w: Run.create(w.run, CONFIG), "run"),
     ("Run", "create-config", lambda w: Run.create(w.folder / "a", {}), "config"),

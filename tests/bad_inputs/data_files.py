@@ -62,7 +62,6 @@ FILES = {
         "objects": saved(np.array([{}] * 9), pickle=True),
         "npz-inside": npz_called_npy,
         "nan": saved(with_value(np.nan)),
-        "fewer-than-a-batch": saved(TABLE[:12]),
     },
     "d.npz": {
         "half": half(npz(x=TABLE)),
