@@ -15,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 import ppl_vae
 from ppl_vae.cli.opening import open_data
 from ppl_vae.diagnostics.coverage import ask_coverage
@@ -25,19 +23,15 @@ from ppl_vae.diagnostics.gaps import ask_gaps
 IMAGES, DRAWS, GAP_IMAGES = 10000, 1000, 500
 
 
-def nothing(done: float) -> None:
-    """Nobody watches."""
-
-
 def measured(name: str, run: str, data_dir: Path | None) -> tuple[float, float, str]:
     """Seconds, GiB and verdict of one question."""
     opened = ppl_vae.Run.open(run)
     program, x = opened.load(), open_data(opened, data_dir).fixed("test")
     start = time.perf_counter()
     if name == "k-hat":
-        answer = ask_coverage(program, x[:IMAGES], DRAWS, 0, nothing, torch.arange(len(x)))
+        answer = ask_coverage(ppl_vae.Posterior(program, x[:IMAGES]), DRAWS, 0)
     else:
-        answer = ask_gaps(program, x[:GAP_IMAGES], DRAWS, 0, nothing)
+        answer = ask_gaps(ppl_vae.Posterior(program, x[:GAP_IMAGES]), DRAWS, 0)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return seconds, peak, f"{answer.verdict.statistic_text}, {answer.verdict.meaning}"

@@ -27,8 +27,9 @@ from ppl_vae.diagnostics.collapse import ask_collapse
 from ppl_vae.diagnostics.coverage import ask_coverage
 from ppl_vae.diagnostics.gaps import ask_gaps
 from ppl_vae.diagnostics.generation import ask_generation
-from ppl_vae.diagnostics.reference import compare_with, sample_posterior
+from ppl_vae.diagnostics.reference import compare_with
 from ppl_vae.errors import InputError
+from ppl_vae.inference.nuts import sample_posterior
 from ppl_vae.models import VAE, LinearGaussian
 from ppl_vae.runtime import derived_seed
 
@@ -211,17 +212,14 @@ def ask(
 ) -> dict[str, str]:
     """The grade of each question."""
 
-    def nothing(done: float) -> None:
-        pass
-
-    rows = torch.arange(len(x))
+    posterior = ppl_vae.Posterior(program, x)
     questions = {
-        "coverage": lambda: ask_coverage(program, x, DRAWS, seed, nothing, rows),
-        "calibration": lambda: ask_calibration(program, x, SIMULATIONS, seed, nothing),
-        "gaps": lambda: ask_gaps(program, x[:GAP_POINTS], DRAWS, seed, nothing),
-        "reference": lambda: compare_with(program, x[:NUTS_POINTS], exact, seed),
-        "collapse": lambda: ask_collapse(program, x, seed, nothing),
-        "generation": lambda: ask_generation(program, train, x, seed, nothing),
+        "coverage": lambda: ask_coverage(posterior, DRAWS, seed),
+        "calibration": lambda: ask_calibration(posterior, SIMULATIONS, seed),
+        "gaps": lambda: ask_gaps(posterior[:GAP_POINTS], DRAWS, seed),
+        "reference": lambda: compare_with(posterior[:NUTS_POINTS], exact, seed),
+        "collapse": lambda: ask_collapse(posterior, seed),
+        "generation": lambda: ask_generation(posterior, ppl_vae.Batch(x=train), seed),
     }
     grades: dict[str, str] = {}
     for name in asked:
@@ -250,7 +248,8 @@ def one_seed(task: tuple[str, int, tuple[str, ...], tuple[str, ...]]) -> dict[st
         if fault in ("correlation ignored", "another prior"):  # another posterior than the others'
             asked = tuple(name for name in questions if name != "reference")
         elif exact is None and "reference" in questions:
-            exact = sample_posterior(program, x[:NUTS_POINTS], seed, lambda done: None)
+            posterior = ppl_vae.Posterior(program, x[:NUTS_POINTS])
+            exact = sample_posterior(posterior, derived_seed(seed, "NUTS"))
         found[fault] = ask(Faulty(program, fault), train, x, exact, seed, asked)
         if fault == "another prior":
             program.prior_loc = program.prior_loc - 1.0

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import ppl_vae
 from ppl_vae.models import VAE
-from ppl_vae.programs.weights import BLOCK_ELEMENTS
+from ppl_vae.programs.scoring import BLOCK_ELEMENTS
 
 DRAWS, SLICES = 5000, 10
 NETWORKS = {
@@ -64,8 +64,8 @@ class Turns:
         self.alone: list[float] = []
         self.rows, self.start = 0, time.perf_counter()
 
-    def __call__(self, done: int) -> None:
-        self.rows += done
+    def __call__(self, share: float, note: str) -> None:
+        self.rows += round(share * len(self.x) * DRAWS)
         if self.rows < len(self.x) * DRAWS // SLICES:
             return
         self.scoring.append(time.perf_counter() - self.start)
@@ -88,7 +88,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for name, vae in NETWORKS.items():
         turns = Turns(vae, x)
-        ppl_vae.score(vae, x, DRAWS, on_block=turns)
+        ppl_vae.score(vae, x, DRAWS, on_progress=turns)
         scoring, alone = turns.scoring, turns.alone
         ratios = [a / b for a, b in zip(scoring, alone, strict=True)][1:]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux

@@ -1,4 +1,4 @@
-"""The network of Burda et al. (2015): fit it by the recipe of docs/benchmarks.md, and bound its evidence.
+"""The network of Burda et al. (2015): fit it as docs/benchmarks.md says, and bound its evidence.
 
     python benchmarks/published_figures.py --data-dir DIR             # some 40 minutes
     python benchmarks/published_figures.py --data-dir DIR --run RUN   # a run that is there already

@@ -1,6 +1,6 @@
 """Time an epoch of one VAE on MNIST under this engine and its peers, side by side in one process.
 
-    python benchmarks/svi_speed.py --data-dir DIR                      # the first table of docs/benchmarks.md
+    python benchmarks/svi_speed.py --data-dir DIR  # the first table there
     python benchmarks/svi_speed.py --data-dir DIR --batch-size 20 --images 12000
     python benchmarks/svi_speed.py --data-dir DIR --plot docs/speed.png
 

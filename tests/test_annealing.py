@@ -4,10 +4,11 @@ import pyro
 import pytest
 import torch
 
-from ppl_vae import Annealing, InputError, anneal, bidirectional, log_weights
-from ppl_vae.evidence.annealing import _Path, transitions
+from ppl_vae import Annealing, InputError, Posterior, anneal, bidirectional
+from ppl_vae.evidence.annealing import _Path
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 from ppl_vae.programs.protocol import evaluation_mode
+from ppl_vae.progress import Progress
 
 from .misfits import NoModel
 from .programs import (
@@ -89,7 +90,7 @@ def test_constrained_latents_bring_their_volume(start):
 def test_several_sites_agree_with_importance_sampling():
     program, x = TwoLayers().double(), torch.randn(6, 5).double()
     found = anneal(program, x, Annealing(chains=64, temperatures=40))
-    weights = log_weights(program, x, draws=100_000)
+    weights = Posterior(program, x).log_weight(draws=100_000)
     bound = weights.logsumexp(0) - torch.tensor(1e5).log()
     stderr = ((weights - bound).exp().var(0) / 1e5 + found.error.square()).sqrt()
     assert ((found.bound - bound).abs() < 5 * stderr).all()
@@ -171,11 +172,15 @@ def test_same_seed_same_bits_and_nothing_else_moves():
 def test_the_work_is_told_beforehand(both_ways):
     program, x = ppca()
     annealing, done = Annealing(chains=3, temperatures=7), []
+
+    def told(share, note):
+        done.append(share)
+
     if both_ways:
-        bidirectional(program, (5,), len(x), annealing, on_block=done.append)
+        bidirectional(program, (5,), len(x), annealing, on_progress=told)
     else:
-        anneal(program, x, annealing, on_block=done.append)
-    assert sum(done) == transitions(len(x), annealing, both_ways)
+        anneal(program, x, annealing, on_progress=told)
+    assert sum(done) == pytest.approx(1)
 
 
 def test_single_precision_is_enough_for_images():
@@ -221,7 +226,7 @@ def test_weights_that_are_not_finite_name_the_datum():
 def test_planar_flows_are_annealed_from_the_prior():
     program, x = Planar().double(), torch.randn(6, 5).double()
     found = anneal(program, x, Annealing(temperatures=30))
-    draws = log_weights(program, x, draws=50_000)
+    draws = Posterior(program, x).log_weight(draws=50_000)
     bound = draws.logsumexp(0) - torch.tensor(5e4).log()
     stderr = ((draws - bound).exp().var(0) / 5e4 + found.error.square()).sqrt()
     assert ((found.bound - bound).abs() < 5 * stderr).all()
@@ -241,7 +246,7 @@ def test_transitions_leave_the_posterior_as_it_is():
     chains = 40_000
     state = {"z": posterior.sample((chains,))}
     with evaluation_mode(program, 0):
-        path = _Path(program, x, Annealing(leapfrog_steps=3), None)
+        path = _Path(Posterior(program, x), Annealing(leapfrog_steps=3), Progress())
         # So long a step that many proposals must be refused: those accepted all would spread.
         step = 1.3 * posterior.covariance_matrix.detach()[0].diagonal().min().sqrt().expand(1)
         for _ in range(10):

@@ -10,14 +10,15 @@ import torch
 from scipy.stats import norm
 
 import ppl_vae
+from ppl_vae import Posterior
 from ppl_vae.diagnostics.calibration import DENSITY, DRAWS, LIKELIHOOD, _ranks, ask_calibration
 
 from . import programs
-from .yardsticks import nothing, ppca, spoil
+from .yardsticks import ppca, spoil
 
 
 def ask(program, simulations=1000, dim=6, seed=0):
-    return ask_calibration(program, torch.zeros(2, dim), simulations, seed, nothing)
+    return ask_calibration(Posterior(program, torch.zeros(2, dim)), simulations, seed)
 
 
 class Collapsed(programs._Variant):
@@ -133,7 +134,7 @@ def test_programs_of_positive_data_are_simulated():
             with pyro.plate("data", len(x)):
                 pyro.sample("z", dist.LogNormal(self.raw[0] - x[:, 0].log(), self.raw[1].exp()))
 
-    answer = ask_calibration(Logs(), torch.ones(2, 1), 400, 0, nothing)
+    answer = ask_calibration(Posterior(Logs(), torch.ones(2, 1)), 400, 0)
     assert answer.verdict.grade in ("caution", "fail")
 
 

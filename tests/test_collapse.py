@@ -9,15 +9,16 @@ import pytest
 import torch
 
 import ppl_vae
+from ppl_vae import Posterior
 from ppl_vae.diagnostics.collapse import DRAWS, ask_collapse
 from ppl_vae.models import LinearGaussian
 
 from . import programs
-from .yardsticks import draw, nothing, ppca
+from .yardsticks import draw, ppca
 
 
 def ask(program, x):
-    return ask_collapse(program, x, 0, nothing)
+    return ask_collapse(Posterior(program, x), 0)
 
 
 def test_kl_and_activity_are_those_of_probabilistic_pca():

@@ -7,17 +7,16 @@ import pytest
 import torch
 
 import ppl_vae
+from ppl_vae import Posterior
 from ppl_vae.diagnostics.arviz_io import pareto_k
 from ppl_vae.diagnostics.coverage import ask_coverage
 
 from . import programs
-from .yardsticks import draw, nothing, ppca, spoil
+from .yardsticks import draw, ppca, spoil
 
 
 def ask(program, x, draws=500, names=None):
-    return ask_coverage(
-        program, x, draws, 0, nothing, torch.arange(len(x)) if names is None else names
-    )
+    return ask_coverage(Posterior(program, x, names), draws, 0)
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.7, 1.0])

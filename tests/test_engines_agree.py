@@ -21,7 +21,7 @@ def small(data):
 
 @pytest.fixture
 def always_pays(monkeypatch):
-    for module in (ppl_vae.programs.weights, ppl_vae.evidence.annealing):
+    for module in (ppl_vae.programs.scoring, ppl_vae.evidence.annealing):
         monkeypatch.setattr(module, "worth_compiling", lambda *counts: True)
 
 
@@ -70,9 +70,9 @@ def test_a_compiled_fit_gives_the_same_bits_again(digits):
 @pytest.mark.parametrize("kind", [Minimal, TwoLayers])
 def test_bounds_agree(kind, always_pays, monkeypatch):
     program = kind()
-    monkeypatch.setattr(ppl_vae.programs.weights, "BLOCK_ELEMENTS", 5 * 200)  # four blocks
+    monkeypatch.setattr(ppl_vae.programs.scoring, "BLOCK_ELEMENTS", 5 * 200)  # four blocks
     compiled = score(program, X, draws=20, seed=1)
-    monkeypatch.setattr(ppl_vae.programs.weights, "worth_compiling", lambda *counts: False)
+    monkeypatch.setattr(ppl_vae.programs.scoring, "worth_compiling", lambda *counts: False)
     eager = score(program, X, draws=20, seed=1)
     for name, values in eager.per_datum.items():
         torch.testing.assert_close(compiled.per_datum[name], values, rtol=1e-4, atol=1e-5)

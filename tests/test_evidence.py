@@ -8,7 +8,7 @@ import torch
 from pyro.infer import Trace_ELBO
 
 import ppl_vae
-from ppl_vae import Estimate, InputError, evaluate, log_terms, log_weights, score
+from ppl_vae import Estimate, InputError, Posterior, evaluate, score
 from ppl_vae.evidence.scores import bounds
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
@@ -45,7 +45,7 @@ def test_with_one_draw_the_bound_is_the_elbo():
 
 def test_the_bound_agrees_with_numpy():
     program = Minimal()
-    weights = log_terms(program, X, draws=30, seed=2).log_weight.numpy().astype(np.float64)
+    weights = Posterior(program, X).terms(draws=30, seed=2).log_weight.numpy().astype(np.float64)
     top = weights.max(0)
     by_hand = (np.log(np.exp(weights - top).mean(0)) + top).mean()
     assert evaluate(program, X, draws=30, seed=2)["iw_bound"].mean == pytest.approx(by_hand)
@@ -59,7 +59,7 @@ def test_the_bound_rises_towards_the_exact_evidence():
     assert bounds == sorted(bounds)
     # Delta method: the bound of S draws has bias -v/2S and variance v/S, with v the variance of
     # the weights relative to their mean (Nowozin 2018, proposition 1).
-    weights = log_terms(program, x, 1000).log_weight
+    weights = Posterior(program, x).terms(1000).log_weight
     v = weights.softmax(0).mul(1000).var(0)
     bias, stderr = (v / 2000).mean().item(), (v / 1000).sum().sqrt().item() / len(x)
     assert abs(bounds[-1] + bias - exact) < 4 * stderr
@@ -117,7 +117,7 @@ def test_both_kls_of_the_ledger_agree():
         program = kind()
         scores = score(program, X, draws=2000)
         ((sampled, exact),) = scores.ledger().kl.values()
-        terms = log_terms(program, X, draws=2000)
+        terms = Posterior(program, X).terms(draws=2000)
         stderr = (terms.kl.var(0) / 2000).sum().sqrt().item() / len(X)  # that draws leave
         assert abs(sampled.mean - exact.mean) < 4 * stderr
     assert score(TwoLayers(), X).ledger().kl == {}
@@ -147,7 +147,7 @@ def test_the_jackknife_of_weights_that_are_too_small_to_be_summed():
 def test_the_jackknife_takes_bias_away():
     program = LinearGaussian((5,), latent_dim=2)
     x = program.model(size=40).detach()
-    weights = log_weights(program, x, draws=40_000).reshape(1000, 40, len(x))
+    weights = Posterior(program, x).log_weight(draws=40_000).reshape(1000, 40, len(x))
     found = [bounds(chunk) for chunk in weights]  # 1,000 bounds of 40 draws each
     errors = {
         name: torch.stack([f[name] for f in found]).mean(1) - program.evidence(x).mean().item()

@@ -8,9 +8,9 @@ from pyro.optim import ClippedAdam
 from scipy.stats import multivariate_normal
 
 import ppl_vae
+from ppl_vae import Posterior
 from ppl_vae.models import LinearGaussian
 from ppl_vae.models.networks import inverse_positive
-from ppl_vae.programs.weights import log_terms
 
 sizes = pytest.mark.parametrize(
     ("latent_dim", "dim"), [(latent, dim) for latent in (1, 2, 10) for dim in (5, 50, 784)]
@@ -54,7 +54,7 @@ def test_posterior_is_the_conditional_of_the_joint_gaussian(latent_dim, dim):
 def test_with_the_exact_guide_every_log_weight_is_the_evidence(latent_dim, dim):
     program, x = random_program(latent_dim, dim)
     program.set_exact_guide()
-    weights = log_terms(program, x, draws=7).log_weight
+    weights = Posterior(program, x).terms(draws=7).log_weight
     np.testing.assert_allclose(weights, program.evidence(x).detach().expand(7, -1), atol=1e-9)
 
 
@@ -107,7 +107,7 @@ def test_the_whole_chain_of_a_wrong_guide_is_within_four_standard_errors(latent_
         diagonal = inverse_positive(tril.diagonal())
         program.raw_guide_tril.copy_(tril.tril(-1) + torch.diag(diagonal))
     draws = 2000
-    terms = log_terms(program, x, draws, seed=1)
+    terms = Posterior(program, x).terms(draws, seed=1)
     scores = ppl_vae.score(program, x, draws, seed=1)
     to_prior, to_posterior = exact_kls(program, x)
     np.testing.assert_allclose(scores.analytic_kl["z"], to_prior, rtol=1e-10)
@@ -172,7 +172,7 @@ def test_pyros_estimators_agree_at_the_exact_guide(estimator):
     )
     exact = program.evidence(x).sum().item()
     # Trace_ELBO has no variance here; with analytic KL the draws of the likelihood remain.
-    terms = log_terms(program, x, draws=4000)
+    terms = Posterior(program, x).terms(draws=4000)
     stderr = (terms.reconstruction.var(0) / 4000).sum().sqrt().item()
     assert abs(-loss - exact) < (1e-8 if estimator is Trace_ELBO else 4 * stderr)
 
@@ -188,7 +188,7 @@ def test_fit_reaches_the_maximum_likelihood():
     ppl_vae.fit(program, data, settings, progress=False)
     best = optimum.evidence(data.train.x).mean().item()
     reached = program.evidence(data.train.x).mean().item()
-    elbo = log_terms(program, data.train.x, draws=50).log_weight.mean().item()
+    elbo = Posterior(program, data.train.x).terms(draws=50).log_weight.mean().item()
     assert reached <= best
     assert best - elbo < 0.05
 
@@ -204,7 +204,7 @@ def reaches_maximum_likelihood(latent_dim, steps):
     for _ in range(steps):
         svi.step(x)
     optimum = best.evidence(x).mean().item()
-    elbo = log_terms(program, x, draws=20).log_weight.mean().item()
+    elbo = Posterior(program, x).terms(draws=20).log_weight.mean().item()
     assert elbo > optimum - 0.05
     return optimum - program.evidence(x).mean().item()
 

@@ -227,7 +227,7 @@ def test_outcomes_are_found_from_python():
     data = ppl_vae.load_data("digits", binarize="dynamic")
     shares = []
     outcome, config = perform(
-        "latent-size", data, quick=True, on_work=lambda share, text: shares.append(share)
+        "latent-size", data, quick=True, on_progress=lambda share, text: shares.append(share)
     )
     assert outcome.tables["linear"].rows["latent_dim"].is_monotonic_increasing
     assert config["settings"]["epochs"] == EXPERIMENTS["latent-size"].quick.epochs

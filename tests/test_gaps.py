@@ -8,15 +8,16 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 import ppl_vae
+from ppl_vae import Posterior
 from ppl_vae.diagnostics.gaps import ask_gaps
 from ppl_vae.models import VAE
 
 from . import programs
-from .yardsticks import MeanField, draw, nothing, ppca, spoil
+from .yardsticks import MeanField, draw, ppca, spoil
 
 
 def ask(program, x, draws=300):
-    return ask_gaps(program, x, draws, 0, nothing)
+    return ask_gaps(Posterior(program, x), draws, 0)
 
 
 def gaps(program, x, draws=300):

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 import ppl_vae
+from ppl_vae import Batch, Posterior
 from ppl_vae.diagnostics.generation import ask_generation, nearer, nearest
 
-from .yardsticks import draw, nothing, ppca
+from .yardsticks import draw, ppca
 
 
 def ask(program, train, test, seed=0):
-    return ask_generation(program, train, test, seed, nothing)
+    return ask_generation(Posterior(program, test), Batch(x=train), seed)
 
 
 class Copies(nn.Module):

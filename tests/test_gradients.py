@@ -109,14 +109,18 @@ def test_nothing_of_the_program_moves():
     program.encoder.weight.grad = kept = torch.ones_like(program.encoder.weight)
     before = {name: p.detach().clone() for name, p in program.named_parameters()}
     done = []
+
+    def told(share, note):
+        done.append(share)
+
     first, same = (
-        compare_gradients(program, X, repeats=3, seed=5, on_repeat=done.append) for _ in range(2)
+        compare_gradients(program, X, repeats=3, seed=5, on_progress=told) for _ in range(2)
     )
     assert program.encoder.weight.grad is kept
     assert program.decoder.weight.grad is None
     assert all(torch.equal(p, before[name]) for name, p in program.named_parameters())
     assert all(torch.equal(first[name].mean, same[name].mean) for name in first)
-    assert sum(done) == 2 * 3 * len(ESTIMATORS)
+    assert sum(done) == pytest.approx(2)
 
 
 def test_only_the_guides_parameters_are_meant():

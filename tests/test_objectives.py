@@ -6,7 +6,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from ppl_vae import log_terms
+from ppl_vae import Posterior
 from ppl_vae.choices import Objective
 from ppl_vae.models import VAE
 from ppl_vae.objectives.estimators import make_objective
@@ -27,7 +27,7 @@ def loss_by(objective, program, seed=3):
 def test_iw_is_the_importance_weighted_bound_of_each_datum(kind, particles):
     program = kind()
     loss = loss_by(make_objective("iw", particles), program)
-    weights = log_terms(program, X, draws=particles, seed=3).log_weight
+    weights = Posterior(program, X).terms(draws=particles, seed=3).log_weight
     bound = weights.logsumexp(0) - torch.tensor(particles).log()
     assert loss == pytest.approx(-bound.sum().item(), rel=1e-5)
 
@@ -68,7 +68,7 @@ def test_the_weight_scales_the_kl_alone(kind, particles):
     kl_weight.weight = 0.25
     with kl_weight:
         loss = loss_by(make_objective("elbo", particles), program)
-    terms = log_terms(program, X, draws=particles, seed=3)
+    terms = Posterior(program, X).terms(draws=particles, seed=3)
     expected = (terms.reconstruction - 0.25 * terms.kl).mean(0).sum().item()
     assert loss == pytest.approx(-expected, rel=1e-5)
     assert sum(kl_weight.kl.values()) == pytest.approx(terms.kl.mean().item(), rel=1e-4)
@@ -78,7 +78,7 @@ def test_the_weight_scales_an_analytic_kl_too():
     program, kl_weight = Minimal(), KLWeight()
     estimator = make_objective("analytic-kl")
     plain = loss_by(estimator, program)
-    reconstruction = log_terms(program, X, seed=3).reconstruction.sum().item()
+    reconstruction = Posterior(program, X).terms(seed=3).reconstruction.sum().item()
     kl_weight.weight = 0.5
     with kl_weight:
         weighed = loss_by(estimator, program)
@@ -111,7 +111,7 @@ def test_free_bits_and_the_weight_go_together(free_bits, weight):
     kl_weight.weight = 0.5
     with kl_weight:
         loss = loss_by(Trace_ELBO(), program)
-    terms = log_terms(program, X, seed=3)
+    terms = Posterior(program, X).terms(seed=3)
     expected = (terms.reconstruction - weight * terms.kl).sum().item()
     assert loss == pytest.approx(-expected, rel=1e-5)
 
@@ -124,6 +124,6 @@ def test_free_bits_count_each_site_for_itself():
     between = (kl_weight.kl[low] + kl_weight.kl[high]) / 2
     with KLWeight(between):
         loss = loss_by(Trace_ELBO(), program)
-    terms = log_terms(program, X, seed=3)
-    expected = terms.reconstruction - (terms.guide[high] - terms.model[high])
+    terms = Posterior(program, X).terms(seed=3)
+    expected = terms.reconstruction - (terms.guide[high] - terms.prior[high])
     assert loss == pytest.approx(-expected.sum().item(), rel=1e-5)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from ppl_vae import Posterior
+
 from .conftest import load_benchmark
 
 ALARM = ("caution", "fail")
@@ -50,8 +52,7 @@ def test_false_alarms_of_calibration_are_rarer_than_stated(power):
 
     program = power.linear_gaussian()
     alarms = sum(
-        ask_calibration(program, torch.zeros(2, 8), 500, seed, lambda done: None).verdict.grade
-        in ALARM
+        ask_calibration(Posterior(program, torch.zeros(2, 8)), 500, seed).verdict.grade in ALARM
         for seed in range(1000)
     )
     assert alarms <= 14  # binomial(1000, 0.005): more with a probability of 0.0002

@@ -8,11 +8,14 @@ import torch
 from scipy.stats import chi2, norm
 
 import ppl_vae
+from ppl_vae import Posterior
 from ppl_vae.diagnostics import reference
-from ppl_vae.diagnostics.reference import ask_reference, compare_with, sample_posterior
+from ppl_vae.diagnostics.reference import ask_reference, compare_with
+from ppl_vae.inference.nuts import sample_posterior
+from ppl_vae.runtime import derived_seed
 
 from . import programs
-from .yardsticks import MeanField, draw, nothing, ppca, spoil
+from .yardsticks import MeanField, draw, ppca, spoil
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +23,13 @@ def exact():
     """Data of a posterior without correlations, and NUTS's draws for them."""
     program = ppca()
     x = draw(program, 6)
-    return x, sample_posterior(program, x, 0, nothing)
+    return x, sample_posterior(Posterior(program, x), derived_seed(0, "NUTS"))
 
 
 def test_nuts_draws_from_the_posterior(exact):
     x, draws = exact
     posterior = ppca().posterior(x)
-    answer = compare_with(ppca(), x, draws, 0)
+    answer = compare_with(Posterior(ppca(), x), draws, 0)
     found = answer.groups["nuts"]
     z = found["z"].values.reshape(-1, 6, 2)
     scale = posterior.stddev.detach().numpy()
@@ -41,7 +44,7 @@ def test_nuts_draws_from_the_posterior(exact):
 def test_nuts_finds_correlations():
     program = MeanField()
     x = draw(program, 2)
-    draws = sample_posterior(program, x, 0, nothing)["z"].flatten(0, 1)
+    draws = sample_posterior(Posterior(program, x), derived_seed(0, "NUTS"))["z"].flatten(0, 1)
     for n in range(2):
         assert np.corrcoef(draws[:, n].T)[0, 1] == pytest.approx(0.9, abs=0.05)
 
@@ -49,7 +52,7 @@ def test_nuts_finds_correlations():
 def test_nuts_moves_constrained_latents():
     program = programs.Positive()
     x = torch.tensor([[0.3], [1.0], [4.0]])
-    z = sample_posterior(program, x, 0, nothing)["z"].flatten(0, 1).double()
+    z = sample_posterior(Posterior(program, x), derived_seed(0, "NUTS"))["z"].flatten(0, 1).double()
     # The posterior is Gamma(a + 1, b + x).
     shape, rate = program.shape + 1, program.rate + x[:, 0].double()
     assert (z > 0).all()
@@ -61,7 +64,7 @@ def test_nuts_moves_constrained_latents():
 @pytest.mark.parametrize(("scale", "shift"), [(0.5, 0.0), (2.0, 0.0), (1.0, 0.5)])
 def test_errors_and_c2st_of_a_spoilt_guide_are_known(exact, scale, shift):
     x, draws = exact
-    answer = compare_with(spoil(ppca(), scale, shift), x, draws, 0)
+    answer = compare_with(Posterior(spoil(ppca(), scale, shift), x), draws, 0)
     found = answer.groups["nuts"]
     ratio, error = found["scale_ratio"].values, found["scale_ratio_stderr"].values
     assert (np.abs(ratio - scale) < 4.5 * error).all()
@@ -92,7 +95,9 @@ def test_draws_that_depend_on_each_other_are_thinned():
         noise = torch.randn(state.shape, generator=generator)
         state = memory * state + (1 - memory**2) ** 0.5 * noise
         chain.append(posterior.mean + posterior.stddev * state)
-    answer = compare_with(spoil(program, 0.999), x, {"z": torch.stack(chain).detach()}, 0)
+    answer = compare_with(
+        Posterior(spoil(program, 0.999), x), {"z": torch.stack(chain).detach()}, 0
+    )
     found = answer.groups["nuts"]
     z = (found["c2st"] - 0.5) / (0.5 / found["tested"] ** 0.5)
     low, high = chi2.ppf([1e-4, 1 - 1e-4], size)
@@ -104,7 +109,7 @@ def test_draws_that_depend_on_each_other_are_thinned():
 def test_guides_whose_density_is_not_known_are_told_apart_by_their_draws():
     torch.manual_seed(0)
     flow = programs.Flow()
-    found = ask_reference(flow, torch.randn(2, 5), 0, nothing).groups["nuts"]
+    found = ask_reference(Posterior(flow, torch.randn(2, 5)), 0).groups["nuts"]
     assert (found["c2st"] > 0.55).all()
 
 
@@ -112,28 +117,28 @@ def test_chains_that_do_not_mix_are_no_reference(exact):
     x, draws = exact
     apart = {"z": draws["z"] + 10 * torch.arange(reference.CHAINS)[None, :, None, None]}
     with pytest.raises(ppl_vae.InputError, match="did not mix"):
-        compare_with(ppca(), x, apart, 0)
+        compare_with(Posterior(ppca(), x), apart, 0)
     some = {"z": draws["z"].clone()}
     some["z"][:, :, 0] += 10 * torch.arange(reference.CHAINS)[None, :, None]
-    answer = compare_with(ppca(), x, some, 0)
+    answer = compare_with(Posterior(ppca(), x), some, 0)
     assert answer.groups["nuts"]["mixed"].values.tolist() == [False] + 5 * [True]
     assert "1 of 6 data did not mix" in answer.verdict.meaning
     assert answer.verdict.grade == "caution"
     some["z"][:, :, :4] += 10 * torch.arange(reference.CHAINS)[None, :, None, None]
-    answer = compare_with(ppca(), x, some, 0)
+    answer = compare_with(Posterior(ppca(), x), some, 0)
     assert answer.verdict.grade == "cannot say"
     assert answer.groups["nuts"]["mixed"].values.tolist() == 4 * [False] + 2 * [True]
 
 
 def test_discrete_latents_say_nothing():
     with pytest.raises(ppl_vae.InputError, match="discrete"):
-        ask_reference(programs.Discrete(), torch.randn(2, 5), 0, nothing)
+        ask_reference(Posterior(programs.Discrete(), torch.randn(2, 5)), 0)
 
 
 def test_programs_are_as_they_were_after_it():
     torch.manual_seed(0)
     program = programs.Minimal()
     before = {k: v.clone() for k, v in program.state_dict().items()}
-    ask_reference(program, torch.randn(2, 5), 0, nothing)
+    ask_reference(Posterior(program, torch.randn(2, 5)), 0)
     assert all(torch.equal(v, before[k]) for k, v in program.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in program.parameters())

@@ -57,7 +57,7 @@ def test_a_single_datum_has_no_standard_error_in_json():
 
 def test_names_that_netcdf_does_not_take():
     scores = score(TwoLayers(), X)
-    renamed = type(scores)(scores.per_datum, {"a/b.c": scores.model["z1"]})
+    renamed = type(scores)(scores.per_datum, prior={"a/b.c": scores.prior["z1"]})
     assert "log_p_a_b_c" in as_dataset(renamed, None, {})
 
 

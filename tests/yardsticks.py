@@ -9,10 +9,6 @@ from ppl_vae.models import LinearGaussian
 from ppl_vae.models.networks import inverse_positive
 
 
-def nothing(done):
-    """What questions report their work to."""
-
-
 def ppca(strengths=(2.0, 1.0), dim=6, seed=0):
     """Probabilistic PCA with orthogonal loadings of given lengths, unit noise, and its exact guide.
 

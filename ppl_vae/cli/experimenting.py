@@ -47,8 +47,9 @@ def experiment(
     from ..data.sources import load_data
     from ..experiments.catalogue import perform
     from ..experiments.outcome import prepare_folder, write_outcome
+    from ..progress import progress_bar
     from ..runtime import check_seed
-    from .console import progress, show_outcome
+    from .console import show_outcome
 
     check_seed(seed)
     default = f"{name.value}-quick" if quick else name.value
@@ -57,9 +58,14 @@ def experiment(
     dataset = load_data(source, data_dir=data_dir, binarize="dynamic")
     prepare_folder(folder, overwrite)
     try:
-        with progress(name.value, 1.0) as advance:
+        with progress_bar(name.value) as on_progress:
             outcome, config = perform(
-                name.value, dataset, quick=quick, seed=seed, data_dir=data_dir, on_work=advance
+                name.value,
+                dataset,
+                quick=quick,
+                seed=seed,
+                data_dir=data_dir,
+                on_progress=on_progress,
             )
         files = write_outcome(folder, outcome, config)
     except BaseException:

@@ -32,8 +32,8 @@ def ask_reference(
     Reported per data point and unit are the error of the guide's mean in posterior standard
     deviations and the ratio of scales, with their Monte Carlo errors; per data point the accuracy
     of a classifier between the guide's draws and NUTS's (C2ST, Lopez-Paz & Oquab 2017), 0.5 where
-    they cannot be told apart. Since :math:`\log q(z|x) - \log p(z|x)` is known but for a constant, a
-    logistic regression on the log weight is the best classifier there is. Data whose chains have
+    they cannot be told apart. Since :math:`\log q(z|x) - \log p(z|x)` is known but for a constant,
+    a logistic regression on the log weight is the best classifier there is. Data whose chains have
     not mixed are set aside.
 
     Arguments:

@@ -7,11 +7,12 @@ from typing import Any
 
 from ..data.dataset import DataSet, Split
 from ..errors import InputError
+from ..progress import OnProgress
 from ..runs.config import recipe, software_versions
 from ..runtime import check_seed
 from ..training.settings import Settings as FitSettings
 from . import gap, generate, latent_size, reconstruction_loss, reparameterization
-from .outcome import OnWork, Outcome
+from .outcome import Outcome
 
 LEAST_ROWS = {"train": FitSettings.batch_size, "test": 16}
 QUICK_ROWS = {"train": 2000, "validation": 500, "test": 500}
@@ -27,7 +28,7 @@ class Experiment:
         quick: Settings of a size that takes seconds.
     """
 
-    run: Callable[[DataSet, Any, int, OnWork], Outcome]
+    run: Callable[[DataSet, Any, int, OnProgress], Outcome]
     full: Any
     quick: Any
 
@@ -52,7 +53,7 @@ def perform(
     quick: bool = False,
     seed: int = 0,
     data_dir: Path | None = None,
-    on_work: OnWork | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Perform an experiment.
 
@@ -62,7 +63,7 @@ def perform(
         quick: Whether to do little of it, on the first few data.
         seed: Seed of everything random.
         data_dir: Where the data were looked for, for the config.
-        on_work: Called with the share of the work done, and what comes next.
+        on_progress: Called with the share of the work done, and what comes next.
 
     Returns:
         What was found, and its config.
@@ -79,7 +80,7 @@ def perform(
         data = replace(data, train=train, validation=validation, test=test)
     _check_data(data)
     outcome = experiment.run(
-        data, settings, check_seed(seed), on_work or (lambda share, text: None)
+        data, settings, check_seed(seed), on_progress or (lambda share, text: None)
     )
     config = {
         "experiment": name,

@@ -16,9 +16,10 @@ from ..evidence.annealing import Annealing
 from ..evidence.estimate import estimate
 from ..evidence.scores import Estimate
 from ..models import VAE
+from ..progress import OnProgress
 from ..runtime import derived_seed, isolated
 from .fits import build
-from .outcome import Claim, OnWork, Outcome, Table, cells, verdict
+from .outcome import Claim, Outcome, Table, cells, verdict
 
 MEANINGS = {
     "epoch": "passes over the training data",
@@ -77,14 +78,14 @@ QUICK = Settings(
 )
 
 
-def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcome:
+def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -> Outcome:
     """Fit a VAE, and take log p(x) apart after some of its epochs, on the same test data.
 
     Arguments:
         data: Data that are binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
-        on_work: Called with the share of the work done.
+        on_progress: Called with the share of the work done.
     """
     vae = build(VAE, data, seed, settings.latent_dim, settings.hidden)
     generator = torch.Generator().manual_seed(derived_seed(seed, "data"))
@@ -96,14 +97,14 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
         adam = PyroOptim(torch.optim.Adam, {"lr": settings.learning_rate})  # pyro.optim.Adam
         svi = CompiledSVI(vae.model, vae.guide, adam, Trace_ELBO())
         for epoch in range(1, max(settings.epochs) + 1):
-            on_work(0, f"epoch {epoch} of {max(settings.epochs)}")
+            on_progress(0, f"epoch {epoch} of {max(settings.epochs)}")
             for batch in data.batches(128, generator):
                 svi.step(batch)
             if epoch in settings.epochs:
-                on_work(share / 2, f"annealing after epoch {epoch}")
+                on_progress(share / 2, f"annealing after epoch {epoch}")
                 found[epoch], slack = _measure(vae, x, settings.draws, annealing, seed)
                 rows.append(_row(epoch, found[epoch], slack))
-                on_work(share / 2, "")
+                on_progress(share / 2, "")
     tables = {
         "epochs": Table(pd.DataFrame(rows), MEANINGS, IDENTITIES),
         "changes": Table(

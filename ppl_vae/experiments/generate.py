@@ -15,10 +15,11 @@ from ..evidence.scores import Estimate
 from ..models import VAE, Autoencoder
 from ..programs.predictions import decode, posterior_predictive
 from ..programs.protocol import Program
+from ..progress import OnProgress
 from ..runtime import derived_seed
 from .fits import fit_new
 from .judge import Judge, grey, train_judge
-from .outcome import Claim, OnWork, Outcome, Table, Verdict, cells, verdict
+from .outcome import Claim, Outcome, Table, Verdict, cells, verdict
 
 CODES = {
     "program": "whose codes: for the VAE draws of q(z|x), for the autoencoder its code",
@@ -59,28 +60,28 @@ class Settings:
 QUICK = Settings(epochs=60, latent_dim=8, hidden=(200,), images=180, judge_epochs=15)
 
 
-def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcome:
+def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -> Outcome:
     """Fit both with the same networks, and judge their codes and their decoded draws.
 
     Arguments:
         data: Images with labels, binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
-        on_work: Called with the share of the work done.
+        on_progress: Called with the share of the work done.
 
     Raises:
         InputError: If the data are no images, or have no labels.
     """
-    on_work(0, "training the judge")
+    on_progress(0, "training the judge")
     judge = train_judge(data, settings.judge_epochs, seed)
     share, programs = 0.1, {}
     for name, kind in (("autoencoder", Autoencoder), ("VAE", VAE)):
-        on_work(share, f"fitting the {name}")
+        on_progress(share, f"fitting the {name}")
         programs[name] = fit_new(
             kind, data, settings.epochs, seed, settings.latent_dim, settings.hidden
         )
         share = 0.4
-    on_work(0.4, "judging")
+    on_progress(0.4, "judging")
     x = data.fixed("test", seed)
     codes = {name: posterior_predictive(p, x, seed).latents["z"] for name, p in programs.items()}
     code_rows = pd.DataFrame([_code_row(name, z, seed) for name, z in codes.items()])
@@ -94,7 +95,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
         for name, found in scores.items()
     ]
     tables = {"codes": Table(code_rows, CODES), "images": Table(pd.DataFrame(rows), IMAGES)}
-    on_work(0.1, "")
+    on_progress(0.1, "")
     return Outcome(_claims(code_rows, scores, judge.accuracy), tables, _draw(images))
 
 

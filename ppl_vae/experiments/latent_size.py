@@ -12,9 +12,10 @@ from ..evidence.scores import Estimate, evaluate
 from ..models import VAE, Autoencoder, LinearGaussian
 from ..models.networks import inverse_positive
 from ..programs.predictions import decode, posterior_predictive
+from ..progress import OnProgress
 from ..runtime import derived_seed, isolated
 from .fits import fit_new
-from .outcome import Claim, OnWork, Outcome, Table, cells, verdict
+from .outcome import Claim, Outcome, Table, cells, verdict
 
 LINEAR = {
     "latent_dim": "units of the code",
@@ -60,14 +61,14 @@ class Settings:
 QUICK = Settings(linear=(1, 2, 5, 10, 20, 40), deep=(1, 5, 20, 80), hidden=(200,), epochs=50)
 
 
-def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcome:
+def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -> Outcome:
     """Fit linear and deep autoencoders and VAEs of growing latent size.
 
     Arguments:
         data: Data that are binarized whenever they are read; the linear ones take them in grey.
         settings: How much to do.
         seed: Seed of everything random.
-        on_work: Called with the share of the work done.
+        on_progress: Called with the share of the work done.
     """
     grey = data.train.x.flatten(1).double() / (data.levels or 1)
     mean, covariance = grey.mean(0), grey.T.cov(correction=0)
@@ -77,15 +78,15 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     sizes = sorted({n for n in settings.linear if n < rank} | {rank, len(covariance), beyond})
     rows = []
     for size in sizes:
-        on_work(0, f"linear autoencoder, {size} units")
+        on_progress(0, f"linear autoencoder, {size} units")
         rows.append(_linear_row(data.shape, grey, mean, covariance, eigenvalues, size, seed))
-        on_work(0.3 / len(sizes), "")
+        on_progress(0.3 / len(sizes), "")
     linear = pd.DataFrame(rows)
     x, deep_rows = data.fixed("test", seed), []
     for size in settings.deep:
-        on_work(0, f"deep autoencoder and VAE, {size} units")
+        on_progress(0, f"deep autoencoder and VAE, {size} units")
         deep_rows.append(_deep_row(data, x, settings, size, seed))
-        on_work(0.7 / len(settings.deep), "")
+        on_progress(0.7 / len(settings.deep), "")
     deep = pd.DataFrame(deep_rows)
     tables = {
         "linear": Table(linear, LINEAR),

@@ -1,7 +1,6 @@
 """What an experiment finds: tables, a figure, and what they say about each claim."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,9 +18,6 @@ Verdict = Literal["holds", "holds in part", "does not hold"]
 
 CONFIG, FIGURE, FINDINGS = "config.json", "figure.png", "findings.json"
 STORED_DECIMALS = 6
-
-OnWork = Callable[[float, str], None]
-"""Called with the share of the work done, and what comes next."""
 
 
 @dataclass(frozen=True)

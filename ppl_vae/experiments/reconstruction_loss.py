@@ -16,11 +16,12 @@ from ..data.dataset import DataSet
 from ..evidence.scores import Estimate, evaluate
 from ..models import VAE
 from ..programs.predictions import posterior_predictive, prior_predictive
+from ..progress import OnProgress
 from ..runtime import derived_seed
 from .distances import Distance, absolute, bernoulli, squared, structural
 from .fits import fit_new
 from .judge import Judge, frechet, grey, require_labels, train_judge
-from .outcome import Claim, OnWork, Outcome, Table, cells, verdict
+from .outcome import Claim, Outcome, Table, cells, verdict
 
 RANKS = {
     "change": "what is done to a test image",
@@ -69,21 +70,21 @@ class Settings:
 QUICK = Settings(images=100, epochs=40, latent_dim=8, hidden=(200,), samples=200, judge_epochs=15)
 
 
-def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcome:
+def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -> Outcome:
     """Rank changed images by each loss, and fit a VAE with each likelihood.
 
     Arguments:
         data: Grey images with labels, binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
-        on_work: Called with the share of the work done.
+        on_progress: Called with the share of the work done.
 
     Raises:
         InputError: If the data are no images, or have no labels.
     """
-    on_work(0, "training the classifier that gives features")
+    on_progress(0, "training the classifier that gives features")
     judge = train_judge(data, settings.judge_epochs, seed)
-    on_work(0.1, "ranking changed images")
+    on_progress(0.1, "ranking changed images")
     images = grey(data, "test")
     originals, labels = images[: settings.images], require_labels(data, "test")
     changed = changes(originals, seed)
@@ -91,14 +92,14 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
     for loss, distance in _losses(judge).items():
         farther = rank(distance, originals, changed, images, labels)
         rows += [{"loss": loss, "change": c} | _share(f) for c, f in farther.items()]
-        on_work(0.06, "ranking changed images")
+        on_progress(0.06, "ranking changed images")
     ranks = pd.DataFrame(rows)
     fits, samples = [], {}
     for likelihood in LIKELIHOODS:
-        on_work(0, f"fitting a VAE with the likelihood {likelihood}")
+        on_progress(0, f"fitting a VAE with the likelihood {likelihood}")
         row, samples[likelihood] = _fit_row(data, likelihood, judge, settings, seed)
         fits.append(row)
-        on_work(0.15, "")
+        on_progress(0.15, "")
     table = pd.DataFrame(fits)
     tables = {
         "ranks": Table(ranks, RANKS),

@@ -11,14 +11,16 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.distributions import Normal
 
+from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..models import VAE
 from ..objectives.gradients import ESTIMATORS, Gradient, compare_gradients
 from ..programs.protocol import Program
-from ..programs.sites import latent_distributions
+from ..programs.sites import Sites
+from ..progress import OnProgress
 from ..runtime import derived_seed, isolated
 from .fits import fit_new
-from .outcome import Claim, OnWork, Outcome, Table, Verdict, verdict
+from .outcome import Claim, Outcome, Table, Verdict, verdict
 
 LAWS = {
     "construction": "how z is made of draws of N(0, 1)",
@@ -79,21 +81,21 @@ QUICK = Settings(
 )
 
 
-def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcome:
+def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -> Outcome:
     """Test the law of mu + sigma * epsilon, and measure what each gradient estimator costs.
 
     Arguments:
         data: Data that are binarized whenever they are read.
         settings: How much to do.
         seed: Seed of everything random.
-        on_work: Called with the share of the work done.
+        on_progress: Called with the share of the work done.
     """
-    on_work(0, "fitting a VAE")
+    on_progress(0, "fitting a VAE")
     vae = fit_new(VAE, data, settings.epochs, seed, settings.latent_dim, settings.hidden)
     x = data.fixed("train", seed)[: settings.data_points]
-    on_work(0.1, "comparing laws")
+    on_progress(0.1, "comparing laws")
     laws = _compare_laws(vae, x[:1], settings.law_draws, seed)
-    on_work(0.05, "estimating gradients")
+    on_progress(0.05, "estimating gradients")
     per_particle = 0.85 / sum(settings.particles)
     groups: dict[int, list[dict[str, Gradient]]] = {}
     for count in settings.particles:
@@ -101,7 +103,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
             compare_gradients(vae, x, count, settings.repeats, derived_seed(seed, f"group {group}"))
             for group in range(settings.groups)
         ]
-        on_work(count * per_particle, f"estimating gradients: {count} draws done")
+        on_progress(count * per_particle, f"estimating gradients: {count} draws done")
     rows = [
         _row(name, count, [found[name] for found in group], group)
         for count, group in groups.items()
@@ -114,7 +116,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_work: OnWork) -> Outcom
 
 def _compare_laws(vae: Program, x: Tensor, draws: int, seed: int) -> pd.DataFrame:
     """Constructions of z, right and wrong, beside draws of N(mu, sigma^2) by inversion."""
-    q = next(iter(latent_distributions(vae, x)[0].values()))
+    q = next(iter(Sites.of(vae, Batch(x=x)).guide.values()))
     mean, scale = (t.flatten().double().cpu() for t in (q.mean, q.stddev))
     generator = torch.Generator().manual_seed(derived_seed(seed, "laws"))
     units = len(mean)
