@@ -55,7 +55,7 @@ class Settings:
     def __post_init__(self) -> None:
         def require(valid: bool, name: str, expected: str) -> None:
             if not valid:
-                raise InputError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+                raise InputError(name, f"must be {expected}, got {getattr(self, name)!r}")
 
         def keep(name: str, value: float) -> None:
             object.__setattr__(self, name, value)  # NumPy's numbers have no JSON
