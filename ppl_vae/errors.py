@@ -19,7 +19,7 @@ REMEDIES = {
     "resume-or-overwrite": "choose another path, pass overwrite=True to Run.create, or continue it "
     "with fit(..., run=Run.open({run!r}), resume=True)",
     "then-resume": "{first}, then continue with fit(..., run=Run.open({run!r}), resume=True)",
-    "trust-program": "if you trust that code, pass its class to Run.load",
+    "trust-program": "if you trust that code, pass its class {program} to Run.load",
     "write-again": "fit(..., run=Run.open({run!r}), resume=True) writes it again",
 }
 """Remedies that Python and the command line word differently, by their keys: Python's words. Those

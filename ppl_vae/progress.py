@@ -1,5 +1,6 @@
 """How far a call has come, for whoever shows it."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -49,22 +50,46 @@ class Progress:
 def progress_bar(text: str = "") -> Iterator[OnProgress]:
     """A progress bar on standard error, gone when it is done, and absent where nobody looks.
 
+    Where the terminal is narrow, the bar gives way first and words next; numbers stay.
+
     Arguments:
         text: What stands before the bar until there is a note.
     """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
     console = Console(stderr=True)
+    column = BarColumn(bar_width=20)
     with Bar(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        column,
         TimeRemainingColumn(compact=True),
-        TextColumn("left"),
+        TextColumn("left", table_column=Column(no_wrap=True)),
         console=console,
         transient=True,
         disable=not (console.is_terminal or console.is_jupyter),
     ) as bar:
         task = bar.add_task(text, total=1.0)
-        yield lambda share, note: bar.update(task, advance=share, description=note or None)
+
+        def show(share: float, note: str) -> None:
+            room = console.width - len("  0:00:00 left ")
+            words = shorten(note or bar.tasks[0].description, room - 2)
+            column.bar_width = max(1, min(20, room - len(words)))
+            bar.update(task, advance=share, description=words)
+
+        yield show
+
+
+def shorten(text: str, width: int) -> str:
+    """Shorten the longest words of a text, and never a number, until it fits.
+
+    Example:
+        >>> shorten("epoch 15/20: loss 232568.12, validation ELBO -232568.22", 50)
+        'epoch 15/20: loss 232568.12, val. ELBO -232568.22'
+    """
+    while len(text) > width and (words := re.findall(r"[^\W\d_]{5,}", text)):
+        longest = max(words, key=len)
+        text = text.replace(longest, f"{longest[:3]}.", 1)
+    return text

@@ -206,7 +206,7 @@ def test_what_cannot_be_annealed_is_refused():
         anneal(Nested(), x)
     with pytest.raises(InputError, match="NoModel is no program"):
         bidirectional(NoModel(), (5,), 3)
-    with pytest.raises(InputError, match="size must be a whole number of at least 1"):
+    with pytest.raises(InputError, match="size must be an integer of at least 1"):
         bidirectional(Minimal(), (5,), 0)
     with pytest.raises(InputError, match="chains must be at most 4096"):
         Annealing(chains=5000)

@@ -4,13 +4,11 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import get_args
 
 import numpy as np
 import pytest
 
 import ppl_vae
-from ppl_vae.cli import options
 
 from .conftest import TRAIN
 
@@ -96,17 +94,6 @@ def test_the_defaults_are_those_of_settings(shell, tmp_path):
     assert shell("train", "--hidden", "4", "--output", "run")[0] == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["settings"] == asdict(ppl_vae.Settings())
-
-
-def test_choices_are_those_of_the_engine():
-    from ppl_vae.choices import Binarize, Engine, Estimator, Objective, SplitName, Start
-
-    assert {choice.value for choice in options.BinarizeChoice} == {*get_args(Binarize), "auto"}
-    assert {choice.value for choice in options.SplitChoice} == {*get_args(SplitName)}
-    assert {choice.value for choice in options.ObjectiveChoice} == {*get_args(Objective)}
-    assert {choice.value for choice in options.EstimatorChoice} == {*get_args(Estimator)}
-    assert {choice.value for choice in options.StartChoice} == {*get_args(Start)}
-    assert {choice.value for choice in options.EngineChoice} == {*get_args(Engine)}
 
 
 @pytest.mark.filterwarnings("always::ppl_vae.compiled.engine.EagerWarning")
@@ -303,7 +290,7 @@ def test_an_interrupted_fit_keeps_its_weights(shell, monkeypatch, tmp_path):
     code, _, err = shell(*TRAIN, "--output", "run")
     assert code == 130
     assert "interrupted: run holds the best weights" in err
-    assert "go on with: ppl-vae train --resume run" in err
+    assert "continue with: ppl-vae train --resume run" in err
     assert ppl_vae.load(tmp_path / "run") is not None
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

@@ -44,12 +44,12 @@ def test_every_option_of_diagnose_reaches_it(fitted, monkeypatch):
 
     def diagnose(program, data, effort, seed, on_progress):
         seen.update(effort=effort, seed=seed)
-        raise ppl_vae.InputError("seen")
+        raise ppl_vae.InputError("draws=2", "were seen")
 
-    monkeypatch.setattr("ppl_vae.cli.console.diagnose", diagnose)
+    monkeypatch.setattr("ppl_vae.diagnostics.diagnosis.diagnose", diagnose)
     words = [*("--data-points", 1, "--draws", 2, "--simulations", 3), "--gap-points", 4]
     code, _, err = fitted("diagnose", "run", *words, "--nuts-points", 5, "--seed", 6)
-    assert (code, err) == (2, "error: seen\n")
+    assert (code, err) == (2, "error: --draws 2 were seen\n")
     assert seen == {"effort": ppl_vae.Effort(1, 2, 3, 4, 5), "seed": 6}
 
 
@@ -66,7 +66,9 @@ def test_an_autoencoder_is_diagnosed_as_far_as_it_goes(shell):
 
 
 def test_results_that_can_be_nowhere_are_refused_before_any_work(fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr("ppl_vae.cli.console.diagnose", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(
+        "ppl_vae.diagnostics.diagnosis.diagnose", lambda *_: pytest.fail("work was done")
+    )
     (tmp_path / "run/results").write_text("a file")
     code, _, err = fitted("diagnose", "run", *QUICK)
     assert code == 2

@@ -45,11 +45,11 @@ def test_evaluate_shows_and_writes_the_whole_chain(fitted, tmp_path, estimator, 
 def test_every_option_of_evaluate_reaches_the_estimate(fitted, monkeypatch):
     seen = {}
 
-    def estimate(estimator, program, x, draws, annealing, seed, on_work):
-        seen.update(estimator=estimator, draws=draws, seed=seed, n=len(x), **asdict(annealing))
+    def estimate(estimator, program, batch, draws, annealing, seed, on_progress):
+        seen.update(estimator=estimator, draws=draws, seed=seed, n=batch.size, **asdict(annealing))
         raise ppl_vae.InputError("seen")
 
-    monkeypatch.setattr("ppl_vae.cli.console.estimate", estimate)
+    monkeypatch.setattr("ppl_vae.evidence.estimate.estimate", estimate)
     given = {
         "estimator": "ais", "draws": 3, "seed": 5, "chains": 7, "temperatures": 9, "start": "guide",
     }  # fmt: skip
@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_made_is_named(fitted, tmp_path):
     (tmp_path / "run" / "results").write_text("")
     code, _, err = fitted("evaluate", "run")
     assert code == 2
-    assert "run/results cannot be made" in err or "run/results is no folder" in err
+    assert "run/results cannot be made" in err or "run/results is not a folder" in err
 
 
 def test_gradients_as_table_picture_and_json(fitted, tmp_path):

@@ -220,13 +220,13 @@ def test_bits_per_dimension_are_for_discrete_data():
 
 
 def test_a_guide_that_leaves_the_priors_support_is_named():
-    for call in (evaluate, log_weights):
+    for call in (evaluate, Posterior):
         with pytest.raises(InputError, match=r"guide draws -.* at site 'z', outside the prior's"):
             call(WrongSupport(), torch.rand(5, 1))
 
 
 def test_draws_less_than_one_and_data_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="draws must be a whole number of at least 1, got 0"):
+    with pytest.raises(InputError, match="draws must be an integer of at least 1, got 0"):
         evaluate(Minimal(), X, draws=0)
     with pytest.raises(InputError, match=r"does not run on data of shape \(6,\)"):
         evaluate(Minimal(), torch.randn(4, 6))

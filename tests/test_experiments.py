@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import ppl_vae
-from ppl_vae.cli import console
-from ppl_vae.cli.options import ExperimentChoice
+from ppl_vae.choices import ExperimentName
+from ppl_vae.cli import experiment, tables
 from ppl_vae.errors import InputError
 from ppl_vae.evidence.scores import Estimate, Ledger, LedgerRow
 from ppl_vae.experiments import latent_size
@@ -30,7 +30,7 @@ IDENTITIES = {
 
 
 def test_the_shell_knows_every_experiment():
-    assert [choice.value for choice in ExperimentChoice] == list(EXPERIMENTS)
+    assert get_args(ExperimentName) == tuple(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -157,7 +157,7 @@ def test_figures_without_an_error_are_shown():
     rows = pd.DataFrame({"slack": [0.25, 1.0], "slack_error": [float("nan"), 0.5]})
     table = Table(rows, {"slack": ""})
     cells = [
-        console._outcome_cell(row, "slack", table.exact_columns)
+        experiment._cell(row, "slack", table.exact_columns, 2)
         for row in table.rounded(2).to_dict("records")
     ]
     assert cells == ["0.25", "1.00 ± 0.50"]
@@ -201,7 +201,7 @@ def test_an_evaluation_adds_up_as_printed(capsys):
     terms = ("E_q[log p(x|z)]", -75.2051), ("E_q[log p(z)]", -30.0051), ("-E_q[log q]", 10.0553)
     rows = tuple(LedgerRow("z", term, Estimate(mean, 0.3, 100)) for term, mean in terms)
     ledger = Ledger(rows, figures["elbo"], {})
-    console.show(figures, {"split": "test"}, as_json=False, ledger=ledger)
+    tables.show(figures, {"split": "test"}, as_json=False, ledger=ledger)
     lines = [line.split("│") for line in capsys.readouterr().out.splitlines()]
     cells = {line[1].strip(): Decimal(line[2].strip()) for line in lines if len(line) == 5}
     elbo = cells["ELBO"]

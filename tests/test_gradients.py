@@ -148,5 +148,5 @@ def test_what_has_no_such_gradient_is_refused():
     with pytest.raises(InputError, match="gradient is not finite"):
         compare_gradients(Minimal(), far, repeats=2)
     for name in ("particles", "repeats"):
-        with pytest.raises(InputError, match=f"{name} must be a whole number of at least 2, got 1"):
+        with pytest.raises(InputError, match=f"{name} must be an integer of at least 2, got 1"):
             compare_gradients(Minimal(), X, **{name: 1})

@@ -103,7 +103,7 @@ before = state()
 import ppl_vae, ppl_vae.models
 for name in ppl_vae.__all__:
     getattr(ppl_vae, name)
-import ppl_vae.cli.opening, ppl_vae.cli.console
+import ppl_vae.cli.opening, ppl_vae.cli.tables
 import ppl_vae.plots.pictures, ppl_vae.diagnostics.report
 assert state() == before
 assert os.listdir() == []

@@ -98,7 +98,7 @@ def test_dropout_is_off_while_densities_are_read_and_back_on_after():
 
 
 def test_draws_and_seeds_out_of_range_are_refused():
-    with pytest.raises(InputError, match="draws must be a whole number of at least 1, got 0"):
+    with pytest.raises(InputError, match="draws must be an integer of at least 1, got 0"):
         Posterior(Minimal(), X).terms(draws=0)
     with pytest.raises(InputError, match="seed must be in 0"):
         Posterior(Minimal(), X).terms(seed=-1)

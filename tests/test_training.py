@@ -249,10 +249,10 @@ def test_refusals_come_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
-        ({"epochs": 2.5}, "epochs must be a whole number of at least 1, got 2.5"),
-        ({"batch_size": -1}, "batch_size must be a whole number of at least 1"),
-        ({"particles": 0}, "particles must be a whole number of at least 1"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        ({"epochs": 2.5}, "epochs must be an integer of at least 1, got 2.5"),
+        ({"batch_size": -1}, "batch_size must be an integer of at least 1"),
+        ({"particles": 0}, "particles must be an integer of at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
         ({"learning_rate": math.nan}, "learning_rate must be a positive number"),
         ({"learning_rate": math.inf}, "learning_rate must be a positive number"),
@@ -265,7 +265,7 @@ def test_refusals_come_before_anything_is_written(tmp_path):
         ({"learning_rate": "1e-3"}, "learning_rate must be a positive number"),
         ({"clip_norm": "1"}, "clip_norm must be positive"),
         ({"seed": 1.0}, "seed must be in 0"),
-        ({"patience": 0}, "patience must be a whole number of at least 1"),
+        ({"patience": 0}, "patience must be an integer of at least 1"),
         ({"seed": -1}, "seed must be in 0"),
         ({"objective": "magic"}, "objective must be in"),
         ({"engine": "magic"}, "engine must be in"),

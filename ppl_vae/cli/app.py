@@ -1,28 +1,61 @@
-"""The shell: a file for each kind of command in ``commands/``, put together."""
+"""The commands put together, and how their errors are told."""
 
 import contextlib
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
+from .. import __version__
 from ..errors import InputError, printable
-from . import experimenting, fitting, generating, judging
+from . import diagnose, evaluate, experiment, gradients, reconstruct, report, sample, train
+from .hints import COMMANDS, nearest, option_hint
+from .messages import in_flags, missing_extra
+
+
+class _Commands(TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names; otherwise, the nearest ones are told."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            found = nearest(name, COMMANDS, COMMANDS) or [*self.commands]
+            ctx.fail(f"No such command {name!r}: did you mean {' or '.join(found)}?")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Variational autoencoders as Pyro programs: fit by SVI, evaluate, diagnose, generate.",
     epilog="Example: ppl-vae train --data digits --latent-dim 2 --epochs 150 --output runs/digits",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (fitting, judging, generating, experimenting):
-    app.add_typer(part.app)
+for module in (train, evaluate, diagnose, report, gradients, sample, reconstruct, experiment):
+    app.add_typer(module.app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ppl-vae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 # What a wrong option raises, by whichever name Typer keeps Click.
@@ -31,21 +64,53 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """Run the command line: exit code 0, 2 for the user's input, 1 for a fault of ours."""
+    group: Any = typer.main.get_command(app)
     try:
         _import_without_settings()
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _warn(str(message))
-            sys.exit(app(prog_name="ppl-vae", standalone_mode=False))
+            sys.exit(group(prog_name="ppl-vae", standalone_mode=False))
     except InputError as error:
-        _refuse(str(error))
+        _refuse(in_flags(error, _flags_of_command(group)))
+    except ModuleNotFoundError as error:
+        if reason := missing_extra(error.name):
+            _refuse(reason)
+        raise
     except _UsageError as error:
         # Without words, it has shown the help.
         if words := " ".join(error.format_message().split()):
-            command = error.ctx.command_path if error.ctx else "ppl-vae"
-            _refuse(f"{words.rstrip('.?')}: see {command} --help")
+            _refuse(_usage(error, words, group))
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)
+
+
+def _flags(command: Any) -> dict[str, str]:
+    """The options of a command by the names of their arguments: ``batch_size: --batch-size``."""
+    options = {parameter.name: max(parameter.opts, key=len) for parameter in command.params}
+    return {name: flag for name, flag in options.items() if flag.startswith("--")}
+
+
+def _flags_of_command(group: Any) -> dict[str, str]:
+    commands = [group.commands[word] for word in sys.argv[1:2] if word in group.commands]
+    return _flags(commands[0]) if commands else {}
+
+
+def _usage(error: Any, words: str, group: Any) -> str:
+    """What is wrong with a command line, what may have been meant, and where to read more."""
+    if "did you mean" in words:
+        return words
+    name = next((word for word in sys.argv[1:2] if word in group.commands), "")
+    remedy = f"see ppl-vae {name} --help".replace("  ", " ")
+    if hasattr(error, "possibilities"):  # there is no such option
+        wrong = error.option_name
+        # Click reads -lr as -l and -r.
+        if (shown := [w for w in sys.argv if w.startswith(wrong)]) and not wrong.startswith("--"):
+            wrong = shown[0].partition("=")[0]
+        options = {name: _flags(command).values() for name, command in group.commands.items()}
+        hint = option_hint(wrong, name, {"": _flags(group).values(), **options})
+        words, remedy = f"No such option: {printable(wrong)}", hint or remedy
+    return f"{words.replace('Value error, ', '').rstrip('.?')}: {remedy}"
 
 
 def _refuse(reason: str) -> NoReturn:

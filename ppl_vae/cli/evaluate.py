@@ -1,0 +1,87 @@
+"""``ppl-vae evaluate``: the ELBO, its terms, and bounds on log p(x)."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..choices import Estimator, SplitName, Start
+from ..errors import InputError
+from .options import DataDir, Device, JsonFlag, RunPath, Seed, Trusted, in_annealing
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: ppl-vae evaluate runs/mnist --draws 1000 --json"
+    "\n\nExample: ppl-vae evaluate runs/mnist --estimator bdmc --data-points 20"
+)
+def evaluate(
+    run: RunPath,
+    estimator: Annotated[
+        Estimator,
+        typer.Option(
+            help="Bounds on log p(x). iw: importance weighting of draws from q(z|x); ais: annealed "
+            "importance sampling too; bdmc: annealing in both directions, on data drawn from the "
+            "model."
+        ),
+    ] = "iw",
+    draws: Annotated[int, typer.Option(help="Draws from q(z|x) for each data point.")] = 100,
+    data_points: Annotated[
+        int | None,
+        typer.Option(help="Score the first so many (default: iw all, ais 100, bdmc 50)."),
+    ] = None,
+    chains: Annotated[int | None, in_annealing(help="Chains for each data point (16).")] = None,
+    temperatures: Annotated[
+        int | None, in_annealing(help="Steps from the start to the posterior (500).")
+    ] = None,
+    start: Annotated[
+        Start | None,
+        in_annealing(
+            help="Anneal from the prior (the default), or from q(z|x), which needs fewer "
+            "temperatures."
+        ),
+    ] = None,
+    split: Annotated[SplitName | None, typer.Option(help="Data to score (default: test).")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="An .nc file; a .json goes beside it (default: in RUN).")
+    ] = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    model: Trusted = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Estimate every term of log p(x) = ELBO + KL(q(z|x) || p(z|x)), with standard errors."""
+    from ..evidence import results
+    from ..evidence.annealing import Annealing
+    from ..evidence.estimate import estimate
+    from ..progress import progress_bar
+    from .opening import choose_data, open_program
+    from .output import output_file
+    from .tables import show
+
+    choices = {"chains": chains, "temperatures": temperatures, "start": start}
+    given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+    annealing = Annealing(**given)
+    if given and estimator == "iw":
+        raise InputError(min(given), "was given, but iw does not anneal", "choose ais or bdmc")
+    if split and estimator == "bdmc":
+        raise InputError("split", "was given, but bdmc draws its own data", "leave it out")
+    opened, program = open_program(run, model, device)
+    batch, rows = choose_data(
+        opened, program, estimator, data_points, split or "test", data_dir, seed
+    )
+    scored = "simulated" if rows is None else split or "test"
+    file = output_file(output, opened.results, f"{scored}-{estimator}.nc", ".nc")
+    results.refuse_taken(file)
+    with progress_bar(f"scoring {batch.size} data points") as on_progress:
+        _, scores = estimate(estimator, program, batch, draws, annealing, seed, on_progress)
+    about: dict[str, Any] = {"split": scored, "estimator": estimator, "draws": draws}
+    if estimator != "iw":
+        about |= {name: getattr(annealing, name) for name in choices}
+    about |= {"seed": seed, "run": str(run)}
+    estimates, ledger = scores.estimates(), scores.ledger() if scores.likelihood else None
+    summary = results.as_json(estimates, about, ledger)
+    files = results.write_results(file, results.as_dataset(scores, rows, about), summary)
+    show(estimates, {**about, "results": [str(file) for file in files]}, as_json, ledger)

@@ -1,0 +1,60 @@
+"""How the command line words an error."""
+
+from collections.abc import Mapping
+
+from ..errors import InputError
+
+REMEDIES = {
+    "another-path": "choose another --output",
+    "another-device": "use --device cpu",
+    "binarize-or-gaussian": "rescale them, or use --binarize none and --likelihood gaussian",
+    "data-dir": "place {files} in {folder}, or name another folder with --data-dir",
+    "diagnose-again": "run ppl-vae diagnose again",
+    "fit-first": "make one with ppl-vae train",
+    "fit-again": "fit again with ppl-vae train --overwrite",
+    "resume": "continue with ppl-vae train --resume {run}",
+    "resume-or-overwrite": "choose another --output, pass --overwrite, or continue it with ppl-vae "
+    "train --resume {run}",
+    "then-resume": "{first}, then continue with ppl-vae train --resume {run}",
+    "trust-program": "if you trust that code, say --model {program}",
+    "write-again": "ppl-vae train --resume {run} writes it again",
+}
+"""The remedies of :data:`ppl_vae.errors.REMEDIES`, in commands and options."""
+
+EXTRAS = {
+    "data": {"pandas", "PIL", "pyarrow", "sklearn", "torchvision"},
+    "diagnose": {"arviz", "h5netcdf", "h5py", "matplotlib", "scipy", "xarray"},
+    "tensorboard": {"tensorboard"},
+}
+"""Modules that the extras of the package install."""
+
+
+def in_flags(error: InputError, flags: Mapping[str, str]) -> str:
+    """An error in one line, which names options as they are written on the command line.
+
+    Arguments:
+        error: The error. Its culprit may be an argument, or one with its value: ``draws=100``.
+        flags: The options of the command that was run, by the names of arguments.
+
+    Example:
+        >>> error = InputError("batch_size", "must be at least 1, got 0")
+        >>> in_flags(error, {"batch_size": "--batch-size"})
+        '--batch-size must be at least 1, got 0'
+    """
+    name, _, value = error.culprit.partition("=")
+    culprit = f"{flags[name]} {value}".rstrip() if name in flags else None
+    return error.message(REMEDIES, culprit)
+
+
+def missing_extra(module: str | None) -> str | None:
+    """What to install where a module is missing; ``None`` if no extra brings it.
+
+    Example:
+        >>> missing_extra("matplotlib.figure")
+        "matplotlib is not installed: pip install 'ppl-vae[diagnose]'"
+    """
+    package = (module or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return f"{package} is not installed: pip install 'ppl-vae[{extra}]'"
+    return None

@@ -1,0 +1,133 @@
+"""Results on standard output, as tables or as JSON."""
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..evidence import results
+from ..evidence.scores import Estimate, Ledger
+from ..labels import round_together
+
+TITLES = {
+    "elbo": "ELBO",
+    "reconstruction": "  reconstruction, E log p(x|z)",
+    "kl": "  KL(q(z|x) || p(z))",
+    "iw_bound": "log p(x): importance-weighted bound",
+    "iw_jackknife": "  less its bias, by the jackknife",
+    "ais_bound": "log p(x): annealed bound from below",
+    "upper_bound": "log p(x): annealed bound from above",
+    "gap": "  gap between the two",
+    "kl_to_posterior": "KL(q(z|x) || p(z|x)), at least",
+    "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)), at most",
+    "bits_per_dim": "bits per dimension, at most",
+    "acceptance": "(share of trajectories accepted)",
+    "squared_error": "squared error",
+}
+UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
+DECIMALS = 2  # of nats
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """Print one object on standard output: bare JSON, even where colours are forced."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def show(
+    estimates: dict[str, Estimate],
+    about: dict[str, Any],
+    as_json: bool,
+    ledger: Ledger | None = None,
+) -> None:
+    """Print estimates and what they are about.
+
+    Arguments:
+        estimates: Estimates, by their plain names.
+        about: Run, files, counts and the like.
+        as_json: Whether to print one JSON object instead of tables.
+        ledger: The ELBO as a sum over sites, to be shown too.
+    """
+    if as_json:
+        print_json(results.as_json(estimates, about, ledger))
+        return
+    console = Console()
+    if estimates:
+        console.print(_estimates_table(estimates, about))
+    if ledger is not None:
+        console.print(_ledger_table(ledger))
+    if "reconstruction" in estimates and "elbo" not in estimates:
+        console.print("The guide is a point mass: it has no density, and so no ELBO.")
+    show_about(about)
+
+
+def show_about(about: dict[str, Any]) -> None:
+    """Print files, counts and the like, by their names."""
+    for name, value in about.items():
+        lines = value if isinstance(value, list) else [value]
+        Console().print(
+            f"{name}:",
+            *lines,
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+            sep="\n  " if len(lines) > 1 else " ",
+        )
+
+
+def new_table(title: str, left: list[str], right: list[str]) -> Table:
+    """A table with columns of words on the left, and of numbers on the right."""
+    table = Table(title=title, title_justify="left")
+    for heading in left:
+        table.add_column(heading)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _estimates_table(estimates: dict[str, Estimate], about: dict[str, Any]) -> Table:
+    n = next(iter(estimates.values())).n
+    unit = UNITS.get(next(iter(estimates)), "nats")
+    title = f"{n} {about['split']} data points"
+    table = new_table(title, ["per datum"], [unit, "standard error"])
+    means = {name: estimate.mean for name, estimate in estimates.items()}
+    means |= round_together(means, _identities(means), DECIMALS)
+    for name, title in TITLES.items():
+        if name in estimates:
+            digits = 4 if name == "bits_per_dim" else DECIMALS
+            numbers = (means[name], estimates[name].stderr)
+            table.add_row(title, *(f"{v:.{digits}f}" for v in numbers))
+    return table
+
+
+def _identities(means: dict[str, float]) -> dict[str, tuple[str, str]]:
+    """Which estimates of an evaluation are differences of others."""
+    lower = max(("iw_bound", "ais_bound"), key=lambda name: means.get(name, -math.inf))
+    return {
+        "kl": ("reconstruction", "elbo"),
+        "kl_to_posterior": (lower, "elbo"),
+        "gap": ("upper_bound", "ais_bound"),
+        "kl_to_posterior_upper": ("upper_bound", "elbo"),
+    }
+
+
+def _ledger_table(ledger: Ledger) -> Table:
+    table = new_table("the ELBO, site by site", ["site", "term"], ["nats", "standard error"])
+    # The last row takes what rounding leaves, so that what is printed adds up.
+    means = [round(row.estimate.mean, DECIMALS) for row in ledger.rows]
+    means[-1] = round(ledger.elbo.mean, DECIMALS) - sum(means[:-1])
+    for row, mean in zip(ledger.rows, means, strict=True):
+        table.add_row(row.site, escape(row.term), *_cells(replace(row.estimate, mean=mean)))
+    table.add_row("", "sum: the ELBO", *_cells(ledger.elbo), end_section=True)
+    for site, (sampled, exact) in ledger.kl.items():
+        table.add_row(site, "KL(q || p), Monte Carlo", *_cells(sampled))
+        table.add_row(site, "KL(q || p), closed form", *_cells(exact))
+    return table
+
+
+def _cells(estimate: Estimate) -> tuple[str, str]:
+    return f"{estimate.mean:.{DECIMALS}f}", f"{estimate.stderr:.{DECIMALS}f}"

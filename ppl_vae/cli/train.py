@@ -1,0 +1,292 @@
+"""``ppl-vae train``: fit a model to data."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..choices import Objective
+from ..errors import InputError
+from .options import (
+    BinarizeChoice,
+    Data,
+    DataDir,
+    Device,
+    EngineOption,
+    JsonFlag,
+    Seed,
+    in_data,
+    in_fit,
+    in_model,
+    sizes,
+)
+
+DRAWS = 100
+WITH_RESUME = {"--resume", "--model", "--data-dir", "--tensorboard", "--json"}
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: ppl-vae train --model vae --data mnist --data-dir DIR --epochs 20 --seed 1 "
+    "--output runs/mnist"
+    "\n\nExample: ppl-vae train --resume runs/mnist"
+)
+def train(
+    context: typer.Context,
+    data: Data = "digits",
+    data_dir: DataDir = None,
+    binarize: Annotated[
+        BinarizeChoice,
+        in_data(
+            help="Grey values to zeros and ones: once (fixed), or anew in each epoch (dynamic); "
+            "auto: dynamic for a named data set and a Bernoulli likelihood, else none."
+        ),
+    ] = "auto",
+    model: Annotated[
+        str,
+        in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
+    ] = "vae",
+    latent_dim: Annotated[
+        int | None, in_model(help="Number of latent variables (vae: 50).")
+    ] = None,
+    hidden: Annotated[
+        str | None, in_model(help="Widths of the hidden layers (vae: 500,500).")
+    ] = None,
+    channels: Annotated[
+        str | None, in_model(help="Channels of convolutions, like 32,64 (vae: none).")
+    ] = None,
+    activation: Annotated[
+        str | None, in_model(help="Between layers: silu (vae), tanh or relu.")
+    ] = None,
+    likelihood: Annotated[
+        str | None, in_model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
+    ] = None,
+    likelihood_scale: Annotated[
+        float | None, in_model(help="Fixed scale of gaussian or laplace (vae: learned).")
+    ] = None,
+    epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
+    batch_size: Annotated[int, in_fit(help="Data points in a step.")] = 128,
+    learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
+    warmup_epochs: Annotated[float, in_fit(help="Epochs in which the rate rises.")] = 1.0,
+    objective: Annotated[
+        Objective,
+        in_fit(
+            help="The ELBO, also with the KL in closed form (analytic-kl) or the gradient of "
+            "sticking the landing (stl); the importance-weighted bound (iw), also with doubly "
+            "reparameterized gradients (dreg)."
+        ),
+    ] = "elbo",
+    particles: Annotated[int, in_fit(help="Draws for each data point in a step.")] = 1,
+    kl_warmup_epochs: Annotated[
+        float, in_fit(help="Epochs in which the weight of the KL rises.")
+    ] = 0.0,
+    free_bits: Annotated[
+        float, in_fit(help="KL that costs nothing, in nats per latent site.")
+    ] = 0.0,
+    clip_norm: Annotated[
+        float | None, in_fit(help="Bound on the norm of the gradient, in nats per datum.")
+    ] = None,
+    patience: Annotated[
+        int | None, in_fit(help="Stop after this many epochs without a better validation ELBO.")
+    ] = None,
+    engine: EngineOption = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="The new run directory (default: runs/DATA-MODEL).")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run at --output.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events as well.")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Continue the run in this directory, as if it had never stopped. It takes --model "
+            "(code of your own), --data-dir, --tensorboard and --json besides."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a model to data, and show how good it is on test data."""
+    from ..data.sources import load_data
+    from ..programs.references import build_program
+    from ..runs.config import Config
+    from ..runs.directory import Run
+    from ..training.settings import Settings
+    from .opening import check_arguments, choose_binarization, find_model, reopen
+
+    if resume is not None:
+        given = _given(context)
+        if stray := given - WITH_RESUME:
+            names = ", ".join(sorted(stray))
+            raise InputError("resume", f"continues {resume} as it began", f"leave out {names}")
+        reopened = reopen(resume, model if "--model" in given else None, data_dir)
+        _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
+        return
+    settings = Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_epochs=warmup_epochs,
+        objective=objective,
+        particles=particles,
+        kl_warmup_epochs=kl_warmup_epochs,
+        free_bits=free_bits,
+        clip_norm=clip_norm,
+        patience=patience,
+        seed=seed,
+        device=device,
+        engine=engine,
+    )
+    chosen = {
+        "latent_dim": latent_dim,
+        "hidden": sizes("hidden", hidden),
+        "channels": sizes("channels", channels),
+        "activation": activation,
+        "likelihood": likelihood,
+        "likelihood_scale": likelihood_scale,
+    }
+    arguments = {name: value for name, value in chosen.items() if value is not None}
+    kind, reference = find_model(model)
+    check_arguments(kind, arguments)
+    choice = choose_binarization(binarize, data, kind, arguments)
+    dataset = load_data(data, data_dir=data_dir, binarize=choice)
+    program = build_program(kind, dataset.shape, arguments, seed)
+    path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
+    config = Config.of(reference, arguments, dataset, settings, data_dir)
+    run = Run.create(path, config, overwrite=overwrite)
+    _fit_and_show(
+        run, program, dataset, settings, tensorboard=tensorboard, as_json=as_json, resume=False
+    )
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The options on the command line, as flags."""
+    return {
+        parameter.opts[0]
+        for parameter in context.command.params
+        if (source := context.get_parameter_source(parameter.name or "")) is not None
+        and source.name == "COMMANDLINE"
+    }
+
+
+def _fit_and_show(
+    run: Any,
+    program: Any,
+    dataset: Any,
+    settings: Any,
+    *,
+    tensorboard: bool,
+    as_json: bool,
+    resume: bool,
+) -> None:
+    from ..evidence.estimate import estimate
+    from ..plots.pictures import draw_pictures
+    from ..programs.batches import match_data
+    from ..progress import progress_bar
+    from ..storage.files import make_folder
+    from ..training.fit import fit
+    from .tables import show
+
+    dataset = match_data(program, dataset)
+    with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
+        try:
+            history = fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
+        except KeyboardInterrupt:
+            words = "nothing was written"
+            if run.has_weights():
+                words = (
+                    f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
+                    f"--resume {run.path}"
+                )
+            typer.echo(f"interrupted: {words}", err=True)
+            raise typer.Exit(130) from None
+    batch = dataset.batch("test", settings.seed)
+    with progress_bar(f"scoring {batch.size} data points") as on_progress:
+        _, scores = estimate(
+            "iw", program, batch, DRAWS, seed=settings.seed, on_progress=on_progress
+        )
+    make_folder(run.pictures)
+    pictures = draw_pictures(program, dataset, history.epochs, run.pictures, settings.seed)
+    about = {
+        "split": "test",
+        "draws": DRAWS,
+        "epochs": len(history.epochs),
+        "best_epoch": history.best_epoch,
+        "run": str(run.path),
+        "pictures": [str(file) for file in pictures],
+    }
+    show(scores.estimates(), about, as_json)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """What ends a job politely, as schedulers do before they kill it, is an interrupt too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _on_epoch(
+    run: Any, epochs: int, tensorboard: bool
+) -> Iterator[Callable[[dict[str, float]], None]]:
+    """What the fit tells of each epoch: TensorBoard, and a line where there is no progress bar."""
+    from rich.console import Console
+
+    tell: list[Callable[[dict[str, float]], None]] = []
+    with ExitStack() as stack:
+        if tensorboard:
+            from ..training.tensorboard import TensorBoard
+
+            tell.append(stack.enter_context(TensorBoard(run.events)))
+        if not Console(stderr=True).is_terminal:
+            tell.append(EpochLog(epochs))
+
+        def on_epoch(row: dict[str, float]) -> None:
+            for called in tell:
+                called(row)
+
+        yield on_epoch
+
+
+class EpochLog:
+    """Prints each epoch of a fit as one line on standard error.
+
+    Arguments:
+        epochs: How many there will be, at most.
+
+    Example:
+        >>> log = EpochLog(20)
+        >>> log.line({"epoch": 3, "elbo": -95.124, "loss": 96.3, "seconds": 1.2})
+        'epoch 3/20: ELBO -95.12 nats, loss 96.30, 1.2 s, 0:20 left'
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._seconds: list[float] = []
+
+    def __call__(self, row: dict[str, float]) -> None:
+        """Print the row of an epoch."""
+        typer.echo(self.line(row), err=True)
+
+    def line(self, row: dict[str, float]) -> str:
+        """The row of an epoch in words; the time left is that of as many mean epochs."""
+        self._seconds.append(row["seconds"])
+        epoch, spent = int(row["epoch"]), sum(self._seconds) / len(self._seconds)
+        left = round((self.epochs - epoch) * spent)
+        names = {"elbo": "ELBO", "reconstruction": "reconstruction"}
+        score = next(f"{title} {row[name]:.2f}" for name, title in names.items() if name in row)
+        return (
+            f"epoch {epoch}/{self.epochs}: {score} nats, loss {row['loss']:.2f}, "
+            f"{row['seconds']:.1f} s, {left // 60}:{left % 60:02} left"
+        )
