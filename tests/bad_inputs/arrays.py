@@ -39,6 +39,7 @@ ARGUMENTS = [
     ("levels-of-floats", X, {"levels": 9}, "array"),
     ("levels-too-few", COUNTS, {"levels": 3}, "array"),
     ("levels-negative", COUNTS - 5, {"levels": 9}, "array"),
+    ("levels-of-test", IMAGES // 255, {"test": (IMAGES, None)}, "array (test)"),
     ("binarize", IMAGES, {"binarize": ["fixed"]}, "binarize"),
     ("binarize-table", X, {"binarize": "fixed"}, "array"),
     ("validation-zero", X, {"validation_fraction": 0}, ""),
@@ -46,11 +47,46 @@ ARGUMENTS = [
     ("test-all", X, {"test_fraction": 1}, ""),
     ("test-text", X, {"test_fraction": "half"}, ""),
     ("nothing-left", X, {"test_fraction": 0.6, "validation_fraction": 0.6}, "array"),
+    ("covariates-list", X, {"covariates": [X]}, "array"),
 ]
+COVARIATES = {
+    "number-for-name": {3: X},
+    "keyword": {"class": X},
+    "spaces": {"my mask": X},
+    "taken": {"x": X},
+    "self": {"self": X},
+    "ragged": {"mask": [[1], [1, 2]] * 30},
+    "text": {"mask": X.astype(str)},
+    "complex": {"mask": X * 1j},
+    "rows": {"mask": X[1:]},
+    "0-d": {"mask": 3},
+    "nan": {"mask": X * np.nan},
+    "uint64": {"mask": np.full(60, 2**64 - 1, dtype=np.uint64)},
+}
+# Covariates of training data, and others of test data.
+APART = {
+    "not-in-test": ({"mask": X}, {}),
+    "not-in-training": (None, {"mask": X}),
+    "test-shape": ({"mask": X}, {"mask": X[:, 1:]}),
+    "test-rows": ({"mask": X}, {"mask": X[1:]}),
+}
 CALLS = [
     *(Call("make_data", name, lambda w, x=x: make_data(x), "array") for name, x in ARRAYS.items()),
     *(
         Call("make_data", name, lambda w, x=x, given=given: make_data(x, **given), culprit)
         for name, x, given, culprit in ARGUMENTS
+    ),
+    *(
+        Call("make_data", f"covariate-{name}", lambda w, c=c: make_data(X, covariates=c), "array")
+        for name, c in COVARIATES.items()
+    ),
+    *(
+        Call(
+            "make_data",
+            f"covariate-{name}",
+            lambda w, a=a, b=b: make_data(X, test=(X, None, b), covariates=a),
+            "array (test)",
+        )
+        for name, (a, b) in APART.items()
     ),
 ]

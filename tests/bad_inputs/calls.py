@@ -132,6 +132,8 @@ FIT = [
         lambda w: ppl_vae.fit(diverged(built(VAE, (4,), 2, (4,))), w.data, Settings(batch_size=8)),
         "VAE",
     ),
+    ("no-covariate", lambda w: ppl_vae.fit(built(Conditional, (4,)), w.data), "array"),
+    ("covariate", lambda w: ppl_vae.fit(w.vae, masked()), "array"),
 ]
 PROGRAMS = [
     Call(
@@ -206,6 +208,8 @@ OTHERS = [
     ("Batch", "rows", lambda w: Posterior(w.vae, Batch(x=w.x, y=w.x[:2])), "'y'"),
     ("Batch", "missing", lambda w: Posterior(built(Conditional), torch.ones(6, 5)), "batch"),
     ("Batch", "stray", lambda w: Posterior(w.vae, Batch(x=w.x, y=w.x)), "batch"),
+    ("Batch", "array", lambda w: Posterior(w.vae, Batch(x=w.x, y=w.x.numpy())), "'y'"),
+    ("Batch", "0-d", lambda w: Posterior(w.vae, Batch(x=w.x, y=w.x[0, 0])), "'y'"),
     ("Batch", "no-x", lambda w: Posterior(w.vae, Batch(y=w.x)), "data"),
     ("anneal", "annealing", lambda w: ppl_vae.anneal(w.vae, w.x, 9), "annealing"),
     ("anneal", "point-mass", lambda w: ppl_vae.anneal(w.autoencoder, w.x), "Autoencoder"),
@@ -253,6 +257,8 @@ OTHERS = [
     ("load_data", "binarize", lambda w: ppl_vae.load_data("digits", binarize=True), "binarize"),
     ("diagnose", "not-a-program", lambda w: ppl_vae.diagnose(nn.ReLU(), w.data), "ReLU"),
     ("diagnose", "tensor", lambda w: ppl_vae.diagnose(w.vae, w.x), "data"),
+    ("diagnose", "no-covariate", lambda w: ppl_vae.diagnose(built(Conditional), w.data), "array"),
+    ("diagnose", "covariate", lambda w: ppl_vae.diagnose(w.vae, masked()), "array"),
     ("diagnose", "effort", lambda w: ppl_vae.diagnose(w.vae, w.data, 9), "effort"),
     ("diagnose", "seed", lambda w: ppl_vae.diagnose(w.vae, w.data, None, -1), "seed"),
     ("write_report", "none", lambda w: ppl_vae.write_report(w.folder / "a.html", None), ""),
@@ -271,6 +277,10 @@ def decode(world, latents):
 def compiled(vae, **options):
     optim, loss = pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()
     return ppl_vae.CompiledSVI(vae.model, vae.guide, optim, loss, **options)
+
+
+def masked():
+    return ppl_vae.make_data(np.ones((60, 4)), covariates={"mask": np.ones(60)})
 
 
 def maximized(dim):

@@ -105,7 +105,7 @@ RUN = [
     ("run-long", ["evaluate", LONG], LONG),
     ("run-newline", ["evaluate", "a\nb"], r"a\nb"),
     ("run-no-user", ["evaluate", "~nope"], "~nope"),
-    ("run-missing", ["evaluate"], "'run'"),
+    ("run-missing", ["evaluate"], "RUN"),
     ("points-zero", ["evaluate", "run", "--data-points", 0], "data_points"),
     ("points-many", ["evaluate", "run", "--data-points", 999], "data_points"),
     ("gradients-zero", ["gradients", "run", "--data-points", 0], "data_points"),
