@@ -13,10 +13,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from ppl_vae import InputError
+from ppl_vae import InputError, Posterior
 from ppl_vae.models import VAE
 from ppl_vae.programs.predictions import prior_predictive
-from ppl_vae.programs.weights import log_weights
 from ppl_vae.storage.memory import memory_limit, refuse_beyond_memory
 
 ROOT = Path(__file__).parents[1]
@@ -111,33 +110,40 @@ def long_label_parquet(file):
 
 
 BOMBS = {
-    "claims.npy": (lambda f: f.write_bytes(npy((HUGE,))), "truncated, or holds no plain"),
-    "overflow.npy": (lambda f: f.write_bytes(npy((2**32, 2**32))), "truncated, or holds no"),
-    "wide.npy": (lambda f: f.write_bytes(npy((1,), "|S1000000000000")), "truncated, or holds no"),
-    "nothing.npy": (lambda f: f.write_bytes(npy((HUGE,), "|V0")), "holds no plain"),
-    "negative.npy": (lambda f: f.write_bytes(npy((-1, 5))), "holds no plain"),
-    "deep.npy": (lambda f: f.write_bytes(npy("(" * 60)), "holds no plain"),
-    "sparse.npy": (sparse_npy, "8.0 TB of memory"),
-    "claims.npz": (lambda f: zipped(f, [("x.npy", npy((HUGE,)))]), "truncated, or holds no"),
-    "more.npz": (declared_more, "of memory|truncated, or holds no"),
-    "less.npz": (declared_less, "cannot be read|holds no plain"),
-    "bytes.npz": (lambda f: zipped(f, [("x", bytes(2**26))]), "holds no plain"),
-    "nested.npz": (lambda f: zipped(f, [("x.npy", b"PK\3\4" + bytes(2**20))]), "holds no plain"),
-    "lzma.npz": (
-        lambda f: zipped(f, [("x.npy", npy((2**23,), data=bytes(2**26)))], zipfile.ZIP_LZMA),
-        "compressed in another way",
+    "claims.npy": lambda f: f.write_bytes(npy((HUGE,))),
+    "overflow.npy": lambda f: f.write_bytes(npy((2**32, 2**32))),
+    "wide.npy": lambda f: f.write_bytes(npy((1,), "|S1000000000000")),
+    "nothing.npy": lambda f: f.write_bytes(npy((HUGE,), "|V0")),
+    "negative.npy": lambda f: f.write_bytes(npy((-1, 5))),
+    "deep.npy": lambda f: f.write_bytes(npy("(" * 60)),
+    "sparse.npy": sparse_npy,
+    "claims.npz": lambda f: zipped(f, [("x.npy", npy((HUGE,)))]),
+    "more.npz": declared_more,
+    "less.npz": declared_less,
+    "bytes.npz": lambda f: zipped(f, [("x", bytes(2**26))]),
+    "nested.npz": lambda f: zipped(f, [("x.npy", b"PK\3\4" + bytes(2**20))]),
+    "lzma.npz": lambda f: zipped(
+        f, [("x.npy", npy((2**23,), data=bytes(2**26)))], zipfile.ZIP_LZMA
     ),
-    "many.npz": (lambda f: zipped(f, [(f"{i}", b"") for i in range(5000)]), "holds 5000 arrays"),
-    "encrypted.npz": (encrypted, "is encrypted"),
-    "overlapping.npz": (overlapping, "holds arrays|cannot be read"),
-    "wide.csv": (wide_csv, "of memory, more than half"),
-    "quoted.csv": (quoted_csv, "of memory, more than half"),
-    "endless.csv": (lambda f: f.write_text("1" * 2**25), "field larger than|no CSV table"),
-    "cells.csv": (lambda f: f.write_text("1," * 2**24), "its first row has more"),
-    "runs.parquet": (runs_of_one_value, "6.4 GB of memory"),
-    "label.csv": (long_label, "labels would take 80.0 GB"),
-    "label.npz": (long_label_npz, "labels would take 80.0 GB"),
-    "label.parquet": (long_label_parquet, "labels would take 80.0 GB"),
+    "many.npz": lambda f: zipped(f, [(f"{i}", b"") for i in range(5000)]),
+    "encrypted.npz": encrypted,
+    "overlapping.npz": overlapping,
+    "wide.csv": wide_csv,
+    "quoted.csv": quoted_csv,
+    "endless.csv": lambda f: f.write_text("1" * 2**25),
+    "cells.csv": lambda f: f.write_text("1," * 2**24),
+    "runs.parquet": runs_of_one_value,
+    "label.csv": long_label,
+    "label.npz": long_label_npz,
+    "label.parquet": long_label_parquet,
+}
+# What these would take, as the line says it; others claim more than they hold, or are broken.
+SIZES = {
+    "sparse.npy": "8.0 TB",
+    "wide.csv": "800.0 GB",
+    "quoted.csv": "480.0 GB",
+    "runs.parquet": "6.4 GB",
+    **dict.fromkeys(("label.csv", "label.npz", "label.parquet"), "80.0 GB"),
 }
 
 # One child, which may not have more than 8 GB, tries them all: to start it takes seconds.
@@ -154,7 +160,7 @@ for source in sys.argv[1:]:
     try:
         load_data(source)
     except InputError as error:
-        print(error)
+        print("refused", error.culprit, error.problem)
     except Exception as error:  # each has a line, so that one does not hide the others
         print("raised", type(error).__name__)
     else:
@@ -166,7 +172,7 @@ print(peak() - before)
 @pytest.fixture(scope="module")
 def bombs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bombs")
-    for name, (make, _) in BOMBS.items():
+    for name, make in BOMBS.items():
         make(folder / name)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *(str(folder / name) for name in BOMBS)],
@@ -180,8 +186,9 @@ def bombs(tmp_path_factory):
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_size_bomb_is_refused(bombs, name):
     line = bombs[0][name]
+    assert line.startswith("refused ")
     assert name in line
-    assert any(words in line for words in BOMBS[name][1].split("|")), line
+    assert SIZES.get(name, "") in line
 
 
 def test_no_size_bomb_took_memory(bombs):
@@ -200,11 +207,12 @@ def test_the_limit_is_that_of_the_process_too():
 def test_what_fits_is_not_refused():
     limit = memory_limit()
     refuse_beyond_memory(limit // 2, "half", "")
-    with pytest.raises(InputError, match="more would take .* more than half of the"):
+    with pytest.raises(InputError) as caught:
         refuse_beyond_memory(limit // 2 + 1, "more", "take fewer")
+    assert (caught.value.culprit, caught.value.remedy) == ("more", "take fewer")
 
 
-# Numbers that are words of the shell
+# Numbers that are arguments of the command line
 
 
 def vae():
@@ -212,27 +220,30 @@ def vae():
 
 
 def test_a_program_draws_no_more_than_fits():
-    with pytest.raises(InputError, match="draws of the data would take .* of memory"):
-        prior_predictive(vae(), (1, 8, 8), HUGE)
-    with pytest.raises(InputError, match=f"draws={HUGE} for each datum would take"):
-        log_weights(vae(), torch.zeros(3, 1, 8, 8), HUGE)
+    for draw in (
+        lambda: prior_predictive(vae(), (1, 8, 8), HUGE),
+        lambda: Posterior(vae(), torch.zeros(3, 1, 8, 8)).log_weight(HUGE),
+    ):
+        with pytest.raises(InputError, match="B of memory") as caught:
+            draw()
+        assert str(HUGE) in caught.value.culprit
 
 
 @pytest.mark.parametrize(
     ("words", "culprit"),
     [
-        (["sample", "--count", HUGE], f"{HUGE} draws of the data"),
-        (["evaluate", "--draws", HUGE], f"draws={HUGE}"),
-        (["evaluate", "--estimator", "bdmc", "--data-points", HUGE], f"--data-points {HUGE}"),
-        (["evaluate", "--estimator", "ais", "--temperatures", HUGE], f"temperatures={HUGE}"),
-        (["evaluate", "--estimator", "ais", "--chains", HUGE], "chains must be at most"),
-        (["diagnose", "--draws", HUGE], f"draws={HUGE}"),
-        (["diagnose", "--simulations", HUGE], f"simulations={HUGE}"),
-        (["gradients", "--particles", HUGE], f"particles={HUGE}"),
+        (["sample", "--count", HUGE], "draws"),
+        (["evaluate", "--draws", HUGE], "draws"),
+        (["evaluate", "--estimator", "bdmc", "--data-points", HUGE], "data_points"),
+        (["evaluate", "--estimator", "ais", "--temperatures", HUGE], "temperatures"),
+        (["evaluate", "--estimator", "ais", "--chains", HUGE], "chains"),
+        (["diagnose", "--draws", HUGE], "draws"),
+        (["diagnose", "--simulations", HUGE], "simulations"),
+        (["gradients", "--particles", HUGE], "particles"),
     ],
 )
 def test_absurd_counts_are_refused_in_one_line(fitted, words, culprit):
     code, out, err = fitted(words[0], "run", *words[1:])
     assert (code, out) == (2, "")
-    assert culprit in err
+    assert culprit in err.replace("-", "_")
     assert err.count("\n") == 1, err

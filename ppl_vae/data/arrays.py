@@ -36,8 +36,8 @@ def read_numpy(path: Path) -> dict[str, Any]:
         raise InputError(
             path,
             f"holds the arrays {', '.join(arrays) or '(none)'}",
-            "name them x and, for labels, y, or x_train and x_test and, for labels, y_train "
-            "and y_test",
+            "name them x and, for labels, y, or x_train and x_test and, for labels, y_train and "
+            "y_test",
         )
     train, test = (
         {name.removesuffix(part): a for name, a in arrays.items() if name.endswith(part)}

@@ -1,4 +1,4 @@
-"""Tables of bad inputs, about one for each rule: how each comes about, and what is at fault."""
+"""Tables of bad inputs, one case a rule: how it comes about, and what must be named."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ class Line:
     Attributes:
         id: What the case is called.
         words: The command line, in a folder that holds a run ``run`` and its data ``t.npy``.
-        culprit: The option, file or value that the error must name; ``None`` if its name is free.
+        culprit: The argument, as Python or the command line spells it, or the file that the one
+            line must name.
         spoil: What is done to the folder before.
     """
 
     id: str
     words: Sequence[Any]
-    culprit: str | None = None
+    culprit: str
     spoil: Callable[[Path], Any] = nothing
 
     @property
@@ -39,13 +40,13 @@ class Call:
         of: The public name, or the model, that it is a call of.
         id: What is wrong.
         call: The call, given a :class:`World`.
-        culprit: The culprit of the error; ``None`` if its name is free.
+        culprit: What the culprit of the error must contain.
     """
 
     of: str
     id: str
     call: Callable[["World"], Any]
-    culprit: str | None = None
+    culprit: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ class World:
     Attributes:
         vae: Fitted to ``data``, with a Gaussian likelihood.
         autoencoder: A guide without a density.
-        conditional: Takes ``y`` beside ``x``.
         data: A table of 4 columns.
         x: Its test data.
         run: A run directory of ``vae``.
@@ -64,7 +64,6 @@ class World:
 
     vae: Any
     autoencoder: Any
-    conditional: Any
     data: Any
     x: Any
     run: Path
