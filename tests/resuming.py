@@ -42,12 +42,12 @@ def stop_after(monkeypatch, steps):
     """Interrupt the next fit, once, after so many of its steps."""
     step, left = Trainer.step, [steps]
 
-    def stopping(fitting, batch):
+    def stopping(trainer, batch):
         if left[0] == 0:
             monkeypatch.setattr(Trainer, "step", step)
             raise KeyboardInterrupt
         left[0] -= 1
-        return step(fitting, batch)
+        return step(trainer, batch)
 
     monkeypatch.setattr(Trainer, "step", stopping)
 
@@ -56,5 +56,5 @@ def bernoulli(**options):
     return VAE((5,), latent_dim=2, hidden=(8,), **options)
 
 
-def resume(run, data=DATA, settings=SHORT):
-    return fit(bernoulli(), data, settings, run=run, resume=True, progress=False)
+def resume(run, data=DATA, settings=SHORT, **options):
+    return fit(bernoulli(), data, settings, run=run, resume=True, progress=False, **options)

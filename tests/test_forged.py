@@ -16,7 +16,7 @@ def refuses(run, forge):
     forge(tensors, about)
     write_tensors(file, tensors, about)
     before = file.read_bytes()
-    with pytest.raises(InputError, match="is not of this fit|was begun with") as caught:
+    with pytest.raises(InputError, match="that is not of this fit|was begun with") as caught:
         resume(run)
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before
@@ -29,9 +29,9 @@ def refuses(run, forge):
         (("state", "batches"), -1),
         (("state", "batches"), 10**9),
         (("state", "loss"), float("nan")),
-        (("state", "score"), None),
+        (("state", "best_score"), None),
         (("state", "num_divergences"), 3),
-        (("state", "slower"), 7.0),
+        (("state", "lr_scale"), 7.0),
         (("state", "engine"), {"shape": [1, 2]}),
         (("state", "engine"), []),
         (("history", "epochs"), [{"epoch": 7}]),

@@ -13,7 +13,10 @@ from torch import nn
 from ppl_vae import Config, InputError, Run, Settings, fit
 from ppl_vae.runs import checkpoints
 from ppl_vae.storage import memory
+from ppl_vae.training.batches import EpochBatches
+from ppl_vae.training.state import Counters, TrainedTensors
 from ppl_vae.training.trainer import Trainer
+from ppl_vae.training.validation import Validation
 
 from .programs import Minimal
 from .resuming import DATA, SHORT, assert_same, bernoulli, new, resume, state_of, stop_after
@@ -54,7 +57,7 @@ class Stumbles(Minimal):
 @pytest.mark.parametrize("steps", [100, 230, 300, 420])
 @pytest.mark.parametrize("kind", [Odd, Stumbles])
 def test_whatever_the_program_is(tmp_path, monkeypatch, kind, steps):
-    monkeypatch.setattr("ppl_vae.training.trainer.SLOWER", 0.7)  # or it soon stands still
+    monkeypatch.setattr("ppl_vae.training.trainer.LR_FACTOR", 0.7)  # or it soon stands still
     program = kind()
     start = copy.deepcopy(program)
     fit(program, DATA, SHORT, run=new(tmp_path / "a", program), progress=False)
@@ -65,7 +68,7 @@ def test_whatever_the_program_is(tmp_path, monkeypatch, kind, steps):
     fit(kind(), DATA, SHORT, run=run, resume=True, progress=False)
     assert_same(tmp_path / "a", tmp_path / "b")
     if kind is Stumbles:
-        assert state_of(tmp_path / "a")[1]["state"]["slower"] < 1  # it did
+        assert state_of(tmp_path / "a")[1]["state"]["lr_scale"] < 1  # it did
 
 
 def test_whatever_the_default_type_is(tmp_path, monkeypatch):
@@ -82,19 +85,34 @@ def test_whatever_the_default_type_is(tmp_path, monkeypatch):
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("name", ["validate", "offer", "keep", "_weights", "_begin_epoch"])
-def test_between_the_end_of_an_epoch_and_its_checkpoint(tmp_path, monkeypatch, name):
+END_OF_AN_EPOCH = [
+    (Validation, "__call__"),
+    (Trainer, "update_best"),
+    (Trainer, "snapshot"),
+    (TrainedTensors, "weights"),
+    (Counters, "begin_epoch"),
+    (EpochBatches, "begin_epoch"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), END_OF_AN_EPOCH)
+def test_between_the_end_of_an_epoch_and_its_checkpoint(tmp_path, monkeypatch, kind, name):
     start = bernoulli()
     fit(copy.deepcopy(start), DATA, SHORT, run=new(tmp_path / "a", start), progress=False)
-    method = getattr(Trainer, name)
+    method, step, taken = getattr(kind, name), Trainer.step, []
 
-    def interrupted(fitting, *arguments):
-        if getattr(fitting, "steps", 0) == 256:  # the end of the second epoch
-            monkeypatch.setattr(Trainer, name, method)
+    def counted(trainer, batch):
+        taken.append(batch)
+        return step(trainer, batch)
+
+    def interrupted(self, *arguments):
+        if len(taken) == 256:  # the end of the second epoch
+            monkeypatch.setattr(kind, name, method)
             raise KeyboardInterrupt
-        return method(fitting, *arguments)
+        return method(self, *arguments)
 
-    monkeypatch.setattr(Trainer, name, interrupted)
+    monkeypatch.setattr(Trainer, "step", counted)
+    monkeypatch.setattr(kind, name, interrupted)
     run = new(tmp_path / "b", start)
     with pytest.raises(KeyboardInterrupt):
         fit(copy.deepcopy(start), DATA, SHORT, run=run, progress=False)
@@ -102,7 +120,7 @@ def test_between_the_end_of_an_epoch_and_its_checkpoint(tmp_path, monkeypatch, n
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-OURS = ("training", "optimization", "checkpoints", "files", "tensors", "runs")
+OURS = ("ppl_vae.training", "ppl_vae.runs", "ppl_vae.storage")
 FEW = Settings(epochs=3, batch_size=40, patience=2, engine="eager")
 
 
@@ -113,7 +131,7 @@ class Interruption:
         self.left, self.raised = line, False
 
     def __call__(self, frame, event, _):
-        if frame.f_globals.get("__name__") not in {f"ppl_vae.{name}" for name in OURS}:
+        if not frame.f_globals.get("__name__", "").startswith(OURS):
             return None
         if event == "line":
             self.left -= 1
@@ -157,10 +175,10 @@ def test_an_interrupt_at_any_line(tmp_path, monkeypatch):
 def test_a_program_that_raises_loses_no_more_than_an_interrupt(tmp_path, monkeypatch):
     program, step = bernoulli(), Trainer.step
 
-    def stumble(fitting, batch):
-        if fitting.steps == 200:
+    def stumble(trainer, batch):
+        if trainer.counters.steps == 200:
             raise torch.OutOfMemoryError("no memory on the GPU")
-        return step(fitting, batch)
+        return step(trainer, batch)
 
     monkeypatch.setattr(Trainer, "step", stumble)
     monkeypatch.setattr(checkpoints, "SHARE", 1e-30)
@@ -182,7 +200,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_a_torn_one(stopped, monkeypatch
 
 def test_only_a_run_is_resumed(tmp_path):
     run = new(tmp_path / "run", bernoulli())
-    with pytest.raises(InputError, match="run is no run: it has no config.json; fit without"):
+    with pytest.raises(InputError, match="run is not a run, for it has no config.json: make one"):
         resume(run)
     assert not run.path.exists()
 
@@ -193,7 +211,7 @@ def test_a_lock_that_is_no_file_of_ours(stopped, make):
     lock = run.path / ".lock"
     lock.unlink()
     make(lock)
-    with pytest.raises(InputError, match="lock is no file of ours: remove it"):
+    with pytest.raises(InputError, match="lock is not a file that a fit has made: remove it"):
         resume(run)
     assert not (run.path / "elsewhere").exists()
 
@@ -203,6 +221,8 @@ def test_the_config_says_what_was_fitted(tmp_path):
     run = Run.create(tmp_path / "run", config)
     fit(bernoulli(), DATA, FEW, run=run, progress=False)
     assert Settings(**Run.open(run.path).config.settings) == FEW
-    with pytest.raises(InputError, match="other says epochs 4, not 3: make it with Config.of"):
+    with pytest.raises(
+        InputError, match="other has a config that says epochs 4, not 3: make the config with"
+    ):
         fit(bernoulli(), DATA, FEW, run=new(tmp_path / "other", bernoulli()), progress=False)
     assert not (tmp_path / "other").exists()

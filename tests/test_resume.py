@@ -11,6 +11,7 @@ from ppl_vae import Config, InputError, Run, Settings, fit, make_data
 from ppl_vae.models import VAE
 from ppl_vae.runs import checkpoints
 from ppl_vae.runs.checkpoints import CheckpointWarning
+from ppl_vae.training.tensorboard import TensorBoard
 
 from .programs import WithDropout
 from .resuming import (
@@ -145,7 +146,9 @@ def test_no_whole_checkpoint_is_an_error_that_changes_nothing(stopped):
     for file in run.checkpoints.files():
         file.write_bytes(file.read_bytes()[:-1])
     before = {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()}
-    with pytest.raises(InputError, match="307.safetensors is torn.*what came before it: --over"):
+    with pytest.raises(
+        InputError, match="307.safetensors is torn.*the checkpoint before it: fit again with"
+    ):
         resume(run)
     assert {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()} == before
 
@@ -184,7 +187,9 @@ def test_a_run_without_checkpoints_begins_at_the_beginning(stopped):
     run, whole = stopped
     for file in run.checkpoints.files():
         file.unlink()
-    with pytest.raises(InputError, match="run has weights, but no checkpoint to go on from: fit"):
+    with pytest.raises(
+        InputError, match="run has weights, but no checkpoint to continue from: fit again"
+    ):
         resume(run)
     (run.path / "weights.safetensors").unlink()  # as if it had been killed before it had any
     torch.manual_seed(0)
@@ -198,22 +203,28 @@ def test_a_run_without_checkpoints_begins_at_the_beginning(stopped):
 def test_another_fit_than_the_one_that_was_begun_is_refused(stopped):
     run, _ = stopped
     other = make_data(torch.rand(320, 5), binarize="dynamic")
-    with pytest.raises(InputError, match="the config of .*run says other data: make it with"):
+    with pytest.raises(
+        InputError, match="run has a config that says other data: make the config with"
+    ):
         resume(run, data=other)
-    with pytest.raises(InputError, match="the config of .*run says epochs 4, not 5: make it with"):
+    with pytest.raises(
+        InputError, match="run has a config that says epochs 4, not 5: make the config with"
+    ):
         resume(run, settings=Settings(epochs=5, batch_size=2, engine="eager"))
     fields = json.loads((run.path / "config.json").read_text())
     fields["settings"]["epochs"] = 5
     (run.path / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(InputError, match="was begun with epochs 4, not 5: go on with the same"):
+    with pytest.raises(InputError, match="was begun with epochs 4, not 5: continue with the same"):
         settings = Settings(epochs=5, batch_size=2, engine="eager")
         resume(Run.open(run.path), settings=settings)
     fields["settings"]["epochs"] = 4
     (run.path / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(InputError, match="not of this fit .*: fit anew with --overwrite"):
+    with pytest.raises(
+        InputError, match="has a checkpoint that is not of this fit .*: fit again with"
+    ):
         program = VAE((5,), latent_dim=3, hidden=(8,))
         fit(program, DATA, SHORT, run=run, resume=True, progress=False)
-    with pytest.raises(InputError, match="there is nothing to resume: give a run"):
+    with pytest.raises(InputError, match="run must be given to resume a fit: open it"):
         fit(bernoulli(), DATA, SHORT, resume=True, progress=False)
 
 
@@ -243,7 +254,7 @@ def test_events_follow_no_link(tmp_path, stopped):
     (tmp_path / "elsewhere").mkdir()
     (run.path / "tensorboard").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="tensorboard is a link, and may lead anywhere"):
-        resume(Run.open(run.path, tensorboard=True))
+        resume(run, on_epoch=TensorBoard(run.events))
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -252,11 +263,12 @@ def test_events_go_on_where_they_were(tmp_path, monkeypatch):
 
     program = bernoulli()
     config = Config.of("ppl_vae.models.vae:VAE", {}, DATA, SHORT)
-    run = Run.create(tmp_path / "run", config, tensorboard=True)
+    run = Run.create(tmp_path / "run", config)
     stop_after(monkeypatch, 300)
-    with pytest.raises(KeyboardInterrupt):
-        fit(program, DATA, SHORT, run=run, progress=False)
-    resume(Run.open(tmp_path / "run", tensorboard=True))
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    with pytest.raises(KeyboardInterrupt), TensorBoard(run.events) as tensorboard:
+        fit(program, DATA, SHORT, run=run, on_epoch=tensorboard, progress=False)
+    with TensorBoard(run.events) as tensorboard:
+        resume(Run.open(run.path), on_epoch=tensorboard)
+    events = EventAccumulator(str(run.events))
     events.Reload()
     assert [event.step for event in events.Scalars("elbo")] == [1, 2, 3, 4]

@@ -10,6 +10,7 @@ import ppl_vae
 from ppl_vae import InputError, Run, Settings, fit, load
 from ppl_vae.models import VAE
 from ppl_vae.runs.config import Config
+from ppl_vae.training.tensorboard import TensorBoard
 
 from .programs import Minimal
 
@@ -72,6 +73,15 @@ def test_a_second_fit_does_not_wipe_the_run_of_the_first(fitted, digits):
     assert run.metrics() == history.epochs
 
 
+def test_a_run_is_described_in_a_line(fitted):
+    run, _, history = fitted
+    assert repr(run) == f"Run({run.path}: {OURS} on None)"
+    elbo = history.epochs[history.best_epoch - 1]["elbo"]
+    assert repr(history) == (
+        f"History(2 epochs, the best {history.best_epoch}: validation ELBO {elbo:.2f})"
+    )
+
+
 def test_metrics_hold_every_epoch(fitted):
     run, _, history = fitted
     assert run.metrics() == history.epochs
@@ -100,7 +110,7 @@ def test_a_users_program_is_loaded_only_when_named(tmp_path):
     run.start()
     program = Minimal()
     run.save_weights(program.state_dict())
-    with pytest.raises(InputError, match="code from outside ppl_vae: if you trust it"):
+    with pytest.raises(InputError, match="code from outside ppl_vae: if you trust that code"):
         load(run.path)
     for given in (Minimal, Minimal()):
         again = load(run.path, given)
@@ -138,7 +148,7 @@ def test_a_strangers_run_runs_no_code(fitted, reference, tmp_path, monkeypatch):
 def test_a_place_that_is_taken_is_left_alone(fitted, tmp_path):
     run, _, _ = fitted
     before = (run.path / "weights.safetensors").read_bytes()
-    with pytest.raises(InputError, match="holds a run: choose another --output, or --overwrite"):
+    with pytest.raises(InputError, match="holds a run: choose another path, pass overwrite=True"):
         Run.create(run.path, config())
     Run.create(run.path, config(), overwrite=True)  # and nothing happens before start
     assert (run.path / "weights.safetensors").read_bytes() == before
@@ -148,7 +158,7 @@ def test_a_place_that_is_taken_is_left_alone(fitted, tmp_path):
     (tmp_path / "site" / "config.json").write_text('{"name": "something else"}')
     (tmp_path / "file").write_text("...")
     for taken in ("thesis", "site", "file"):
-        with pytest.raises(InputError, match="exists and is no run"):
+        with pytest.raises(InputError, match="exists and is not a run"):
             Run.create(tmp_path / taken, config(), overwrite=True)
 
 
@@ -178,17 +188,20 @@ def test_a_place_that_cannot_be_written(tmp_path):
         (lambda fields: "null", "is broken"),
         (lambda fields: json.dumps({**fields, "extra": 1}), "is broken"),
         (lambda fields: json.dumps({**fields, "data": {}}), "is broken"),
-        (lambda fields: json.dumps({**fields, "data": {"shape": ["a"]}}), "not of format 2"),
-        (lambda fields: json.dumps({**fields, "format": 1}), "not of format 2"),
-        (lambda fields: json.dumps({**fields, "program": 3}), "not of format 2"),
-        (lambda fields: json.dumps({**fields, "program": "ppl_vae.models:MLP"}), "no program"),
+        (lambda fields: json.dumps({**fields, "data": {"shape": ["a"]}}), "is broken"),
+        (lambda fields: json.dumps({**fields, "format": 2}), "is of format 2, .*reads format 3"),
+        (lambda fields: json.dumps({**fields, "program": 3}), "is broken"),
+        (lambda fields: json.dumps({**fields, "program": "ppl_vae.models:MLP"}), "not a program"),
         (lambda fields: json.dumps({**fields, "program": "ppl_vae.models:X"}), "no class 'X'"),
         (
             lambda fields: json.dumps({**fields, "arguments": {"latent_dim": -1}}),
-            "cannot be built .latent_dim must hold whole numbers",
+            "cannot be built .latent_dim must hold",
         ),
         (lambda fields: json.dumps({**fields, "arguments": {"depth": 1}}), "cannot be built"),
-        (lambda fields: json.dumps({**fields, "arguments": {"hidden": [8]}}), "not this program's"),
+        (
+            lambda fields: json.dumps({**fields, "arguments": {"hidden": [8]}}),
+            "does not fit this program",
+        ),
     ],
 )
 def test_a_broken_config_is_named(fitted, change, message):
@@ -206,23 +219,25 @@ def test_broken_weights_are_named(fitted, keep):
     file.unlink()
     if keep is not None:
         file.write_bytes(whole[:keep])
-    with pytest.raises(InputError, match="s is (missing|torn).*--resume") as caught:
+    with pytest.raises(
+        InputError, match="s is (missing|torn).*resume=True. writes it again"
+    ) as caught:
         load(fitted[0].path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_config_is_no_run(tmp_path):
-    with pytest.raises(InputError, match="is no run: it has no config.json"):
+    with pytest.raises(InputError, match="is not a run, for it has no config.json"):
         load(tmp_path)
 
 
 def test_tensorboard_events_on_request(tmp_path, digits):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = Run.create(tmp_path / "run", config(), tensorboard=True)
-    history = fit(
-        VAE(digits.shape, **ARGUMENTS), digits, Settings(epochs=2), run=run, progress=False
-    )
+    run = Run.create(tmp_path / "run", config())
+    vae, settings = VAE(digits.shape, **ARGUMENTS), Settings(epochs=2)
+    with TensorBoard(run.events) as tensorboard:
+        history = fit(vae, digits, settings, run=run, on_epoch=tensorboard, progress=False)
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     logged = [event.value for event in events.Scalars("elbo")]

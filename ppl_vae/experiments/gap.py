@@ -4,20 +4,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
-from pyro.infer import Trace_ELBO
-from pyro.optim import PyroOptim
 from torch import Tensor
 
-from ..compiled.svi import CompiledSVI
 from ..data.dataset import DataSet
 from ..evidence.annealing import Annealing
 from ..evidence.estimate import estimate
 from ..evidence.scores import Estimate
 from ..models import VAE
-from ..progress import OnProgress
-from ..runtime import derived_seed, isolated
+from ..progress import OnProgress, Progress
+from ..training.fit import fit
+from ..training.settings import Settings as FitSettings
 from .fits import build
 from .outcome import Claim, Outcome, Table, cells, verdict
 
@@ -49,7 +46,7 @@ class Settings:
         epochs: After which epochs to measure.
         latent_dim: Units of the VAE.
         hidden: Widths of its layers.
-        learning_rate: Adam's, constant.
+        learning_rate: Adam's highest.
         data_points: Test data to measure on.
         draws: Draws from the guide for each of them.
         chains: Annealed chains for each of them.
@@ -88,23 +85,21 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
         on_progress: Called with the share of the work done.
     """
     vae = build(VAE, data, seed, settings.latent_dim, settings.hidden)
-    generator = torch.Generator().manual_seed(derived_seed(seed, "data"))
     annealing = Annealing(settings.chains, settings.temperatures, start="guide")
     x = data.fixed("test", seed)[: settings.data_points]
     found: dict[int, dict[str, Tensor]] = {}
-    rows, share = [], 1 / len(settings.epochs)
-    with isolated(derived_seed(seed, "draws")):
-        adam = PyroOptim(torch.optim.Adam, {"lr": settings.learning_rate})  # pyro.optim.Adam
-        svi = CompiledSVI(vae.model, vae.guide, adam, Trace_ELBO())
-        for epoch in range(1, max(settings.epochs) + 1):
-            on_progress(0, f"epoch {epoch} of {max(settings.epochs)}")
-            for batch in data.batches(128, generator):
-                svi.step(batch)
-            if epoch in settings.epochs:
-                on_progress(share / 2, f"annealing after epoch {epoch}")
-                found[epoch], slack = _measure(vae, x, settings.draws, annealing, seed)
-                rows.append(_row(epoch, found[epoch], slack))
-                on_progress(share / 2, "")
+    rows: list[dict[str, float]] = []
+    progress = Progress(on_progress)
+
+    def measure(row: dict[str, float]) -> None:
+        if (epoch := int(row["epoch"])) in settings.epochs:
+            progress.advance(0, f"annealing after epoch {epoch}")
+            found[epoch], slack = _measure(vae, x, settings.draws, annealing, seed)
+            rows.append(_row(epoch, found[epoch], slack))
+            progress.advance(0.5 / len(settings.epochs))
+
+    how = FitSettings(max(settings.epochs), learning_rate=settings.learning_rate, seed=seed)
+    fit(vae, data, how, on_epoch=measure, on_progress=progress.part(0.5).advance)
     tables = {
         "epochs": Table(pd.DataFrame(rows), MEANINGS, IDENTITIES),
         "changes": Table(

@@ -10,7 +10,7 @@ from ..errors import InputError, check_int
 from ..objectives.estimators import IMPORTANCE_WEIGHTED
 from ..runtime import check_seed
 
-SMALLEST = 5e-324  # of positive numbers
+SMALLEST = 5e-324  # positive number
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,19 @@ class Settings:
 
     Attributes:
         epochs: Passes over the training data, at most.
-        batch_size: Data in a step.
-        learning_rate: Adam's highest rate; it falls to 0 along a cosine.
-        warmup_epochs: Epochs over which the rate rises to it from 0.
+        batch_size: Data points in a step.
+        learning_rate: Adam's highest learning rate; it falls to 0 along a cosine.
+        warmup_epochs: Epochs over which it rises to that from 0.
         objective: ``"elbo"``, ``"analytic-kl"``, ``"stl"``, ``"iw"`` or ``"dreg"``; see
             ``make_objective``.
         particles: Draws for each datum and step.
         kl_warmup_epochs: Epochs over which the weight of the KL term rises from 0 to 1.
-        free_bits: KL below which a latent site goes unpunished, in nats per datum.
+        free_bits: KL up to which a latent site is not penalized, in nats per datum.
         clip_norm: Bound on the norm of the gradient, in nats per datum; ``None`` for none.
         patience: Epochs without a better validation ELBO before stopping; ``None`` never stops.
         seed: Seed of data order, binarization and draws.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        engine: ``"compiled"`` runs steps without Pyro, ``"eager"`` each through it, ``"auto"``
+        engine: ``"compiled"`` runs steps without Pyro, ``"eager"`` runs each through it, ``"auto"``
             compiles where there are steps enough; see :class:`ppl_vae.CompiledSVI`.
 
     Raises:
@@ -53,34 +53,35 @@ class Settings:
     engine: Engine = "auto"
 
     def __post_init__(self) -> None:
-        def require(valid: bool, name: str, expected: str) -> None:
-            if not valid:
-                raise InputError(name, f"must be {expected}, got {getattr(self, name)!r}")
-
-        def keep(name: str, value: float) -> None:
-            object.__setattr__(self, name, value)  # NumPy's numbers have no JSON
-
-        def number(name: str, least: float, expected: str) -> None:
-            value = getattr(self, name)
-            real = isinstance(value, Real) and not isinstance(value, bool)
-            require(real and least <= value < math.inf, name, expected)
-            keep(name, float(value))
-
+        # NumPy's numbers, which JSON does not know, become Python's.
         for name in ("epochs", "batch_size", "particles", "patience"):
             if name != "patience" or self.patience is not None:
-                keep(name, check_int(name, getattr(self, name)))
+                self._set(name, check_int(name, getattr(self, name)))
         for name in ("warmup_epochs", "kl_warmup_epochs", "free_bits"):
-            number(name, 0.0, "a number of at least 0")
-        number("learning_rate", SMALLEST, "a positive number")
-        if self.clip_norm is not None:
-            number("clip_norm", SMALLEST, "positive")
-        require(self.objective in get_args(Objective), "objective", f"in {get_args(Objective)}")
-        require(self.engine in get_args(Engine), "engine", f"in {get_args(Engine)}")
-        keep("seed", check_seed(self.seed))
-        require(isinstance(self.device, str), "device", "a name such as 'auto' or 'cpu'")
+            self._set(name, self._number(name, 0.0, "a number of at least 0"))
+        for name in ("learning_rate", "clip_norm"):
+            if name != "clip_norm" or self.clip_norm is not None:
+                self._set(name, self._number(name, SMALLEST, "a positive number"))
+        self._set("seed", check_seed(self.seed))
+        for name, choices in (("objective", get_args(Objective)), ("engine", get_args(Engine))):
+            self._require(getattr(self, name) in choices, name, f"one of {', '.join(choices)}")
+        self._require(isinstance(self.device, str), "device", "a name such as 'auto' or 'cpu'")
         if self.objective in IMPORTANCE_WEIGHTED:
             expected = f"2 or more for the objective {self.objective}"
-            require(self.particles >= 2, "particles", expected)
+            self._require(self.particles >= 2, "particles", expected)
             for name in ("free_bits", "kl_warmup_epochs"):
                 expected = f"0 for the objective {self.objective}, which has no KL term"
-                require(getattr(self, name) == 0, name, expected)
+                self._require(getattr(self, name) == 0, name, expected)
+
+    def _set(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)  # the class is frozen
+
+    def _require(self, valid: bool, name: str, expected: str) -> None:
+        if not valid:
+            raise InputError(name, f"must be {expected}, got {getattr(self, name)!r}")
+
+    def _number(self, name: str, least: float, expected: str) -> float:
+        value = getattr(self, name)
+        is_real = isinstance(value, Real) and not isinstance(value, bool)
+        self._require(is_real and least <= value < math.inf, name, expected)
+        return float(value)

@@ -20,31 +20,34 @@ DATA = make_data(TABLE)
 TEN_STEPS = Settings(epochs=5, batch_size=16, warmup_epochs=0)  # an epoch
 
 
-def adam_steps(fitting):
-    return {int(state["step"]) for state in fitting.optimizer.state.values()}
+def adam_steps(trainer):
+    return {int(state["step"]) for state in trainer.svi_step.optimizer.state.values()}
 
 
 def run_epochs(program, count, settings=TEN_STEPS):
-    fitting = Trainer(program, DATA, settings)
+    trainer = Trainer(program, DATA, settings)
     with isolated(0), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Encountered")
         for _ in range(count):
-            fitting.update_best(fitting.epoch()["elbo"])
-            fitting.keep()
-    return fitting
+            trainer.update_best(trainer.epoch())
+            trainer.snapshot()
+    return trainer
 
 
 @pytest.mark.parametrize("gradient_only", [False, True])
-def test_one_divergence_goes_back_to_what_was_kept_at_a_tenth_of_the_rate(gradient_only):
+def test_one_divergence_goes_back_to_the_last_snapshot_at_a_tenth_of_the_rate(gradient_only):
     program = Hiccups(steps=[33], gradient_only=gradient_only)
     # A gradient is found out by what it does to the next loss.
     found = 34 if gradient_only else 33
     message = f"the loss became nan by step {found}: back to step 30, and on at 0.1 of the"
     with pytest.warns(DivergenceWarning, match=message):
-        fitting = run_epochs(program, 4)
-    assert adam_steps(fitting) == {30 + 40 - found}
-    assert fitting.steps == 40
-    assert fitting._rate(40) == pytest.approx(0.1 * 2e-3 * fitting._share(40))
+        trainer = run_epochs(program, 4)
+    assert adam_steps(trainer) == {30 + 40 - found}
+    assert trainer.counters.steps == 40
+    assert trainer.counters.lr_scale == pytest.approx(0.1)
+    trainer.step(DATA.batch("train"))
+    (group,) = trainer.svi_step.optimizer.param_groups
+    assert group["lr"] == pytest.approx(0.1 * trainer.schedule.lr(40))
     assert all(p.isfinite().all() for p in program.parameters())
 
 
@@ -52,37 +55,37 @@ def test_a_gradient_of_the_last_step_is_found_before_it_counts():
     program = Hiccups(steps=[30], gradient_only=True)
     message = "a gradient was not finite by step 30: back to step 20, and on at 0.1"
     with pytest.warns(DivergenceWarning, match=message):
-        fitting = run_epochs(program, 3)
-    assert adam_steps(fitting) == {20}
+        trainer = run_epochs(program, 3)
+    assert adam_steps(trainer) == {20}
     assert all(p.isfinite().all() for p in program.parameters())
 
 
 def test_going_back_is_exact():
     program = Hiccups(steps=[30], gradient_only=True)
     seen = []
-    fitting = Trainer(program, DATA, TEN_STEPS)
-    fitting.on_snapshot = lambda: seen.append(copy.deepcopy(program.state_dict()))
+    trainer = Trainer(program, DATA, TEN_STEPS)
+    trainer.on_snapshot = lambda: seen.append(copy.deepcopy(program.state_dict()))
     with isolated(0):
         for _ in range(2):
-            fitting.epoch()
-            fitting.keep()
+            trainer.epoch()
+            trainer.snapshot()
         with pytest.warns(DivergenceWarning):
-            fitting.epoch()
-        fitting.keep()
-    # Kept at steps 0, 10, 20, and at 30, when it has gone back to 20.
+            trainer.epoch()
+        trainer.snapshot()
+    # Snapshots at steps 0, 10, 20, and at 30, when it has gone back to 20.
     assert all(torch.equal(seen[3][name], value) for name, value in seen[2].items())
     assert not torch.equal(seen[2]["decoder.weight"], seen[1]["decoder.weight"])
 
 
 def test_the_second_time_in_a_row_adam_starts_afresh_from_the_best_weights():
     with pytest.warns(DivergenceWarning) as warned:
-        fitting = run_epochs(Hiccups(steps=[33, 34]), 4)
+        trainer = run_epochs(Hiccups(steps=[33, 34]), 4)
     assert [str(w.message) for w in warned] == [
         "the loss became nan by step 33: back to step 30, and on at 0.1 of the learning rate",
         "the loss became nan by step 34: back to the best weights, and on at 0.01 of the "
         "learning rate",
     ]
-    assert adam_steps(fitting) == {40 - 34}
+    assert adam_steps(trainer) == {40 - 34}
 
 
 def test_sound_steps_in_between_start_the_count_again(tmp_path):
@@ -102,9 +105,9 @@ def test_the_third_time_in_a_row_ends_it_with_the_best_weights(tmp_path, first, 
     start = copy.deepcopy(program.state_dict())
     run = Run.create(tmp_path / "run", Config("tests.programs:Hiccups", {}, {"shape": [5]}, {}))
     message = (
-        f"the loss became nan, 3 times in a row, the last in epoch {epochs_kept + 1}, and the "
-        f"weights of epoch {epochs_kept} are kept: look for outliers in the data, or try a "
-        "learning_rate of 2e-06, a clip_norm of 100, or more warmup_epochs"
+        rf"Hiccups diverged 3 times in a row, the last time in epoch {epochs_kept + 1} \(the loss "
+        rf"became nan\); it has the weights of epoch {epochs_kept}: look for outliers in the data, "
+        "or try a learning rate of 2e-06, a bound of 100 on the norm of the gradient, or more"
     )
     with pytest.raises(InputError, match=message), pytest.warns(DivergenceWarning):
         fit(program, DATA, TEN_STEPS, run=run, progress=False)
@@ -119,16 +122,17 @@ def test_a_statistic_of_a_layer_that_is_not_finite_goes_back_too():
     program = WithDropout()
     statistics = program.encoder[1]
     program.register_buffer("mask", torch.tensor([0.0, -math.inf]))  # which is no divergence
-    fitting = Trainer(program, DATA, TEN_STEPS)
+    trainer = Trainer(program, DATA, TEN_STEPS)
     with isolated(0):
-        fitting.epoch()
-        fitting.keep()
+        trainer.epoch()
+        trainer.snapshot()
         kept = statistics.running_var.clone()
-        fitting.epoch()
         statistics.running_var.fill_(math.inf)
-        with pytest.warns(DivergenceWarning, match="a gradient was not finite by step 20: back to"):
-            fitting.keep()
+        assert trainer.check() == "a gradient was not finite"
+        with pytest.warns(DivergenceWarning, match="a gradient was not finite by step 10: back to"):
+            trainer._validated()
     assert torch.equal(statistics.running_var, kept)
+    assert not trainer.check()
 
 
 def test_an_epoch_whose_loss_was_never_finite_says_nan():
@@ -172,7 +176,7 @@ def test_no_run_ends_with_nan_on_the_disk(tmp_path, name, rate):
             fit(program, data, settings, run=run, progress=False)
             outcomes.add("done")
         except InputError as error:
-            outcomes.add("ended" if "3 times in a row" in str(error) else str(error))
+            outcomes.add("ended" if "diverged 3 times" in error.problem else str(error))
         scores = [row["reconstruction"] for row in run.metrics()]
         assert all(map(math.isfinite, scores))
         stored = load(run.path, make()).state_dict()
