@@ -10,13 +10,7 @@
 True
 """
 
-from pathlib import Path
-
 import lazy_loader
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-if not (Path(__file__).parent / "models").is_dir():
-    # In a checkout models/ lies beside this package; an installation has it inside.
-    __path__.append(str(Path(__file__).parents[1]))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted([*ROOT.glob("ppl_vae/**/*.py"), *ROOT.glob("models/*.py")])
+OURS = [f for f in ROOT.glob("ppl_vae/**/*.py") if "models" not in f.parts]  # a link in a checkout
+FILES = sorted([*OURS, *ROOT.glob("models/*.py")])
 # What each package, or file at the top, may import: all that stands in lines above its own.
 LAYERS = [
     {"errors"},
@@ -52,7 +53,7 @@ def package_of(name: str) -> str:
 
 
 def test_every_package_has_a_layer():
-    packages = {package_of(name_of(file)) for file in ROOT.glob("ppl_vae/**/*.py")} - {"__init__"}
+    packages = {package_of(name_of(file)) for file in OURS} - {"__init__"}
     assert packages == set().union(*LAYERS)
 
 
@@ -60,11 +61,13 @@ def test_every_package_has_a_layer():
 def test_imports_run_one_way_between_packages(layer):
     below = set().union(*LAYERS[:layer])
     for package in LAYERS[layer]:
-        files = [f for f in ROOT.glob("ppl_vae/**/*.py") if package_of(name_of(f)) == package]
+        files = [file for file in OURS if package_of(name_of(file)) == package]
         # Experiments and the command line compose models with the rest.
         allowed = below | {package} | ({"models"} if package in ("experiments", "cli") else set())
         for file in files:
-            found = {package_of(i[1:]) for i in imports(file) if i.startswith(".")}
+            found = {package_of(i[1:]) for i in imports(file) if i.startswith(".")} - {
+                "__version__"
+            }
             assert found <= allowed, f"{name_of(file)} imports {found - allowed}"
 
 
