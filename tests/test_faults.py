@@ -92,7 +92,8 @@ def test_a_fit_that_is_told_to_stop_saves_and_says_how_to_go_on(
     code, printed = faults.finish(child, output)
     assert code == 130
     assert end(printed) == (
-        "interrupted: run holds the best weights up to here; go on with: ppl-vae train --resume run"
+        "interrupted: run holds the best weights up to here; continue with: ppl-vae train --resume "
+        "run"
     )
     assert ppl_vae.load("run") is not None
     assert not [f for f in tmp_path.rglob(".*") if f.name != ".lock"]
@@ -133,7 +134,7 @@ def test_a_full_disk_ends_a_fit_that_goes_on_when_there_is_room(faults, shell, s
     code, _, err = shell(*words, "--output", run)
     assert code == 2
     assert "cannot be written (No space left on device): make room" in end(err)
-    assert end(err).endswith(f"then ppl-vae train --resume {run}")
+    assert end(err).endswith(f"then continue with ppl-vae train --resume {run}")
     assert ppl_vae.load(run) is not None
     assert not [f for f in run.rglob(".*") if f.name != ".lock"]
     remount("size=8m")
@@ -223,7 +224,7 @@ def test_data_that_vanish_midway(shell, faults, tmp_path):
 def test_options_do_not_go_with_resume(fitted):
     code, _, err = fitted("train", "--resume", "run", "--epochs", 5, "--seed", 1)
     assert code == 2
-    assert err == "error: --resume goes on with run as it began: leave out --epochs, --seed\n"
+    assert err == "error: --resume continues run as it began: leave out --epochs, --seed\n"
 
 
 def test_a_run_of_ones_own_model_is_resumed_when_it_is_named(shell, tmp_path):
@@ -234,6 +235,6 @@ def test_a_run_of_ones_own_model_is_resumed_when_it_is_named(shell, tmp_path):
     assert shell("train", *words, "--data", "table.npy", "--epochs", 1, "--output", "run")[0] == 0
     code, _, err = shell("train", "--resume", "run")
     assert code == 2
-    assert "if you trust it, name it (--model mine.py:Mine)" in err
+    assert "if you trust that code, say --model mine.py:Mine" in err
     with warnings.catch_warnings():
         assert shell("train", "--resume", "run", *words)[0] == 0

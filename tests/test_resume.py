@@ -13,7 +13,7 @@ from ppl_vae.runs import checkpoints
 from ppl_vae.runs.checkpoints import CheckpointWarning
 from ppl_vae.training.tensorboard import TensorBoard
 
-from .programs import WithDropout
+from .programs import Conditional, WithDropout
 from .resuming import (
     DATA,
     SHORT,
@@ -86,6 +86,20 @@ def test_graphs_are_graphs_again(tmp_path, monkeypatch):
     assert_same(tmp_path / "a", tmp_path / "b")
     (counts,) = state_of(tmp_path / "b")[1]["state"]["engine"].values()
     assert counts == [256, 2, 256, 0, 1]  # calls, compiled at, next check, refused, has a graph
+
+
+def test_labels_that_a_program_takes_come_back(tmp_path, monkeypatch):
+    rows = torch.randn(200, 5)
+    data = make_data(rows, [f"class {int(x > 0)}" for x in rows[:, 0]])
+    program = Conditional()
+    start, settings = copy.deepcopy(program), Settings(epochs=3, batch_size=2)
+    fit(program, data, settings, run=new(tmp_path / "a", program, settings, data), progress=False)
+    stop_after(monkeypatch, 111)
+    run = new(tmp_path / "b", start, settings, data)
+    with pytest.raises(KeyboardInterrupt):
+        fit(start, data, settings, run=run, progress=False)
+    fit(Conditional(), data, settings, run=run, resume=True, progress=False)
+    assert_same(tmp_path / "a", tmp_path / "b")
 
 
 def test_statistics_of_layers_come_back(tmp_path, monkeypatch):
@@ -169,7 +183,7 @@ def test_checkpoints_that_are_a_link_are_neither_read_nor_removed(stopped, tmp_p
     (outside / "step-000000999.safetensors").write_bytes(b"not torn, but another's")
     folder.symlink_to(outside)
     before = sorted(outside.iterdir())
-    with pytest.raises(InputError, match="checkpoints is a link, and may lead anywhere: put"):
+    with pytest.raises(InputError, match="checkpoints is a link, which may lead anywhere: put"):
         resume(run)
     assert sorted(outside.iterdir()) == before
 
@@ -253,7 +267,7 @@ def test_events_follow_no_link(tmp_path, stopped):
     run, _ = stopped
     (tmp_path / "elsewhere").mkdir()
     (run.path / "tensorboard").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="tensorboard is a link, and may lead anywhere"):
+    with pytest.raises(InputError, match="tensorboard is a link, which may lead anywhere"):
         resume(run, on_epoch=TensorBoard(run.events))
     assert not list((tmp_path / "elsewhere").iterdir())
 

@@ -195,7 +195,6 @@ def _fit_and_show(
     from ..training.fit import fit
     from .tables import show
 
-    dataset = match_data(program, dataset)
     with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
         try:
             history = fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
@@ -208,6 +207,7 @@ def _fit_and_show(
                 )
             typer.echo(f"interrupted: {words}", err=True)
             raise typer.Exit(130) from None
+    dataset = match_data(program, dataset)
     batch = dataset.batch("test", settings.seed)
     with progress_bar(f"scoring {batch.size} data points") as on_progress:
         _, scores = estimate(

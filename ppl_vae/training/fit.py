@@ -38,8 +38,8 @@ def fit(
     """Fit a program by stochastic variational inference, in place.
 
     Each step is one of :class:`ppl_vae.CompiledSVI` with Adam; after each epoch the validation data
-    are scored, and the weights that scored best are the ones kept. A loss or gradient that is not
-    finite makes it go back and lower its rate; see :class:`ppl_vae.training.trainer.Trainer`.
+    are scored, and the program ends with the weights that scored best. A loss or gradient that is
+    not finite rolls it back; see :class:`ppl_vae.training.trainer.Trainer`.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`. It is moved to the device.

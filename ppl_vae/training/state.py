@@ -77,7 +77,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class State:
-    """A copy of all that a fit goes on from.
+    """A copy of all that a fit continues from.
 
     Attributes:
         tensors: By names such as ``program/encoder.weight``, ``best/...``, ``moments/0/exp_avg``,

@@ -38,7 +38,7 @@ class DivergenceError(Exception):
 
 
 class DivergenceWarning(UserWarning):
-    """A fit went back to an earlier step, and continues at a lower learning rate."""
+    """A fit was rolled back to an earlier step, and continues at a lower learning rate."""
 
 
 class Trainer:
@@ -174,8 +174,8 @@ class Trainer:
             self.tensors.put_back(prefixed("program", self.best))
             target = "the best weights"
         counters.lr_scale *= LR_FACTOR
-        words = f"{cause} by step {counters.steps}: back to {target}, and on at "
-        words += f"{counters.lr_scale:g} of the learning rate"
+        words = f"{cause} by step {counters.steps}: rolled back to {target}, "
+        words += f"learning rate scaled by {counters.lr_scale:g}"
         warnings.warn(words, DivergenceWarning, stacklevel=2)
 
     def restore(self, state: State) -> None:
