@@ -149,5 +149,5 @@ def test_a_gap_too_noisy_to_grade_passes_nothing():
 
 @pytest.mark.parametrize(("data", "draws"), [(9, 200), (20, 99)])
 def test_too_few_say_nothing(data, draws):
-    with pytest.raises(ppl_vae.InputError, match="at least 10 data and 100 draws"):
+    with pytest.raises(ppl_vae.InputError, match="at least 10 data points and 100 draws"):
         ask(ppca(), draw(ppca(), data), draws)
