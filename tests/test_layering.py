@@ -83,6 +83,8 @@ def test_one_job_each(file):
     text = file.read_text()
     assert text.count("\n") <= 400
     for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno < 150, f"{node.name} is too long"
         if isinstance(node, ast.FunctionDef):
             # A signature of options, and a docstring, are no work.
             documented = ast.get_docstring(node) is not None

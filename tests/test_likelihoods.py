@@ -77,7 +77,7 @@ def test_continuous_bernoulli_has_a_gradient_everywhere():
         ("bernoulli", 0.5, "0.5 lies outside the support of the Bernoulli .* continuous-bernoulli"),
         ("bernoulli", 300.0, "300 lies outside .* for real numbers use gaussian"),
         ("continuous-bernoulli", -1.0, "-1 lies outside .* for real numbers use gaussian"),
-        ("continuous-bernoulli", 255.0, "255 lies outside .* levels of grey: store them as bytes"),
+        ("continuous-bernoulli", 255.0, "255 lies outside .* levels of grey, store them as bytes"),
         ("gaussian", float("nan"), "nan lies outside .* remove or impute"),
         ("laplace", float("nan"), "nan lies outside .* remove or impute"),
     ],

@@ -41,8 +41,9 @@ def test_devices():
     assert pick_device("cpu").type == "cpu"
     assert pick_device().type in {"cpu", "cuda"}
     for name in ("quantum", "", "cuda:99"):
-        with pytest.raises(InputError, match="cannot be used here .* try --device cpu"):
+        with pytest.raises(InputError) as caught:
             pick_device(name)
+        assert (caught.value.culprit, caught.value.remedy) == ("device", "another-device")
 
 
 def test_derived_seeds_differ_by_seed_and_purpose_and_do_not_change():
@@ -50,5 +51,5 @@ def test_derived_seeds_differ_by_seed_and_purpose_and_do_not_change():
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derived_seed(3, "data") == derived_seed(3, "data")
-    with pytest.raises(InputError, match="seed must be in 0"):
+    with pytest.raises(InputError, match="^seed must be"):
         derived_seed(-1, "data")

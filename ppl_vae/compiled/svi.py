@@ -82,8 +82,8 @@ class CompiledSVI(pyro.infer.SVI):
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`step`, but the loss may be a tensor, so that nobody waits for a GPU."""
         if not self._registered():
-            self.gradients.forget()
-            self.losses.forget()
+            self.gradients.shapes.restore({})
+            self.losses.shapes.restore({})
         loss, _ = self.gradients(*args, **kwargs)
         return loss
 
@@ -95,7 +95,7 @@ class CompiledSVI(pyro.infer.SVI):
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Estimate the loss as :meth:`step` does, and change nothing."""
         if not self._registered():
-            self.losses.forget()
+            self.losses.shapes.restore({})
         with torch.no_grad():
             return _as_floats(self.losses(*args, **kwargs))
 

@@ -25,8 +25,8 @@ Data = Tensor | Mapping[str, Tensor]
 class Posterior:
     r"""The guide q(z | x) for some data, beside the model's p(x, z).
 
-    Program and data are checked once, when it is made; all that asks about q(z | x) asks it. Work
-    goes in blocks, so that memory beside the results does not grow with draws and data.
+    Program and data are checked once, when it is made. Work goes in blocks, so that memory beside
+    the results does not grow with draws and data.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -80,15 +80,9 @@ class Posterior:
         return self.sites.has_tractable_density
 
     def draw(self, draws: int, seed: int = 0, source: Start = "guide") -> Latents:
-        r"""Draw z ~ q(z | x), or from the prior.
+        r"""Draw z ~ q(z | x), or from the prior: S draws for each data point.
 
-        Arguments:
-            draws: Number of draws S for each data point.
-            seed: Seed of the draws.
-            source: ``"guide"`` or ``"prior"``.
-
-        Returns:
-            Values of each latent site, of shape (S, N, \*event shape), on the CPU.
+        Values of each latent site, of shape (S, N, \*event shape), on the CPU.
         """
         with self.evaluation_mode(seed):
             parts = [part.sample(draws, source) for part in self.blocks(check_int("draws", draws))]
@@ -132,13 +126,8 @@ class Posterior:
 
         Arguments:
             function: From the terms of S draws for n data points to tensors of n rows.
-            draws: Number of draws S for each data point.
-            seed: Seed of the draws.
+            draws, seed, analytic: As for :meth:`terms`.
             progress: Told of each draw of each data point.
-            analytic: Whether the terms hold the KL of each latent site in closed form.
-
-        Returns:
-            What ``function`` returned, put together for all N data points.
 
         Raises:
             InputError: If ``draws`` is less than 1, or a log density is not finite.

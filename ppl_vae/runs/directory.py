@@ -32,10 +32,15 @@ class Run:
     Attributes:
         path: The directory.
         config: What was fitted to what, and how.
+        checkpoints: The newest states of the fit.
+        pictures, events, results: Folders of pictures, TensorBoard events, evaluations.
+        report: The page of the diagnosis.
     """
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self.config = path, config
+        self.checkpoints, self.report = Checkpoints(path / CHECKPOINTS), path / REPORT
+        self.pictures, self.events, self.results = path / PICTURES, path / EVENTS, path / RESULTS
         self._overwrite = False
         self._lock: FileLock | None = None
 
@@ -137,31 +142,6 @@ class Run:
             raise InputError(self.path, "exists and is not a run", "another-path")
         if not self._overwrite:
             raise InputError(self.path, "holds a run", "resume-or-overwrite", run=str(self.path))
-
-    @property
-    def checkpoints(self) -> Checkpoints:
-        """The newest states of the fit."""
-        return Checkpoints(self.path / CHECKPOINTS)
-
-    @property
-    def pictures(self) -> Path:
-        """The folder of pictures."""
-        return self.path / PICTURES
-
-    @property
-    def events(self) -> Path:
-        """The folder of TensorBoard events."""
-        return self.path / EVENTS
-
-    @property
-    def results(self) -> Path:
-        """The folder of evaluations and diagnoses."""
-        return self.path / RESULTS
-
-    @property
-    def report(self) -> Path:
-        """The page of the diagnosis."""
-        return self.path / REPORT
 
     def log(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write the rows of all epochs so far to ``metrics.csv``; see :func:`write_metrics`."""

@@ -150,7 +150,7 @@ class Trainer:
             self.counters.num_divergences = 0
         tensors = self.tensors.copy() | prefixed("best", self.best)
         tensors |= random_states(self.device) | self.batches.states()
-        engine = self.svi_step.svi.gradients.state()
+        engine = self.svi_step.svi.gradients.shapes.state()
         self.last = State(tensors, {**asdict(self.counters), "engine": engine})
         self.on_snapshot()
         return self.last
@@ -188,6 +188,6 @@ class Trainer:
         self.tensors.check_sizes(state.tensors)
         self.batches.restore(state.tensors)
         set_random_states(state.tensors, self.device)
-        self.svi_step.svi.gradients.restore(state.plain["engine"])
+        self.svi_step.svi.gradients.shapes.restore(state.plain["engine"])
         self.tensors.put_back(state.tensors)
         self.counters, self.best, self.last = counters, state.part("best"), state
