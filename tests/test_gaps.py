@@ -13,7 +13,7 @@ from ppl_vae.diagnostics.gaps import ask_gaps
 from ppl_vae.models import VAE
 
 from . import programs
-from .yardsticks import MeanField, draw, ppca, spoil
+from .yardsticks import MeanField, draw, ppca, spoil, with_covariates
 
 
 def ask(program, x, draws=300):
@@ -93,6 +93,25 @@ def test_what_scales_an_objective_is_no_part_of_the_gap():
     one, other = gaps(scaled, x), gaps(programs.Scaled.without(scaled), x)
     for name in ("refined_elbo", "iw_bound", "elbo"):
         assert np.allclose(one[name], other[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [programs.Conditional, programs.Incomplete])
+def test_covariates_stay_with_their_data_points(kind, monkeypatch):
+    monkeypatch.setattr(ppl_vae.programs.scoring, "BLOCK_ELEMENTS", 5 * 32)  # three blocks
+    program, batch = with_covariates(kind, 12)
+    found = gaps(program, batch, 100)
+    evidence = batch.call(program.evidence).detach().numpy()
+    for name in ("elbo", "refined_elbo", "iw_bound"):
+        assert np.allclose(found[name], evidence, atol=1e-3)
+
+
+def test_all_observed_sites_count():
+    program, batch = with_covariates(programs.Labelled, 12)
+    found = gaps(program, batch, 2000)
+    expected = ppl_vae.score(program, batch, draws=20_000).per_datum
+    error = np.sqrt(found["iw_error"] ** 2 + expected["iw_error"].numpy() ** 2)
+    assert (np.abs(found["iw_bound"] - expected["iw_bound"].numpy()) < 4.5 * error + 1e-3).all()
+    assert (found["amortization_gap"] > 0).all()
 
 
 @pytest.mark.parametrize("unit", [1e-3, 100.0])
