@@ -14,7 +14,7 @@ from ppl_vae.diagnostics.collapse import DRAWS, ask_collapse
 from ppl_vae.models import LinearGaussian
 
 from . import programs
-from .yardsticks import draw, ppca
+from .yardsticks import draw, ppca, with_covariates
 
 
 def ask(program, x):
@@ -50,6 +50,25 @@ def test_the_rate_splits_into_information_and_marginal_kl():
     assert float(found["mutual_information"]) + float(found["marginal_kl"]) == pytest.approx(
         float(found["rate"].mean()), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", [programs.Conditional, programs.Incomplete])
+def test_covariates_are_given_to_model_and_guide(kind):
+    program, batch = with_covariates(kind, 800)
+    found = ask(program, batch).groups["latents"]
+    evidence = batch.call(program.evidence).detach().numpy()
+    assert np.allclose(found["rate"] + found["distortion"], -evidence)
+    # z does not depend on covariates: exact posteriors average to its prior.
+    assert float(found["marginal_kl"]) == pytest.approx(0, abs=0.15)
+
+
+def test_distortion_is_of_all_observed_sites():
+    program, batch = with_covariates(programs.Labelled, 200)
+    found = ask(program, batch).groups["latents"]
+    sites = ppl_vae.score(program, batch, draws=400).likelihood
+    both = -(sites["x"] + sites["y"]).numpy()
+    assert found["distortion"].mean() == pytest.approx(both.mean(), rel=0.02)
+    assert abs(both.mean() + sites["x"].mean()) > 0.1 * both.mean()
 
 
 def test_information_is_at_most_the_logarithm_of_the_data():

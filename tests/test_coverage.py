@@ -85,14 +85,14 @@ def test_k_hat_is_of_one_datum_not_of_the_batch():
     program = spoil(ppca(), shift=0.25)
     k_hat = ask(program, draw(program, 400)).groups["diagnostics"]["k_hat"].values
     assert np.quantile(k_hat, 0.99) < 0.5
-    summed = ppl_vae.log_weights(program, draw(program, 400), draws=500).sum(1)
-    assert pareto_k(summed.detach().numpy()[None])[0][0] > 0.7
+    summed = Posterior(program, draw(program, 400)).log_weight(500).sum(1)
+    assert pareto_k(summed.numpy()[None])[0][0] > 0.7
 
 
 @pytest.mark.parametrize(("data", "draws"), [(19, 500), (50, 399)])
 def test_too_few_say_nothing(data, draws):
     program = ppca()
-    with pytest.raises(ppl_vae.InputError, match="at least 20 data and 400 draws"):
+    with pytest.raises(ppl_vae.InputError, match="at least 20 data points and 400 draws"):
         ask(program, draw(program, data), draws)
 
 

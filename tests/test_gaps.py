@@ -13,7 +13,7 @@ from ppl_vae.diagnostics.gaps import ask_gaps
 from ppl_vae.models import VAE
 
 from . import programs
-from .yardsticks import MeanField, draw, ppca, spoil
+from .yardsticks import MeanField, draw, ppca, spoil, with_covariates
 
 
 def ask(program, x, draws=300):
@@ -95,6 +95,25 @@ def test_what_scales_an_objective_is_no_part_of_the_gap():
         assert np.allclose(one[name], other[name], atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [programs.Conditional, programs.Incomplete])
+def test_covariates_stay_with_their_data_points(kind, monkeypatch):
+    monkeypatch.setattr(ppl_vae.programs.scoring, "BLOCK_ELEMENTS", 5 * 32)  # three blocks
+    program, batch = with_covariates(kind, 12)
+    found = gaps(program, batch, 100)
+    evidence = batch.call(program.evidence).detach().numpy()
+    for name in ("elbo", "refined_elbo", "iw_bound"):
+        assert np.allclose(found[name], evidence, atol=1e-3)
+
+
+def test_all_observed_sites_count():
+    program, batch = with_covariates(programs.Labelled, 12)
+    found = gaps(program, batch, 2000)
+    expected = ppl_vae.score(program, batch, draws=20_000).per_datum
+    error = np.sqrt(found["iw_error"] ** 2 + expected["iw_error"].numpy() ** 2)
+    assert (np.abs(found["iw_bound"] - expected["iw_bound"].numpy()) < 4.5 * error + 1e-3).all()
+    assert (found["amortization_gap"] > 0).all()
+
+
 @pytest.mark.parametrize("unit", [1e-3, 100.0])
 def test_gaps_do_not_depend_on_the_units_of_z(unit):
     torch.manual_seed(0)
@@ -149,5 +168,5 @@ def test_a_gap_too_noisy_to_grade_passes_nothing():
 
 @pytest.mark.parametrize(("data", "draws"), [(9, 200), (20, 99)])
 def test_too_few_say_nothing(data, draws):
-    with pytest.raises(ppl_vae.InputError, match="at least 10 data and 100 draws"):
+    with pytest.raises(ppl_vae.InputError, match="at least 10 data points and 100 draws"):
         ask(ppca(), draw(ppca(), data), draws)

@@ -100,7 +100,7 @@ def test_dropout_is_off_while_densities_are_read_and_back_on_after():
 def test_draws_and_seeds_out_of_range_are_refused():
     with pytest.raises(InputError, match="draws must be an integer of at least 1, got 0"):
         Posterior(Minimal(), X).terms(draws=0)
-    with pytest.raises(InputError, match="seed must be in 0"):
+    with pytest.raises(InputError, match="seed must be an integer in 0"):
         Posterior(Minimal(), X).terms(seed=-1)
 
 
@@ -157,6 +157,8 @@ def test_a_weight_that_is_not_finite_names_datum_and_site(monkeypatch):
     x[7] = 1e30
     with pytest.raises(InputError, match="datum 7 .*site 'z'"):
         Posterior(program, x).log_weight(draws=2)
+    with pytest.raises(InputError, match="datum 107 .*site 'z'"):
+        Posterior(program, x, rows=torch.arange(100, 109)).log_weight(draws=2)
 
 
 @pytest.mark.parametrize("kind", [Minimal, TwoLayers, Discrete])

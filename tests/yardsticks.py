@@ -5,8 +5,11 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+import ppl_vae
 from ppl_vae.models import LinearGaussian
 from ppl_vae.models.networks import inverse_positive
+
+from .programs import Incomplete
 
 
 def ppca(strengths=(2.0, 1.0), dim=6, seed=0):
@@ -37,6 +40,16 @@ def draw(program, size, seed=0):
     """Data from the model."""
     torch.manual_seed(seed)
     return program.model(size=size)
+
+
+def with_covariates(kind, size, seed=0):
+    """A program that takes a class or a mask, and a batch that it made."""
+    torch.manual_seed(seed)
+    program = kind().double()
+    observed = torch.rand(size, 5) < 0.7
+    observed[:, 0] = True
+    covariates = {"mask": observed} if kind is Incomplete else {"y": torch.randint(3, (size,))}
+    return program, ppl_vae.prior_predictive(program, (5,), size, seed, covariates).batch
 
 
 class MeanField(nn.Module):

@@ -22,7 +22,7 @@ from .verdicts import DiagnosticResult, Grade, Verdict
 
 QUESTION = "Has the guide collapsed to the prior?"
 DRAWS, MIN_DATA = 100, 100
-MIXTURE_DATA = 1000  # whose densities are averaged into q(z), each at one draw of every other
+MIXTURE_DATA = 1000  # data points whose q(z|x) are averaged into q(z)
 EPSILON, DELTA = 0.01, 0.01
 SOURCE = "Burda et al. 2015; Lucas et al. 2019; Hoffman & Johnson 2016"
 
@@ -30,15 +30,15 @@ SOURCE = "Burda et al. 2015; Lucas et al. 2019; Hoffman & Johnson 2016"
 def ask_collapse(
     posterior: Posterior, seed: int, progress: Progress | None = None
 ) -> DiagnosticResult:
-    r"""Measure what the latent units say about the data.
+    r"""Measure how much the latent units say about the data.
 
     - A unit is active if :math:`\mathrm{Var}_x(E_q[z]) > 0.01 \mathrm{Var}(z)`, which for a
       standard normal prior is the definition of Burda et al. (2015).
     - It has :math:`(\epsilon, \delta)`-collapsed if :math:`P_x[\mathrm{KL}(q(z_i|x) \| p(z_i)) <
       \epsilon] \ge 1 - \delta` (Lucas et al. 2019, definition 1), here with 0.01 and 0.01.
-    - The rate is :math:`I_q(n; z) + \mathrm{KL}(q(z) \| p(z))`, mutual information with the index
-      of the datum and marginal KL (Hoffman & Johnson 2016, eq. 3); the former is at most the
-      logarithm of the number of data.
+    - The rate is :math:`I_q(n; z) + \mathrm{KL}(q(z) \| p(z))`, the mutual information of z and the
+      data point's index n, and the marginal KL (Hoffman & Johnson 2016, eq. 3); the former is at
+      most log N.
     - ELBO = - (distortion + rate) (Alemi et al. 2018).
 
     Arguments:
@@ -48,8 +48,8 @@ def ask_collapse(
 
     Returns:
         ``latents``: ``mean`` and ``kl`` (datum, unit), ``activity`` and ``collapsed`` (unit),
-        ``rate`` and ``distortion`` (datum), ``mutual_information`` and ``marginal_kl`` (), these
-        two where the guide knows its density at a given z.
+        ``rate`` and ``distortion`` (datum), and, if the guide's density is known at any z,
+        ``mutual_information`` and ``marginal_kl`` ().
 
     Raises:
         InputError: If there are too few data, or the guide is a point mass.
@@ -61,12 +61,14 @@ def ask_collapse(
             f"give at least {MIN_DATA}",
         )
     posterior.sites.require_density()
-    counted = (progress or Progress()).part(2 / 3, total=2 * len(posterior) * DRAWS)
+    progress = progress or Progress()
+    counted = progress.part(2 / 3, total=2 * len(posterior) * DRAWS)
     found = _units(posterior, derived_seed(seed, "units"), counted)
     found |= posterior.reduce(_rate, DRAWS, derived_seed(seed, "rate"), counted)
     if posterior.has_tractable_density:
         chosen = posterior[:MIXTURE_DATA]
-        information = _information(chosen, derived_seed(seed, "mixture"))
+        mixing = progress.part(1 / 3, total=len(chosen) ** 2)
+        information = _information(chosen, derived_seed(seed, "mixture"), mixing)
         found["mutual_information"] = information
         found["marginal_kl"] = found["rate"][: len(chosen)].mean() - information
     dataset = _dataset(found, unit_names(posterior[:1].draw(1)))
@@ -85,22 +87,21 @@ def _units(posterior: Posterior, seed: int, progress: Progress) -> dict[str, Ten
             kl = torch.cat([_unit_kl(*pair) for pair in nodes.values()], dim=-1)
             parts.append((values.mean(0).cpu(), values.var(0).cpu(), kl.cpu()))
     means, variances, kl = (torch.cat(column) for column in zip(*parts, strict=True))
+    prior = prior_variance(posterior, derived_seed(seed, "prior"))
     return {
         "mean": means,
         "kl": kl,
-        "activity": activity(
-            means, variances, DRAWS, prior_variance(posterior, derived_seed(seed, "prior"))
-        ),
+        "activity": activity(means, variances, DRAWS, prior),
         "collapsed": (kl < EPSILON).double().mean(0) >= 1 - DELTA,  # NaN has not
     }
 
 
 def _unit_kl(q_node: Mapping[str, Any], p_node: Mapping[str, Any]) -> Tensor:
-    """KL of each unit of a site, of shape (N, units), averaged over draws of what comes before it.
+    """KL of each unit of a site, of shape (N, units), averaged over draws of its parents.
 
-    The closed form where units are independent and have one, else its Monte Carlo estimate. Of a
-    guide whose units depend on each other, under a normal prior, that of the normals with its
-    moments, which the KL is at least. NaN for all others: there the site has no KL by unit.
+    Where the units are independent: the closed form if there is one, else a Monte Carlo estimate.
+    Where the guide's units depend on each other and the prior is normal: the KL of the normal with
+    the guide's moments, a lower bound. Else NaN, for there is no KL of each unit.
     """
     value = q_node["value"]
     q, p = (_by_unit(node["fn"], value.shape) for node in (q_node, p_node))
@@ -119,7 +120,7 @@ def _unit_kl(q_node: Mapping[str, Any], p_node: Mapping[str, Any]) -> Tensor:
 
 
 def _by_unit(fn: Any, shape: torch.Size) -> Any:
-    """The distribution of each number of a site by itself; None where they depend on each other."""
+    """The distribution of each unit of a site; None where the units depend on each other."""
     base = innermost(fn)
     if isinstance(base, dist.MultivariateNormal):
         base = dist.Normal(base.loc, base.variance.sqrt())
@@ -135,14 +136,14 @@ def _rate(terms: Terms) -> dict[str, Tensor]:
     }
 
 
-def _information(posterior: Posterior, seed: int) -> Tensor:
-    r"""I_q(n; z) = E log q(z | x_n) - log (1/N) sum_m q(z | x_m), by one draw for each n."""
+def _information(posterior: Posterior, seed: int, progress: Progress) -> Tensor:
+    r"""I_q(n; z) = E [log q(z | x_n) - log (1/N) sum_m q(z | x_m)], by one draw for each n."""
     size = len(posterior)
     with posterior.evaluation_mode(seed):
         drawn = posterior.sample(1)
         mixed, own, first = [], [], 0
-        for part in posterior.blocks(size):
-            # The z of every data point as a draw beside every data point of this part.
+        for part in posterior.blocks(size, progress):
+            # The z of each data point is one draw for all data points of this part.
             spread = {
                 s: v.transpose(0, 1).expand(size, len(part), *v.shape[2:]) for s, v in drawn.items()
             }
@@ -161,17 +162,15 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
     given: Grade = "pass" if not idle.any() else "caution" if count else "fail"
     names = dataset["unit"].values[idle]
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    meaning = (
-        f"{count} of {units} units follow the data, and together say {rate:.2f} nats about each"
-    )
+    meaning = f"{count} of {units} units depend on the data; the rate is {rate:.2f} nats per datum"
     if idle.any():
         meaning += f"; {len(names)} do not ({listed})"
     if "mutual_information" in dataset:
         highest = math.log(min(dataset.sizes["datum"], MIXTURE_DATA))
         information = float(dataset["mutual_information"])
         if information < highest - 1:
-            meaning += f"; q(z|x) averaged over data is {float(dataset['marginal_kl']):.2f} nats "
-            meaning += "from the prior"
+            meaning += f"; the average of q(z|x) over data is {float(dataset['marginal_kl']):.2f} "
+            meaning += "nats from the prior"
     return Verdict(
         QUESTION,
         given,
@@ -180,13 +179,13 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         value=float(count),
         error=0.0,
         unit=f"of {units} units",
-        threshold=f"caution if a unit has Var_x(E_q z) below {ACTIVE:g} Var z, or KL below "
-        f"{EPSILON:g} nats on {1 - DELTA:.0%} of the data; fail if all are so",
+        threshold=f"caution if a unit has Var_x(E_q z) below {ACTIVE:g} Var z, or a KL below "
+        f"{EPSILON:g} nats for {1 - DELTA:.0%} of the data; fail if all units have",
         source=SOURCE,
         remedy=""
         if given == "pass"
-        else "if reconstructions are good, fewer units; else KL warm-up, free bits, or a decoder "
-        "that can do less without z",
+        else "if reconstructions are good, fewer units; else KL warm-up, free bits, or a less "
+        "flexible decoder",
     )
 
 
@@ -195,10 +194,10 @@ def _dataset(found: dict[str, Tensor], units: list[str]) -> xarray.Dataset:
         "mean": (("datum", "unit"), "mean of q(z|x), by draws", "units of z"),
         "kl": (
             ("datum", "unit"),
-            "KL of each unit of q(z|x) from the prior's, where known",
+            "KL of each unit from q(z|x) to the prior, where known",
             "nats",
         ),
-        "activity": ("unit", "variance over data of E_q[z], in the prior's (Burda et al. 2015)"),
+        "activity": ("unit", "Var_x(E_q[z]) / Var(z) (Burda et al. 2015)"),
         "collapsed": ("unit", "(0.01, 0.01)-collapse (Lucas et al. 2019)", "1"),
         "rate": ("datum", "KL(q(z|x) || p(z)) (Alemi et al. 2018)", "nats"),
         "distortion": ("datum", "-E_q log p(x|z) (Alemi et al. 2018)", "nats"),

@@ -27,11 +27,12 @@ def ask_coverage(
     .. math:: \log w_{ns} = \log p(x_n, z_{ns}) - \log q(z_{ns} \mid x_n), \quad z_{ns} \sim q
 
     If the weights' tail is that of a generalized Pareto distribution of shape k, moments of order
-    1/k and above do not exist; from 0.7 on no affordable number of draws averages reliably. Weights
-    are those of one data point: k-hat of weights that are summed over a batch measures the batch.
+    1/k and above do not exist; above 0.7 no affordable number of draws gives a reliable average.
+    k-hat is that of each data point's own weights: weights summed over a batch would measure the
+    size of the batch.
 
-    It does not see a guide that is too wide, whose weights are bounded, nor a part of the posterior
-    that the guide never draws; calibration and NUTS do.
+    It detects neither a guide that is too wide, whose weights are bounded, nor a part of the
+    posterior that the guide never draws; calibration and NUTS do.
 
     Arguments:
         posterior: The posterior of N data points.
@@ -62,13 +63,13 @@ def ask_coverage(
     listed = ", ".join(f"{int(posterior.rows[i])} ({k_hat[i]:.2f})" for i in worst)
     given = grade(value, error, CAUTION, FAIL)
     if given == "pass" and value > CAUTION:
-        given = "caution"  # of the few data that there are: each has a k-hat of its own
+        given = "caution"  # each k-hat speaks for its own data point, however few there are
     verdict = Verdict(
         QUESTION,
         given,
         f"for {value:.0%} of the data the guide draws some part of the posterior so rarely that "
-        f"weights cannot mend averages over it; what it never draws is not seen here; the highest "
-        f"k-hat have rows {listed}",
+        f"importance weights cannot correct for it; a part that it never draws goes undetected; "
+        f"k-hat is highest in rows {listed}",
         statistic=f"share of data with k-hat above {threshold:.2f}",
         value=value,
         error=error,
@@ -78,7 +79,7 @@ def ask_coverage(
         remedy=advice(
             given,
             "a guide with correlations or a flow; the objectives iw or dreg, which widen the "
-            "guide; and for evidence, annealing",
+            "guide; for log p(x), annealing",
         ),
     )
     return DiagnosticResult(verdict, {"diagnostics": _dataset(found, draws, threshold)})

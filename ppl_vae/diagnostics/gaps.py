@@ -1,4 +1,4 @@
-"""Where does the gap come from? The family of the guide, or one network for all data."""
+"""Where does the gap to log p(x) come from? The guide's family, or one network for all data."""
 
 import torch
 import xarray
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..evidence.scores import Estimate, bounds
-from ..inference.refine import frozen, refine
+from ..inference.refine import refine
 from ..labels import variable
 from ..programs.posterior import Posterior
 from ..programs.scoring import rows_at_once
@@ -36,13 +36,13 @@ def ask_gaps(
         + \underbrace{F(q^*_x) - F(q)}_{\text{amortization gap}}
 
     where :math:`q^*_x` is the best guide of the same family for that data point alone (Cremer et
-    al. 2018, eq. 7), found by optimizing the parameters of the guide's distributions for all data
-    side by side. log p(x) is the importance-weighted bound of draws from the better guide, so that
-    the gap is a bound from below where the k-hat of its weights is high.
+    al. 2018, eq. 7); see :func:`ppl_vae.inference.refine.refine`. For log p(x) stands the
+    importance-weighted bound of draws from that guide. Where the k-hat of its weights is high, the
+    bound is loose, and the gap is larger than reported.
 
     Arguments:
         posterior: The posterior of N data points.
-        draws: Draws for each data point that the three terms are estimated from.
+        draws: Draws for each data point, from either guide, to estimate the three terms.
         seed: Seed of the draws.
         progress: Told of the share of the work that has been done.
 
@@ -81,20 +81,18 @@ def _require_paths(posterior: Posterior) -> None:
         if not q.has_rsample:
             raise InputError(
                 f"the guide's site {site!r}",
-                "cannot be reparameterized, so that its best guide for each data point cannot be "
-                "sought by gradients",
+                "cannot be reparameterized, so the guide cannot be refined by gradients",
             )
 
 
 def _decompose(
     posterior: Posterior, draws: int, seed: int, progress: Progress
 ) -> dict[str, Tensor]:
-    cost = len(posterior) * STEP_COST
-    with posterior.evaluation_mode(derived_seed(seed, "refine")), frozen(posterior.program):
-        refined = refine(posterior, STEPS, RATE, STEP_DRAWS, lambda: progress.advance(cost))
+    refining = progress.part(len(posterior) * STEPS * STEP_COST)
+    refined = refine(posterior, STEPS, RATE, STEP_DRAWS, derived_seed(seed, "refine"), refining)
     best = _log_weight(refined, draws, derived_seed(seed, "refined"), progress)
     ours = _log_weight(posterior, draws, derived_seed(seed, "amortized"), progress)
-    # Where the search lost its way, the better guide is the one that it started from.
+    # Where the optimization diverged, the better guide is the one that it started from.
     error = ((best.var(0) + ours.var(0)) / draws).sqrt()
     best = torch.where(best.mean(0) - ours.mean(0) < -Z * error, ours, best)
     evidence = bounds(best)
@@ -113,7 +111,7 @@ def _decompose(
 
 
 def _log_weight(posterior: Posterior, draws: int, seed: int, progress: Progress) -> Tensor:
-    """Of shape (S, N); all N at once, since a refined guide knows only its whole batch."""
+    """Log weights of shape (S, N); all N at once, since a refined guide cannot be split."""
     step = max(1, rows_at_once(posterior.program, posterior.batch.x) // len(posterior))
     parts = []
     for first in range(0, draws, step):
@@ -132,17 +130,17 @@ def _verdict(found: dict[str, Tensor], units: int, threshold: float) -> Verdict:
     given: Grade = grade(gap.mean, gap.stderr, CAUTION * units, FAIL * units)
     loose = float((found["k_hat"] > threshold).double().mean())
     meaning = (
-        f"log p(x) is {gap.mean:.2f} nats above the ELBO: {family:.2f} since the guide's family is "
-        f"too narrow (approximation), {network:.2f} since one network serves all data "
+        f"log p(x) is {gap.mean:.2f} nats above the ELBO: {family:.2f} because the guide's family "
+        f"is too small (approximation), {network:.2f} because one network serves all data "
         "(amortization)"
     )
     if loose > SOME:
-        meaning += f"; for {loose:.0%} of the data log p(x) is itself bounded loosely, from below"
-    wider = "a guide with correlations or a flow, and more of iw's draws"
-    trained = "a wider encoder, or more training of it"
+        meaning += f"; for {loose:.0%} of the data the bound on log p(x) is loose, the gap larger"
+    wider = "a guide with correlations or a flow, or the objective iw with more draws"
+    trained = "a wider encoder, or longer training"
     remedy = advice(given, wider if family > network else trained)
     if given == "pass" and loose > MOST:
-        given, remedy = "cannot say", "annealing, which bounds log p(x) without the guide"
+        given, remedy = "cannot say", "bound log p(x) by annealing, which does not use the guide"
     return Verdict(
         QUESTION,
         given,
@@ -163,7 +161,7 @@ def _dataset(found: dict[str, Tensor], units: int, draws: int) -> xarray.Dataset
     meanings = {
         "iw_bound": "importance-weighted bound by draws of the refined guide",
         "iw_error": "standard error of iw_bound, from its draws",
-        "refined_elbo": "ELBO of the best guide of the family for that datum (Cremer et al. 2018)",
+        "refined_elbo": "ELBO of the guide refined for that datum (Cremer et al. 2018)",
         "refined_elbo_error": "standard error of refined_elbo, from its draws",
         "elbo": "ELBO of the amortized guide",
         "elbo_error": "standard error of elbo, from its draws",

@@ -27,14 +27,14 @@ SOURCE = "Hoffman & Gelman 2014; Vehtari et al. 2021; Lopez-Paz & Oquab 2017"
 def ask_reference(
     posterior: Posterior, seed: int, progress: Progress | None = None
 ) -> DiagnosticResult:
-    r"""Compare the guide with NUTS (Hoffman & Gelman 2014) on some data, the model as it is.
+    r"""Compare the guide with NUTS (Hoffman & Gelman 2014) on some of the data.
 
-    Reported per data point and unit are the error of the guide's mean in posterior standard
-    deviations and the ratio of scales, with their Monte Carlo errors; per data point the accuracy
-    of a classifier between the guide's draws and NUTS's (C2ST, Lopez-Paz & Oquab 2017), 0.5 where
-    they cannot be told apart. Since :math:`\log q(z|x) - \log p(z|x)` is known but for a constant,
-    a logistic regression on the log weight is the best classifier there is. Data whose chains have
-    not mixed are set aside.
+    For each data point and unit: the error of the guide's mean in posterior standard deviations,
+    and the ratio of standard deviations, with their Monte Carlo errors. For each data point: the
+    accuracy of a classifier that tells the guide's draws from NUTS's (C2ST, Lopez-Paz & Oquab
+    2017), 0.5 where it cannot. The best classifier is a threshold on :math:`\log q(z|x) -
+    \log p(z|x)`, which is known up to a constant: hence logistic regression on the log weight. Data
+    points whose chains have not mixed are left out.
 
     Arguments:
         posterior: The posterior of a few data points, for this is the costly question.
@@ -49,19 +49,17 @@ def ask_reference(
     Raises:
         InputError: If a latent site is discrete, the guide is a point mass, or no chain mixed.
     """
-    if not len(posterior):
-        raise InputError("nuts_points", "must be at least 1")
     posterior.sites.require_density()
     exact = sample_posterior(posterior, derived_seed(seed, "NUTS"), progress)
     return compare_with(posterior, exact, seed)
 
 
 def compare_with(posterior: Posterior, exact: Latents, seed: int) -> DiagnosticResult:
-    r"""Compare the guide with draws from the posterior; see :func:`ask_reference`.
+    r"""Compare the guide with draws from p(z | x); see :func:`ask_reference`.
 
     Arguments:
         posterior: The posterior of N data points.
-        exact: Draws by site, of shape (draws, chains, N, \*event shape).
+        exact: Draws from p(z | x) by site, of shape (draws, chains, N, \*event shape).
         seed: Seed of the guide's draws.
 
     Raises:
@@ -69,7 +67,7 @@ def compare_with(posterior: Posterior, exact: Latents, seed: int) -> DiagnosticR
     """
     sites = posterior.sites.prior
     draw_count, chain_count = next(iter(exact.values())).shape[:2]
-    # Chain after chain: so thinning takes neighbours apart, and halves hold chains of their own.
+    # Chain after chain: thinning then keeps neighbours apart, and each half has its own chains.
     flat = {site: exact[site].transpose(0, 1).flatten(0, 1) for site in sites}
     with posterior.evaluation_mode(derived_seed(seed, "beside NUTS")):
         drawn = posterior.sample(draw_count * chain_count)
@@ -85,7 +83,7 @@ def compare_with(posterior: Posterior, exact: Latents, seed: int) -> DiagnosticR
         raise InputError(
             "NUTS",
             f"did not mix within {WARMUP} + {DRAWS} steps (R-hat up to "
-            f"{statistics['r_hat'].max():.2f}), so that its draws are not a reference",
+            f"{statistics['r_hat'].max():.2f}), so its draws cannot serve as a reference",
         )
     scores = [
         _c2st(features[0][:, n], features[1][:, n], feature_ess[n]) for n in range(len(mixed))
@@ -140,14 +138,14 @@ def _features(
 def _c2st(exact: np.ndarray, drawn: np.ndarray, ess: float) -> tuple[float, float]:
     """Accuracy of a classifier on draws that it has not seen, and the number of those.
 
-    NUTS's draws are thinned to as many as are worth independent ones.
+    NUTS's draws are thinned to their effective number, and the guide's cut to as many.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     if np.ptp(np.concatenate([exact, drawn]), axis=0).max() < CONSTANT:
-        return 0.5, float(len(exact))  # one weight for all: the guide is the posterior
+        return 0.5, float(len(exact))  # all weights are equal: the guide is the posterior
     exact = exact[:: max(1, math.ceil(len(exact) / max(ess, 2.0)))]
     drawn = drawn[: len(exact)]
     half = len(exact) // 2
@@ -180,13 +178,13 @@ def _verdict(
     if mixed.mean() < 0.5:
         given = "cannot say"
     elif given == "pass" and not mixed.all():
-        given = "caution"  # what does not mix is what is hard to approximate
+        given = "caution"  # posteriors that do not mix are those that are hard to approximate
     off = float(np.sqrt(np.mean(summary["mean_error"][mixed] ** 2)))
     ratio = float(np.exp(np.mean(np.log(summary["scale_ratio"][mixed]))))
     meaning = (
         f"a classifier tells the guide's draws from NUTS's in {value:.0%} of cases; its means are "
-        f"off by {off:.2f} posterior standard deviations (root mean square), its scales are "
-        f"{ratio:.2f} of the posterior's (geometric mean)"
+        f"off by {off:.2f} posterior standard deviations (root mean square), its standard "
+        f"deviations are {ratio:.2f} times the posterior's (geometric mean)"
     )
     if not mixed.all():
         meaning += f"; the chains of {int((~mixed).sum())} of {len(mixed)} data did not mix"
@@ -202,8 +200,8 @@ def _verdict(
         source=SOURCE,
         remedy=advice(
             given,
-            "where a posterior mean or scale is used by itself, take it from NUTS; else a guide "
-            "with correlations or a flow",
+            "take posterior means and standard deviations from NUTS; else a guide with "
+            "correlations or a flow",
         ),
     )
 
@@ -220,7 +218,7 @@ def _dataset(arrays: dict, units: list[str]) -> xarray.Dataset:
         "scale_ratio_stderr": ("standard error of scale_ratio", "1"),
         "c2st": ("accuracy of a classifier between q and NUTS (Lopez-Paz & Oquab 2017)", "1"),
         "tested": ("draws that c2st was tested on", "draws"),
-        "mixed": ("whether the chains of the datum mixed", "1"),
+        "mixed": ("whether the chains mixed", "1"),
     }
     variables = {n: variable(dims, values, *meanings[n]) for n, (dims, values) in arrays.items()}
     return xarray.Dataset(variables, {"unit": units}, {"warmup": WARMUP})

@@ -1,4 +1,4 @@
-"""Exact inference, the model as it is: Pyro's NUTS on all data points at once."""
+"""Inference without the guide: Pyro's NUTS on all data points at once."""
 
 import torch
 from pyro.infer import MCMC, NUTS
@@ -16,9 +16,10 @@ CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 250, 6
 def sample_posterior(posterior: Posterior, seed: int, progress: Progress | None = None) -> Latents:
     r"""Draw from p(z | x) by Pyro's NUTS (Hoffman & Gelman 2014), all data and chains side by side.
 
-    The posteriors of N data points are one posterior of N independent blocks, each with step sizes
-    by its own adapted masses; so are the chains of one data point, which start at draws from the
-    prior. One run of NUTS moves all of them, for hardly more than the cost of one.
+    The posteriors of N data points are one posterior of N independent blocks, and so are several
+    chains of each. One run of NUTS, with a diagonal mass matrix that is adapted to every coordinate
+    of every block, moves all of them for hardly more than the cost of one. Chains start at draws
+    from the prior.
 
     Arguments:
         posterior: The posterior of N data points.
@@ -26,10 +27,16 @@ def sample_posterior(posterior: Posterior, seed: int, progress: Progress | None 
         progress: Told of the share of the work that has been done.
 
     Returns:
-        Draws by site, each of shape (draws, chains, N, \*event shape).
+        Draws by site, each of shape (S draws, C chains, N, \*event shape), on the program's device.
 
     Raises:
         InputError: If a latent site is discrete, or its support cannot be mapped to real numbers.
+
+    Example:
+        >>> from ppl_vae.models import LinearGaussian
+        >>> ppca, x = LinearGaussian((5,)), torch.randn(3, 5, dtype=torch.float64)
+        >>> sample_posterior(Posterior(ppca, x), seed=0)["z"].shape
+        torch.Size([250, 4, 3, 2])
     """
     counted = (progress or Progress()).part(1.0, total=WARMUP + DRAWS)
     coordinates = Unconstrained(posterior)

@@ -134,7 +134,7 @@ class Posterior:
         """
         with self.evaluation_mode(seed):
             blocks = scored_blocks(self, draws, analytic, progress or Progress())
-            return reduce_blocks(function, blocks, len(self))
+            return reduce_blocks(function, blocks, self.rows)
 
     def evaluation_mode(self, seed: int) -> AbstractContextManager[None]:
         """Where to call :meth:`sample`, :meth:`trace` and :meth:`score`: seeded, no gradients."""

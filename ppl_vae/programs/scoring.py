@@ -58,7 +58,9 @@ def scored_blocks(
 
 
 def reduce_blocks(
-    function: Callable[[Terms], dict[Key, Tensor]], blocks: Iterator[tuple[int, Terms]], size: int
+    function: Callable[[Terms], dict[Key, Tensor]],
+    blocks: Iterator[tuple[int, Terms]],
+    rows: Tensor,
 ) -> dict[Key, Tensor]:
     """Reduce the terms of each block, and put the results together; see ``Posterior.reduce``.
 
@@ -66,8 +68,9 @@ def reduce_blocks(
         InputError: If a log density is not finite, or there is no memory for the results.
     """
     found: dict[Key, Tensor] = {}
+    size = len(rows)
     for first, terms in blocks:
-        refuse_infinite(terms, first)
+        refuse_infinite(terms, rows[first:])
         for name, values in function(terms).items():
             # Into one tensor: thousands of small ones that stay would lie between the large ones
             # that come and go, and the heap would grow with the data.

@@ -65,12 +65,12 @@ def total(table: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(table.values())).sum(0)
 
 
-def refuse_infinite(terms: Terms, first: int = 0) -> None:
+def refuse_infinite(terms: Terms, rows: Tensor) -> None:
     """Refuse weights that are infinite or NaN.
 
     Arguments:
         terms: Log densities of S draws for each of N data points.
-        first: What messages call the first of them.
+        rows: What messages call each of them, in order.
 
     Raises:
         InputError: Naming the data point and the site.
@@ -79,7 +79,7 @@ def refuse_infinite(terms: Terms, first: int = 0) -> None:
         for site, values in table.items():
             if not (finite := values.isfinite().all(0)).all():
                 raise InputError(
-                    f"datum {first + int((~finite).nonzero()[0])}",
+                    f"datum {int(rows[(~finite).nonzero()[0]])}",
                     f"has a log weight that is not finite, because of site {site!r}",
                     "check that data point, or train longer at a lower rate",
                 )
