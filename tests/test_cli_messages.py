@@ -14,7 +14,7 @@ from rich.console import Console
 
 import ppl_vae
 from ppl_vae import errors
-from ppl_vae.cli import app, hints, messages
+from ppl_vae.cli import app, hints, messages, opening
 from ppl_vae.cli.train import EpochLog
 from ppl_vae.progress import progress_bar, shorten
 
@@ -130,7 +130,7 @@ def test_a_missing_extra_is_named(module, extra, shell, monkeypatch):
     def load(*_, **__):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr("ppl_vae.data.sources.load_data", load)
+    monkeypatch.setattr(opening, "find_model", load)
     code, out, err = shell("train", "--output", "run")
     assert (code, out) == (2, "")
     assert f"pip install 'ppl-vae[{extra}]'" in err
@@ -188,4 +188,3 @@ def test_the_log_of_an_autoencoder_and_of_long_fits():
     line = log.line({**row, "seconds": 100.0})
     assert "reconstruction -232568.22 nats" in line
     assert line.endswith("100.0 s, 165:00 left")
-    assert len(line) <= 80

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from .. import __version__
+from ppl_vae import __version__
+
 from ..errors import InputError, printable
 from . import diagnose, evaluate, experiment, gradients, reconstruct, report, sample, train
 from .hints import COMMANDS, nearest, option_hint
