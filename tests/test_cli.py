@@ -281,10 +281,10 @@ def test_an_interrupted_fit_keeps_its_weights(shell, monkeypatch, tmp_path):
 
     epoch = Trainer.epoch
 
-    def interrupted(fitting):
-        if fitting.steps > 0:
+    def interrupted(trainer, progress):
+        if trainer.counters.steps > 0:
             raise KeyboardInterrupt
-        return epoch(fitting)
+        return epoch(trainer, progress)
 
     monkeypatch.setattr(Trainer, "epoch", interrupted)
     code, _, err = shell(*TRAIN, "--output", "run")

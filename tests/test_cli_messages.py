@@ -109,6 +109,32 @@ def test_every_remedy_has_words_for_both():
     assert {*re.findall(r"ppl-vae (\w+)", of_all)} <= GROUP.commands.keys()
 
 
+@pytest.mark.parametrize(
+    ("line", "found"), [("ppl-vae tra", "train"), ("ppl-vae nothing --o", ""), ("ppl-vae fit ", "")]
+)
+def test_completing_a_line_prints_nothing_else(line, found, tmp_path):
+    words = len(line.split(" ")) - 1
+    completing = {
+        "_PPL_VAE_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(words),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ppl_vae"],
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | completing,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert found in done.stdout
+
+
+def test_settings_of_an_extra_that_is_missing_are_in_nobodys_way(shell, tmp_path, monkeypatch):
+    (tmp_path / "matplotlibrc").write_text("")
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    code, out, err = shell("--version")
+    assert (code, err) == (0, "")
+    assert ppl_vae.__version__ in out
+
+
 def test_an_argument_is_told_as_its_option(shell, tmp_path):
     flags = FLAGS["train"]
     assert {field.name for field in fields(ppl_vae.Settings)} <= flags.keys()

@@ -198,9 +198,13 @@ def test_an_evaluation_adds_up_as_printed(capsys):
     means = {"elbo": -95.1549, "reconstruction": -75.2051, "kl": 19.9498}
     means |= {"iw_bound": -92.5651, "kl_to_posterior": 2.5898 - 0.0051}
     figures = {name: Estimate(mean, 0.3, 100) for name, mean in means.items()}
-    terms = ("E_q[log p(x|z)]", -75.2051), ("E_q[log p(z)]", -30.0051), ("-E_q[log q]", 10.0553)
-    rows = tuple(LedgerRow("z", term, Estimate(mean, 0.3, 100)) for term, mean in terms)
-    ledger = Ledger(rows, figures["elbo"], {})
+    terms = (
+        *(("x", "E_q[log p(x|z)]", -75.2051), ("z", "E_q[log p(z)]", -30.0051)),
+        ("z", "-E_q[log q]", 10.0553),
+    )
+    rows = tuple(LedgerRow(site, term, Estimate(mean, 0.3, 100)) for site, term, mean in terms)
+    kl = Estimate(19.9498, 0.3, 100)
+    ledger = Ledger(rows, figures["elbo"], {"z": (kl, kl)})
     tables.show(figures, {"split": "test"}, as_json=False, ledger=ledger)
     lines = [line.split("│") for line in capsys.readouterr().out.splitlines()]
     cells = {line[1].strip(): Decimal(line[2].strip()) for line in lines if len(line) == 5}
@@ -210,8 +214,9 @@ def test_an_evaluation_adds_up_as_printed(capsys):
     bound = cells["log p(x): importance-weighted bound"]
     assert bound - cells["KL(q(z|x) || p(z|x)), at least"] == elbo
     written = [Decimal(line[3].strip()) for line in lines if len(line) == 6]
-    assert len(written) == 4
-    assert sum(written[:-1]) == written[-1] == elbo
+    assert len(written) == 6
+    assert sum(written[:3]) == written[3] == elbo
+    assert written[4] == -(written[1] + written[2]) == cells["KL(q(z|x) || p(z))"]
 
 
 def test_python_is_refused_what_no_experiment_can_use(digits):

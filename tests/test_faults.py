@@ -211,7 +211,7 @@ def test_data_that_vanish_midway(shell, faults, tmp_path):
     for command in (["train", "--resume"], ["evaluate"], ["diagnose"], ["reconstruct"]):
         code, out, err = shell(*command, "run")
         assert (code, out) == (2, "")
-        assert f"no data set or file '{tmp_path / 'table.npy'}'" in err
+        assert f"'{tmp_path / 'table.npy'}' is not a data set or a file" in err
     np.save(tmp_path / "table.npy", rows + 1e-9)
     code, _, err = shell("train", "--resume", "run")
     assert code == 2

@@ -1,6 +1,7 @@
 """The commands put together, and how their errors are told."""
 
 import contextlib
+import importlib
 import sys
 import warnings
 from pathlib import Path
@@ -23,6 +24,8 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the first word names; otherwise, the nearest ones are told."""
         name = args[0]
+        if ctx.resilient_parsing:  # the shell completes a line, and shows what is printed
+            return super().resolve_command(ctx, args)
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             found = nearest(name, COMMANDS, COMMANDS) or [*self.commands]
             ctx.fail(f"No such command {name!r}: did you mean {' or '.join(found)}?")
@@ -124,10 +127,12 @@ def _import_without_settings() -> None:
     stranger's run: they call other programs, and Matplotlib before 3.11 evaluates some as Python.
     """
     if any(Path(name).exists() for name in ("matplotlibrc", "arvizrc")):
-        from ..diagnostics.arviz_io import load_arviz
+        # Other commands run without them, which are extras.
+        with contextlib.chdir(Path(__file__).parent), contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module("matplotlib")
+            from ..diagnostics.arviz_io import load_arviz
 
-        with contextlib.chdir(Path(__file__).parent):
-            load_arviz()  # and with it Matplotlib
+            load_arviz()
 
 
 def _warn(text: str) -> None:

@@ -1,5 +1,6 @@
 """How the command line words an error."""
 
+import shlex
 from collections.abc import Mapping
 
 from ..errors import InputError
@@ -40,9 +41,14 @@ def in_flags(error: InputError, flags: Mapping[str, str]) -> str:
         >>> error = InputError("batch_size", "must be at least 1, got 0")
         >>> in_flags(error, {"batch_size": "--batch-size"})
         '--batch-size must be at least 1, got 0'
+        >>> in_flags(InputError("a b", "holds a run", "resume", run="a b"), {})
+        "a b holds a run: continue with ppl-vae train --resume 'a b'"
     """
     name, _, value = error.culprit.partition("=")
     culprit = f"{flags[name]} {value}".rstrip() if name in flags else None
+    if "run" in error.details:
+        details = error.details | {"run": shlex.quote(str(error.details["run"]))}
+        error = InputError(error.culprit, error.problem, error.remedy, **details)
     return error.message(REMEDIES, culprit)
 
 

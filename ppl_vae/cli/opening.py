@@ -114,7 +114,7 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     """
     recipe = run.config.data
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
-        raise InputError(run.path / CONFIG, "does not say what was fitted to", "fit-again")
+        raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
     data = load_data(
         source, data_dir=data_dir or _recorded_folder(recipe), binarize=recipe["binarize"]

@@ -124,7 +124,9 @@ def _ledger_table(ledger: Ledger) -> Table:
         table.add_row(row.site, escape(row.term), *_cells(replace(row.estimate, mean=mean)))
     table.add_row("", "sum: the ELBO", *_cells(ledger.elbo), end_section=True)
     for site, (sampled, exact) in ledger.kl.items():
-        table.add_row(site, "KL(q || p), Monte Carlo", *_cells(sampled))
+        # Minus what the site adds to the sum, as it is printed.
+        kl = -sum(mean for row, mean in zip(ledger.rows, means, strict=True) if row.site == site)
+        table.add_row(site, "KL(q || p), Monte Carlo", *_cells(replace(sampled, mean=kl)))
         table.add_row(site, "KL(q || p), closed form", *_cells(exact))
     return table
 

@@ -1,5 +1,6 @@
 """``ppl-vae train``: fit a model to data."""
 
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -203,7 +204,7 @@ def _fit_and_show(
             if run.has_weights():
                 words = (
                     f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
-                    f"--resume {run.path}"
+                    f"--resume {shlex.quote(str(run.path))}"
                 )
             typer.echo(f"interrupted: {words}", err=True)
             raise typer.Exit(130) from None

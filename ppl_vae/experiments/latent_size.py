@@ -121,7 +121,8 @@ def fit_linear_autoencoder(
     """
     with isolated(derived_seed(seed, "weights")):
         program = Autoencoder(shape, size, (), likelihood="gaussian", likelihood_scale=1.0).double()
-    encoder, decoder = program.encoder.mlp[0], program.decoder.mlp[0]
+    linear: list[Any] = [program.encoder.mlp[0], program.decoder.mlp[0]]
+    encoder, decoder = linear
     basis, left = torch.linalg.qr(encoder.weight.detach().T)[0], torch.inf
     for _ in range(ROUNDS):
         # Codes matter by what they span only: an orthonormal basis keeps regressions stable.

@@ -1,6 +1,6 @@
 """What a program is, and the mode in which it is evaluated."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import Independent
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InputError
 from ..runtime import isolated
@@ -31,11 +31,13 @@ class Program(Protocol):
     Nothing else is asked of it, and nothing in this package asks which class it got.
     """
 
-    def model(self, x: Tensor, **covariates: Tensor) -> Any:
-        """p(x, z), observing ``x`` of shape (N, *data_shape)."""
+    @property
+    def model(self) -> Callable[..., Any]:
+        """p(x, z): a function of ``x`` of shape (N, *data_shape), which it observes."""
 
-    def guide(self, x: Tensor, **covariates: Tensor) -> Any:
-        """q(z | x), for ``x`` of shape (N, *data_shape)."""
+    @property
+    def guide(self) -> Callable[..., Any]:
+        """q(z | x): a function of the same arguments."""
 
     # What nn.Module brings.
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
