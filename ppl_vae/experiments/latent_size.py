@@ -1,6 +1,7 @@
 """The size of the latent space: an autoencoder's error falls to zero with it, a VAE's does not."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import torch
