@@ -1,6 +1,7 @@
 """log p(x) = F + KL over training: does F rise because the model improves, or the guide?"""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pandas as pd
@@ -15,6 +16,7 @@ from ..models import VAE
 from ..progress import OnProgress, Progress
 from ..training.fit import fit
 from ..training.settings import Settings as FitSettings
+from ..training.step import choose_engine
 from .fits import build
 from .outcome import Claim, Outcome, Table, cells, verdict
 
@@ -37,6 +39,8 @@ CHANGES = {
 }
 IDENTITIES = {"kl": ("reconstruction", "elbo"), "kl_to_posterior": ("log_p", "elbo")}
 
+LONGER = 50  # the schedule than the fit, so that the rate is constant to a thousandth
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,7 +50,7 @@ class Settings:
         epochs: After which epochs to measure.
         latent_dim: Units of the VAE.
         hidden: Widths of its layers.
-        learning_rate: Adam's highest.
+        learning_rate: Adam's, constant.
         data_points: Test data to measure on.
         draws: Draws from the guide for each of them.
         chains: Annealed chains for each of them.
@@ -89,17 +93,19 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
     x = data.fixed("test", seed)[: settings.data_points]
     found: dict[int, dict[str, Tensor]] = {}
     rows: list[dict[str, float]] = []
-    progress = Progress(on_progress)
+    progress, last = Progress(on_progress), max(settings.epochs)
 
-    def measure(row: dict[str, float]) -> None:
-        if (epoch := int(row["epoch"])) in settings.epochs:
+    def measure(row: dict[str, float]) -> bool:
+        epoch = int(row["epoch"])
+        progress.advance(0.5 / last, f"epoch {epoch} of {last} done")
+        if epoch in settings.epochs:
             progress.advance(0, f"annealing after epoch {epoch}")
             found[epoch], slack = _measure(vae, x, settings.draws, annealing, seed)
             rows.append(_row(epoch, found[epoch], slack))
             progress.advance(0.5 / len(settings.epochs))
+        return epoch == last
 
-    how = FitSettings(max(settings.epochs), learning_rate=settings.learning_rate, seed=seed)
-    fit(vae, data, how, on_epoch=measure, on_progress=progress.part(0.5).advance)
+    fit(vae, data, _constant_rate(settings, data, seed), on_epoch=measure, progress=False)
     tables = {
         "epochs": Table(pd.DataFrame(rows), MEANINGS, IDENTITIES),
         "changes": Table(
@@ -109,6 +115,19 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
         ),
     }
     return Outcome(_claims(found, rows), tables, _draw(tables["epochs"].rows))
+
+
+def _constant_rate(settings: Settings, data: DataSet, seed: int) -> FitSettings:
+    """How to fit at a constant learning rate: at the start of a schedule, before it falls.
+
+    A rate that falls to 0 would let the guide catch up in the end, whatever it does until then.
+    """
+    last = max(settings.epochs)
+    how = FitSettings(
+        epochs=last * LONGER, learning_rate=settings.learning_rate, warmup_epochs=0, seed=seed
+    )
+    steps = last * math.ceil(len(data.train) / how.batch_size)
+    return replace(how, engine=choose_engine(how, data, steps))
 
 
 def _measure(
