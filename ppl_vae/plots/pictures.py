@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 from torch.distributions import Normal
 
+from ..data.batch import Batch
 from ..data.dataset import DataSet
-from ..programs.predictions import decode, posterior_predictive, prior_predictive
+from ..programs.posterior import Data
+from ..programs.predictions import decode, posterior_predictive, simulate
 from ..programs.protocol import Program
 from ..storage.files import replacing
 from . import figures as plots
@@ -29,7 +30,7 @@ def draw_pictures(
 
     Arguments:
         program: The fitted program.
-        data: The data it was fitted to; the pictures show its test split.
+        data: The data it was fitted to, with what it takes; the pictures show the test split.
         epochs: Rows of :attr:`ppl_vae.training.fit.History.epochs`.
         folder: Where the files go.
         seed: Seed of the draws.
@@ -38,18 +39,18 @@ def draw_pictures(
         The files written.
     """
     figures = {"curves": plots.training_curves(epochs)}
-    x = data.fixed("test")
+    batch = data.batch("test")
     rows = RECONSTRUCTIONS if plots.is_image(data.shape) else TABLE_ROWS
-    figures["reconstructions"] = draw_reconstructions(program, x[:rows], seed)
-    figures["samples"] = draw_samples(program, x, seed)
-    posterior = posterior_predictive(program, x[:MAP_POINTS], seed)
+    figures["reconstructions"] = draw_reconstructions(program, batch.rows(slice(rows)), seed)
+    figures["samples"] = draw_samples(program, batch, seed)
+    posterior = posterior_predictive(program, batch.rows(slice(MAP_POINTS)), seed)
     site, means = next(iter(posterior.latent_means.items()))
     if means.dim() == 2:
         labels = data.test.labels
         shown = None if labels is None else labels[:MAP_POINTS]
         figures["latents"] = plots.latent_map(means, shown, data.label_names)
         if means.shape[1] == 2 and plots.is_image(data.shape) and len(posterior.latents) == 1:
-            figures["manifold"] = _draw_manifold(program, site, x, seed)
+            figures["manifold"] = _draw_manifold(program, site, batch, seed)
     files = [folder / f"{name}.png" for name in figures]
     with replacing(*files) as temporary:
         for file, figure in zip(temporary, figures.values(), strict=True):
@@ -57,26 +58,32 @@ def draw_pictures(
     return files
 
 
-def draw_reconstructions(program: Program, x: Tensor, seed: int = 0) -> Figure:
+def draw_reconstructions(program: Program, data: Data, seed: int = 0) -> Figure:
     """Data beside the mean of p(x | z) at one draw z ~ q(z | x)."""
-    return plots.reconstruction_pairs(x, posterior_predictive(program, x, seed).mean)
+    mean = posterior_predictive(program, data, seed).mean
+    return plots.reconstruction_pairs(Batch.of(data).x, mean)
 
 
-def draw_samples(program: Program, x: Tensor, seed: int = 0) -> Figure:
+def draw_samples(program: Program, data: Data, seed: int = 0) -> Figure:
     """Draws from the prior: for images the mean of p(x | z), for tables x itself."""
-    if plots.is_image(x.shape[1:]):
-        drawn = prior_predictive(program, x.shape[1:], SAMPLES, seed).mean
+    batch = Batch.of(data)
+    if plots.is_image(batch.x.shape[1:]):
+        drawn = simulate(program, batch, SAMPLES, seed).mean
     else:
-        drawn = prior_predictive(program, x.shape[1:], TABLE_ROWS, seed).x
-    return plots.sample_overview(drawn, x)
+        drawn = simulate(program, batch, TABLE_ROWS, seed).x
+    return plots.sample_overview(drawn, batch.x)
 
 
-def _draw_manifold(program: Program, site: str, x: Tensor, seed: int) -> Figure:
+def _draw_manifold(program: Program, site: str, batch: Batch, seed: int) -> Figure:
     """Images over the plane of two latents, at the quantiles of N(0, 1) (Kingma & Welling 2014,
     appendix A)."""
     quantiles = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, MANIFOLD_SIDE))
     # Rows go down, as images do, and the second latent goes up.
     plane = torch.cartesian_prod(quantiles.flip(0), quantiles).flip(1)
-    images = decode(program, {site: plane}, x.shape[1:], len(plane), seed).mean
+    x = batch.x
+    first = batch.rows(torch.zeros(len(plane), dtype=torch.int64)).covariates
+    images = decode(program, {site: plane}, x.shape[1:], len(plane), seed, first).mean
     title = "decoded plane of z, at quantiles of N(0, 1)"
+    if first:
+        title += ", given the first covariates"
     return plots.image_grid(images, MANIFOLD_SIDE, title, plots.value_span(x))
