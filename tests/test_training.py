@@ -324,7 +324,7 @@ def test_analytic_kl_is_refused_for_a_guide_of_another_order():
 def test_guides_that_path_gradients_would_mistrain_are_refused(objective):
     settings = Settings(objective=objective, particles=2, epochs=1)
     for kind, message in (
-        (LearnedFlow, "auxiliary site 'u': .*: use the objective elbo"),
+        (LearnedFlow, "auxiliary site 'u', .*: use the objective elbo"),
         (Planar, "a flow at site 'z' that cannot be inverted"),
         (NoisyLayers, "layers such as dropout would change it"),
     ):
