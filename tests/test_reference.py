@@ -11,6 +11,7 @@ import ppl_vae
 from ppl_vae import Posterior
 from ppl_vae.diagnostics import reference
 from ppl_vae.diagnostics.reference import ask_reference, compare_with
+from ppl_vae.inference import nuts
 from ppl_vae.inference.nuts import sample_posterior
 from ppl_vae.runtime import derived_seed
 
@@ -90,8 +91,8 @@ def test_draws_that_depend_on_each_other_are_thinned():
     program = ppca()
     x, generator = draw(program, size), torch.Generator().manual_seed(0)
     posterior = program.posterior(x)
-    state, chain = torch.randn(reference.CHAINS, size, 2, generator=generator), []
-    for _ in range(reference.DRAWS):
+    state, chain = torch.randn(nuts.CHAINS, size, 2, generator=generator), []
+    for _ in range(nuts.DRAWS):
         noise = torch.randn(state.shape, generator=generator)
         state = memory * state + (1 - memory**2) ** 0.5 * noise
         chain.append(posterior.mean + posterior.stddev * state)
@@ -129,16 +130,16 @@ def test_guides_whose_density_is_not_known_are_told_apart_by_their_draws():
 
 def test_chains_that_do_not_mix_are_no_reference(exact):
     x, draws = exact
-    apart = {"z": draws["z"] + 10 * torch.arange(reference.CHAINS)[None, :, None, None]}
+    apart = {"z": draws["z"] + 10 * torch.arange(nuts.CHAINS)[None, :, None, None]}
     with pytest.raises(ppl_vae.InputError, match="did not mix"):
         compare_with(Posterior(ppca(), x), apart, 0)
     some = {"z": draws["z"].clone()}
-    some["z"][:, :, 0] += 10 * torch.arange(reference.CHAINS)[None, :, None]
+    some["z"][:, :, 0] += 10 * torch.arange(nuts.CHAINS)[None, :, None]
     answer = compare_with(Posterior(ppca(), x), some, 0)
     assert answer.groups["nuts"]["mixed"].values.tolist() == [False] + 5 * [True]
     assert "1 of 6 data did not mix" in answer.verdict.meaning
     assert answer.verdict.grade == "caution"
-    some["z"][:, :, :4] += 10 * torch.arange(reference.CHAINS)[None, :, None, None]
+    some["z"][:, :, :4] += 10 * torch.arange(nuts.CHAINS)[None, :, None, None]
     answer = compare_with(Posterior(ppca(), x), some, 0)
     assert answer.verdict.grade == "cannot say"
     assert answer.groups["nuts"]["mixed"].values.tolist() == 4 * [False] + 2 * [True]
