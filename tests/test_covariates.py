@@ -1,5 +1,8 @@
 """Programs that take more than x: a class, a mask, a second observed site."""
 
+from pathlib import Path
+
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -11,6 +14,7 @@ from ppl_vae.evidence.estimate import estimate
 from ppl_vae.programs.batches import match_data
 from ppl_vae.programs.predictions import simulate
 
+from . import programs
 from .programs import Conditional, Incomplete, Labelled, Minimal
 
 FAST = ppl_vae.Annealing(chains=50, temperatures=40)
@@ -186,3 +190,70 @@ def test_exact_guides_pass_calibration_and_coverage(kind):
     effort = ppl_vae.Effort(draws=400, simulations=500, gap_points=10, nuts_points=2)
     verdicts = ppl_vae.diagnose(program, data, effort).verdicts
     assert [verdicts[name].grade for name in ("coverage", "calibration")] == ["pass", "pass"]
+
+
+CLASSES = """
+import pyro, torch
+import pyro.distributions as dist
+from torch import nn
+from torch.nn.functional import one_hot
+
+
+class Digits(nn.Module):
+    def __init__(self, data_shape, latent_dim=2):
+        super().__init__()
+        self.shape, size = data_shape, 64
+        self.encoder = nn.Linear(size + 10, 2 * latent_dim)
+        self.decoder = nn.Linear(latent_dim + 10, size)
+
+    def model(self, x, y):
+        pyro.module("digits", self)
+        classes = one_hot(y, 10).to(x)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            given = torch.cat([z, classes.expand(*z.shape[:-1], 10)], -1)
+            logits = self.decoder(given).unflatten(-1, self.shape)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(3), obs=x)
+
+    def guide(self, x, y):
+        pyro.module("digits", self)
+        with pyro.plate("data", len(x)):
+            given = torch.cat([x.flatten(1), one_hot(y, 10).to(x)], -1)
+            loc, raw = self.encoder(given).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+"""
+
+
+def test_every_command_takes_a_program_of_labels(shell, tmp_path):
+    (tmp_path / "digits.py").write_text(CLASSES)
+    model = ("--model", "digits.py:Digits")
+    words = ("--data", "digits", "--binarize", "dynamic", "--epochs", 1, "--output", "run")
+    effort = ("--data-points", 100, "--draws", 400, "--simulations", 100, "--gap-points", 10)
+    for line in (
+        ("train", *model, *words),
+        ("train", "--resume", "run", *model),
+        ("evaluate", "run", *model, "--draws", 5),
+        ("evaluate", "run", *model, "--estimator", "ais", "--data-points", 3, "--temperatures", 5),
+        ("evaluate", "run", *model, "--estimator", "bdmc", "--data-points", 3, "--temperatures", 5),
+        ("gradients", "run", *model, "--repeats", 5, "--data-points", 10),
+        ("diagnose", "run", *model, *effort, "--nuts-points", 1),
+        ("report", "run"),
+        ("sample", "run", *model, "--count", 5),
+        ("reconstruct", "run", *model, "--count", 5),
+    ):
+        code, _, err = shell(*line)
+        assert code == 0, (line, err)
+    names = {"curves", "latents", "manifold", "reconstructions", "samples", "gradients"}
+    assert {file.stem for file in (tmp_path / "run" / "pictures").iterdir()} == names
+
+
+def test_a_table_with_holes_comes_from_a_file(shell, tmp_path):
+    x, _, mask = batch_of(100)
+    np.savez(tmp_path / "holes.npz", x=x.numpy() * mask.numpy(), mask=mask.numpy())
+    source = Path(programs.__file__)
+    words = ("--model", f"{source}:Incomplete", "--data", "holes.npz", "--epochs", 1)
+    code, _, err = shell("train", *words, "--batch-size", 20, "--output", "run")
+    assert code == 0, err
+    code, _, err = shell("train", "--data", "holes.npz", "--likelihood", "gaussian")
+    assert code == 2
+    assert "'mask'" in err
