@@ -1,4 +1,4 @@
-"""How often does a diagnosis cry wolf, and how often does it see the wolf?
+"""False alarms and power: how often each question raises an alarm, by the fault of the guide.
 
     python benchmarks/diagnostic_power.py                        # 100 seeds, both models
     python benchmarks/diagnostic_power.py --seeds 5 --model linear-gaussian

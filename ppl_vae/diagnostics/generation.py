@@ -179,11 +179,11 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
     meaning = (
         f"draws from the model differ most from held-out data in their {WORDS[name]}; a draw is "
         f"nearer to the training data than a held-out data point in {copied:.0%} of pairs, 50% if "
-        f"nothing is copied; {misfit:.0%} of the {'pixels' if cells.ndim == 3 else 'columns'}"
-        " have a distribution that the model does not give them"
+        f"nothing is copied; the distribution of {misfit:.0%} of the "
+        f"{'pixels' if cells.ndim == 3 else 'columns'} differs from the model's"
     )
     by_copies = order.index(copies) > order.index(unlike)
-    statistic = f"Kolmogorov-Smirnov distance between draws and held-out data, {WORDS[name]}"
+    statistic = f"Kolmogorov-Smirnov statistic of the {WORDS[name]}, draws and held-out data"
     if by_copies:
         statistic = "share of pairs in which the draw is nearer to the training data"
     return Verdict(

@@ -151,9 +151,7 @@ def unit_activity(latents: xarray.Dataset) -> Figure:
     left.set(xlabel="unit, by falling KL", ylabel="KL(q || p), nats per datum")
     right.plot(place, np.maximum(activity[order], 1e-6), "o", markersize=3)
     right.axhline(ACTIVE, color="C3", linestyle="--", label="active above")
-    right.set(
-        yscale="log", xlabel="unit, by falling KL", ylabel="variance of E_q[z] / of the prior"
-    )
+    right.set(yscale="log", xlabel="unit, by falling KL", ylabel="Var E_q[z] / Var z")
     for axes in (left, right):
         whole_ticks(axes, names)
     right.legend(**SMALL)
