@@ -1,4 +1,4 @@
-"""False alarms and power: how often each question raises an alarm, by the fault of the guide.
+"""False alarms and power: how often does each question give an alarm, without a fault and with one?
 
     python benchmarks/diagnostic_power.py                        # 100 seeds, both models
     python benchmarks/diagnostic_power.py --seeds 5 --model linear-gaussian
