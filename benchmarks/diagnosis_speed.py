@@ -38,7 +38,7 @@ def measured(name: str, run: str, data_dir: Path | None) -> tuple[float, float, 
 
 
 def main() -> None:
-    """Print a line for each figure."""
+    """Print a line for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run")
     parser.add_argument("--data-dir", type=Path)

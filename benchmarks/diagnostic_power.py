@@ -1,4 +1,4 @@
-"""How often does a diagnosis cry wolf, and how often does it see the wolf?
+"""False alarms and power: how often does each question give an alarm, without a fault and with one?
 
     python benchmarks/diagnostic_power.py                        # 100 seeds, both models
     python benchmarks/diagnostic_power.py --seeds 5 --model linear-gaussian

@@ -1,4 +1,4 @@
-"""Time the bound of 5,000 draws against the matrix products that it cannot do without.
+"""Time the bound of 5,000 draws beside that of the matrix products that it consists of.
 
     python benchmarks/evidence_speed.py --data-dir DIR                # all 10,000 test images
     python benchmarks/evidence_speed.py --data-dir DIR --images 500   # a first look

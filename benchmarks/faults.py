@@ -7,8 +7,8 @@
     python benchmarks/faults.py cost --data-dir DIR         # of MNIST
 
 kills: fits are killed by SIGKILL at random moments, once or several times, and resumed; in the end
-weights, optimizer, random states, metrics and the printed figures are those of a fit that nobody
-disturbed, bit for bit. flips: one bit of a checkpoint, of weights, a config or a diagnosis is
+weights, optimizer, random states, metrics and the printed numbers are those of an undisturbed
+fit, bit for bit. flips: one bit of a checkpoint, of weights, a config or a diagnosis is
 flipped; what reads it refuses it, or reads what was written. cost: seconds spent on checkpoints, as
 a share of a fit.
 """
@@ -50,7 +50,7 @@ OUTCOMES = ("refused", "harmless")
 
 
 def start(work: Callable[[], Any]) -> tuple[int, IO[str]]:
-    """Do work in a process of its own: returns its number, and a file with what it prints.
+    """Do work in a process of its own: returns its process id, and a file with what it prints.
 
     The process is a fork, so that a fit begins without the seconds that imports take.
     """
@@ -104,8 +104,8 @@ def result(run: Path, printed: str) -> Any:
     metrics = [{**row, "seconds": 0} for row in ppl_vae.Run.open(run).metrics()]
     bits = {name: tensor.reshape(-1).view(torch.uint8).tolist() for name, tensor in tensors.items()}
     printed = printed[printed.index("{") :]  # after what the progress bar says
-    figures = {k: v for k, v in json.loads(printed).items() if k not in ("run", "pictures")}
-    return (run / "weights.safetensors").read_bytes(), bits, about, metrics, figures
+    printed_numbers = {k: v for k, v in json.loads(printed).items() if k not in ("run", "pictures")}
+    return (run / "weights.safetensors").read_bytes(), bits, about, metrics, printed_numbers
 
 
 def kills(runs: int, epochs: int = EPOCHS) -> Iterator[tuple[bool, int]]:
@@ -155,7 +155,7 @@ def of_weights(run: Path) -> Any:
 
 
 def of_config(run: Path) -> Any:
-    """What a config decides, as fit holds it against the checkpoint when it resumes."""
+    """What a config decides, as fit compares it with the checkpoint when it resumes."""
     opened, _, data, settings = reopen(run, None, None)
     _, about = read_tensors(opened.checkpoints.files()[0])
     if about["settings"] != json.loads(json.dumps(asdict(settings))):

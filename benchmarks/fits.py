@@ -3,7 +3,7 @@
     make bench                                           # MNIST is downloaded at first use
     python benchmarks/fits.py --data-dir DIR   # where it lies already
 
-Seconds depend on the machine and on what else runs there; figures in nats do not.
+Seconds depend on the machine and on what else runs there; nats do not.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def timed(*words: str) -> tuple[float, str]:
 
 
 def fit(words: list[str], folder: str, *more: str) -> dict[str, Any]:
-    """Fit in ``folder`` and return the figures, with the seconds among them."""
+    """Fit in ``folder`` and return what it prints, and the seconds it took."""
     seconds, out = timed(*words, "--json", "--output", f"{folder}/run", *more)
     return {"seconds": seconds, **json.loads(out)}
 
@@ -53,10 +53,10 @@ def main() -> None:
     print(f"| `ppl-vae --help` | {statistics.median(times):.2f} s ({spread}) | | |", flush=True)
     for words, more in ((DEMO, []), (MNIST, place)):
         with tempfile.TemporaryDirectory() as folder:
-            figures = fit(words, folder, *more)
+            found = fit(words, folder, *more)
         print(
-            f"| `ppl-vae {' '.join(words)}` | {figures['seconds']:.0f} s | {nats(figures['elbo'])} "
-            f"| {nats(figures['iw_bound'])} |",
+            f"| `ppl-vae {' '.join(words)}` | {found['seconds']:.0f} s | {nats(found['elbo'])} "
+            f"| {nats(found['iw_bound'])} |",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""One VAE, one epoch on the same images, by several hands. See svi_speed.py."""
+"""One VAE, one epoch on the same images, in several libraries. See svi_speed.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

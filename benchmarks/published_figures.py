@@ -5,7 +5,7 @@
 
 Prints the test NLL by 5,000 draws (their table 1 has 86.76 for one layer and k = 1), active units,
 time and memory; then the bidirectional gap on 50 images drawn from the model. Everything goes
-through the shell, as a user meets it; peak memory is that of the command's own process.
+through the command line, as a user meets it; peak memory is that of the command's own process.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ACTIVE = 0.01  # variance over data of the posterior mean (Burda et al. 2015, se
 
 
 def shell(*words: str) -> tuple[dict[str, Any], float, float]:
-    """Run ``ppl-vae ... --json``; returns its figures, the seconds it took, and its peak GiB."""
+    """Run ``ppl-vae ... --json``; returns what it prints, the seconds it took, and its peak GiB."""
     start = time.perf_counter()
     process = subprocess.Popen([PPL_VAE, *words, "--json"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Arrays with names, units and meanings; numbers that add up as they are printed."""
+"""Arrays with names, units and meanings; numbers that add up when printed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from torch import Tensor
 def variable(
     dims: str | Sequence[str], values: Tensor | np.ndarray, meaning: str, units: str = "1"
 ) -> tuple[Sequence[str], np.ndarray, dict[str, str]]:
-    """A labelled array: its dimensions, its values, and what they are.
+    """An array with its dimensions and attributes, for :class:`xarray.Dataset`.
 
     Arguments:
-        dims: Names of the dimensions.
+        dims: The names of its dimensions.
         values: The array.
-        meaning: What it is, with its source.
-        units: Its unit.
+        meaning: What it is, with its source; the attribute ``long_name``.
+        units: Its units; the attribute ``units``.
     """
     array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
     names = (dims,) if isinstance(dims, str) else tuple(dims)
@@ -26,20 +26,20 @@ def variable(
 def round_together(
     values: Mapping[str, Any], identities: Mapping[str, tuple[str, str]], decimals: int
 ) -> dict[str, Any]:
-    """Round numbers, or columns of them, so that what is printed adds up.
+    """Round numbers, or columns of them, so that differences still hold when printed.
 
-    Numbers that are rounded one by one need not: 1.4 = 0.9 + 0.5 turns into 1 = 1 + 1. Hence a
-    difference is taken of what it is the difference of, once that is rounded; by that it is off by
-    at most one and a half in the last decimal, and more where differences are taken of differences.
+    Rounded one by one they may not: 1.4 = 0.9 + 0.5 turns into 1 = 1 + 1. Hence a difference is
+    computed from its rounded terms. It is then off by at most 1.5 units of the last decimal, or
+    more where its terms are differences themselves.
 
     Arguments:
         values: Numbers or columns by name.
-        identities: Names of differences, each with what is taken from what; one may be of another
-            that stands before it.
-        decimals: How many to leave.
+        identities: For each difference, the names of minuend and subtrahend. These may be
+            differences that come before it.
+        decimals: The number of decimals.
 
     Returns:
-        Those that stand in an identity, rounded.
+        The rounded values of all names in ``identities``.
 
     Example:
         >>> values = {"elbo": -1.4, "reconstruction": -0.9, "kl": 0.5}

@@ -239,7 +239,7 @@ def test_a_diverged_fit_exits_with_2_and_leaves_a_run_that_loads(shell, tmp_path
     warned = [line for line in err.splitlines() if line.startswith("warning: ")]
     assert len(warned) == 2
     assert "rolled back to step 0, learning rate scaled by 0.1" in warned[0]
-    assert "or try a learning_rate of 1e+17" in err.splitlines()[-1]
+    assert "or try a learning rate of 1e+17" in err.splitlines()[-1]
     assert ppl_vae.load(tmp_path / "run") is not None
 
 

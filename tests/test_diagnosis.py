@@ -171,8 +171,9 @@ def test_broken_results_are_refused_in_one_line(diagnosis, tmp_path, harm):
         beside.write_text("[" * 100000)
     else:
         beside.write_text('{"verdicts": {"coverage": {"colour": "red"}}}')
-    with pytest.raises(ppl_vae.InputError, match="ppl-vae diagnose") as error:
+    with pytest.raises(ppl_vae.InputError) as error:
         read_diagnosis(tmp_path)
+    assert error.value.remedy == "diagnose-again"
     assert "\n" not in str(error.value)
 
 
@@ -183,13 +184,17 @@ def test_what_cannot_be_written_is_said(diagnosis, tmp_path):
 
 
 def test_progress_adds_up_to_all_of_the_work(vae_and_data):
-    seen = {}
-    ppl_vae.diagnose(
-        *vae_and_data, QUICK, on_progress=lambda q, done: seen.update({q: seen.get(q, 0) + done})
-    )
-    assert list(seen) == QUESTIONS
-    assert sum(seen.values()) == pytest.approx(1)
-    assert min(seen.values()) > 0
+    seen = []
+
+    def look(share, note):
+        if note:
+            seen.append([note, 0.0])
+        seen[-1][1] += share
+
+    ppl_vae.diagnose(*vae_and_data, QUICK, on_progress=look)
+    assert [question for question, _ in seen] == QUESTIONS
+    assert sum(share for _, share in seen) == pytest.approx(1)
+    assert min(share for _, share in seen) > 0
 
 
 def grades(program, x, effort=QUICK):
@@ -288,23 +293,68 @@ def test_a_library_that_fails_leaves_one_question_open(vae_and_data, monkeypatch
 )
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_efforts_that_are_none_are_refused(name, value):
-    with pytest.raises(ppl_vae.InputError, match=f"{name} must be a whole number"):
+    with pytest.raises(ppl_vae.InputError) as error:
         ppl_vae.Effort(**{name: value})
+    assert error.value.culprit == name
 
 
-def test_what_is_no_program_or_no_data_is_refused(vae_and_data):
+def test_what_is_not_a_program_or_a_data_set_is_refused(vae_and_data):
     vae, data = vae_and_data
-    with pytest.raises(ppl_vae.InputError, match="no program"):
-        ppl_vae.diagnose(torch.nn.Linear(2, 2), data)
-    with pytest.raises(ppl_vae.InputError, match="make_data"):
-        ppl_vae.diagnose(vae, torch.zeros(10, 1, 8, 8))
-    with pytest.raises(ppl_vae.InputError, match="seed"):
-        ppl_vae.diagnose(vae, data, seed=-1)
+    for culprit, call in (
+        ("Linear", lambda: ppl_vae.diagnose(torch.nn.Linear(2, 2), data)),
+        ("data", lambda: ppl_vae.diagnose(vae, torch.zeros(10, 1, 8, 8))),
+        ("seed", lambda: ppl_vae.diagnose(vae, data, seed=-1)),
+        ("effort", lambda: ppl_vae.diagnose(vae, data, effort=10)),
+    ):
+        with pytest.raises(ppl_vae.InputError) as error:
+            call()
+        assert error.value.culprit == culprit
 
 
 def test_reading_runs_no_code(tmp_path):
     import pickle
 
     (tmp_path / "x.nc").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(ppl_vae.InputError, match="no InferenceData"):
+    with pytest.raises(ppl_vae.InputError) as error:
         read_inference_data(tmp_path / "x.nc")
+    assert error.value.culprit == str(tmp_path / "x.nc")
+
+
+def test_what_is_given_and_what_is_observed_are_told_apart(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (400,), generator=generator)
+    drawn = ppl_vae.prior_predictive(programs.Conditional(), (5,), 400, 0, {"y": y})
+    data = ppl_vae.make_data(drawn.x, covariates={"y": y})
+    effort = ppl_vae.Effort(draws=400, simulations=100, gap_points=10, nuts_points=1)
+    found = {
+        kind: ppl_vae.diagnose(kind(), data, effort)
+        for kind in (programs.Conditional, programs.Labelled)
+    }
+    given, observed = (d.inference_data for d in found.values())
+    assert set(given.observed_data) == set(given.log_likelihood) == {"x"}
+    assert set(given.constant_data) == {"y"}
+    assert "constant_data" not in observed.groups()
+    assert set(observed.observed_data) == set(observed.log_likelihood) == {"x", "y"}
+    assert set(observed.posterior_predictive) == {"x", "x_mean", "y"}
+    assert observed.posterior_predictive["y"].dims == ("chain", "draw", "datum")
+    for group in (given.constant_data, observed.observed_data):
+        assert (group["y"].values == data.test.covariates["y"][:40].numpy()).all()
+    assert not any(
+        verdict.meaning.startswith("it met")
+        for verdict in found[programs.Labelled].verdicts.values()
+    )
+    write_diagnosis(tmp_path, found[programs.Labelled])
+    assert set(read_diagnosis(tmp_path).inference_data.observed_data) == {"x", "y"}
+
+
+def test_data_of_a_program_that_does_not_run_are_kept():
+    _, diagnosis = grades(VAE((7,), hidden=(8,)), torch.rand(1200, 5).round())
+    assert diagnosis.inference_data.observed_data["x"].shape == (50, 5)
+    assert "posterior" not in diagnosis.inference_data.groups()
+
+
+def test_it_is_short_where_it_is_printed(diagnosis):
+    assert repr(diagnosis).startswith("Diagnosis(coverage: ")
+    verdict = diagnosis.verdicts["gaps"]
+    assert repr(verdict) == f"Verdict({verdict.grade}: {verdict.question} {verdict.statistic_text})"
+    assert str(diagnosis).count("\n") == 5

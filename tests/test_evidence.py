@@ -71,7 +71,7 @@ def test_a_point_mass_has_no_elbo():
 
 
 def test_a_weight_that_is_not_finite_names_datum_and_site():
-    with pytest.raises(InputError, match="log weight of datum 0 is not finite.* site 'x'"):
+    with pytest.raises(InputError, match="datum 0 has a log weight that is not finite.* site 'x'"):
         evaluate(Explodes(calls=6), X)  # the check makes the first five
 
 

@@ -1,4 +1,4 @@
-"""Full-size versions: what the README promises of MNIST, minutes each; see `make test-all`."""
+"""What docs/benchmarks.md says of MNIST, at full size: minutes each; see `make test-all`."""
 
 import pytest
 
@@ -16,11 +16,11 @@ def fitted(mnist_dir):
     return vae, data
 
 
-def test_the_default_fit_of_mnist_reaches_its_figure(fitted):
+def test_the_default_fit_of_mnist_reaches_its_elbo(fitted):
     vae, data = fitted
-    figures = ppl_vae.evaluate(vae, data.fixed("test"))
-    assert figures["elbo"].mean > -96
-    assert figures["iw_bound"].mean > figures["elbo"].mean + 1
+    estimates = ppl_vae.evaluate(vae, data.fixed("test"))
+    assert estimates["elbo"].mean > -96
+    assert estimates["iw_bound"].mean > estimates["elbo"].mean + 1
 
 
 def test_the_bidirectional_gap_of_mnist_is_below_a_nat(fitted):

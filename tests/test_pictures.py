@@ -2,15 +2,19 @@
 
 import matplotlib.image
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+import xarray
 
-from ppl_vae import Settings, fit, make_data
+from ppl_vae import Batch, Settings, fit, make_data
+from ppl_vae.diagnostics.plots import predictive_checks, unit_activity
 from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.plots import figures as plots
 from ppl_vae.plots.pictures import draw_pictures
 
-from .programs import Discrete, TwoLayers
+from .programs import Conditional, Discrete, Labelled, Minimal, TwoLayers
 
 ROWS = [{"epoch": i, "loss": 9.0 / i, "elbo": -9.0 / i, "reconstruction": -5.0 / i, "kl": 1.0}
         for i in range(1, 15)]  # fmt: skip
@@ -37,6 +41,57 @@ def test_pictures_of_tables(tmp_path, kind):
     data = make_data(torch.randn(100, 5))
     expected = ["curves", "reconstructions", "samples"] + ["latents"] * (kind is TwoLayers)
     assert names(draw_pictures(kind(), data, ROWS, tmp_path)) == expected
+
+
+@pytest.mark.parametrize("kind", [Conditional, Labelled])
+def test_pictures_given_covariates(tmp_path, kind):
+    data = make_data(torch.randn(100, 5), covariates={"y": torch.arange(100) % 3})
+    expected = ["curves", "reconstructions", "samples", "latents"]
+    assert names(draw_pictures(kind(), data, ROWS, tmp_path)) == expected
+
+
+def test_the_manifold_is_drawn_given_the_first_test_data_point(monkeypatch):
+    from ppl_vae.plots import pictures
+
+    class Shifted(Minimal):
+        """Images whose grey is their class."""
+
+        def model(self, x, y):
+            pyro.module(f"shifted-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+                mean = y.to(x)[:, None, None, None].expand(-1, 1, 2, 2)
+                pyro.sample(
+                    "x", dist.Normal(mean + 0 * self.decoder.bias[0], 1.0).to_event(3), obs=x
+                )
+
+        def guide(self, x, y):
+            pyro.module(f"shifted-{id(self)}", self)
+            with pyro.plate("data", len(x)):
+                loc, scale = self.encoder(x.flatten(-3)).chunk(2, -1)
+                pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+    seen = []
+    monkeypatch.setattr(pictures.plots, "image_grid", lambda images, *rest: seen.append(images))
+    test = Batch(x=torch.rand(5, 1, 2, 2), y=torch.tensor([2, 0, 1, 0, 1]))
+    pictures._draw_manifold(Shifted((4,)), "z", test, 0)
+    assert (seen[0] == 2).all()
+
+
+def test_what_is_counted_has_ticks_at_whole_numbers():
+    found = {"kl": (("datum", "unit"), np.ones((5, 2))), "activity": ("unit", np.ones(2))}
+    units = unit_activity(xarray.Dataset(found, {"unit": ["z$[0]", "z$[1]"]}))
+    generation = {"pit_p_value": ("x_dim_0", np.array([0.1, 0.2, 0.3]))}
+    generation |= {f"{source}_total": ("datum", np.arange(5.0)) for source in ("test", "prior")}
+    checks = predictive_checks(xarray.Dataset(generation, {"quantity": ["total"]}))
+    curves = plots.training_curves(ROWS[:3])
+    for figure, kind in ((units, "unit"), (checks, "column"), (curves, "epoch")):
+        figure.canvas.draw()
+        counted = [axes for axes in figure.axes if kind in axes.get_xlabel()]
+        assert counted
+        for axes in counted:
+            assert all(tick == round(tick) for tick in axes.get_xticks())
+    assert [t.get_text() for t in units.axes[0].get_xticklabels()] == ["z$[0]", "z$[1]"]
 
 
 def picture(figure):
@@ -69,7 +124,7 @@ def test_the_second_latent_grows_upwards(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "decode", lambda program, latents, *rest: seen.append(latents)
                         or pytest.fail.Exception)  # fmt: skip
     with pytest.raises(AttributeError):
-        pictures._draw_manifold(None, "z", torch.zeros(1, 1, 2, 2), 0)
+        pictures._draw_manifold(None, "z", Batch(x=torch.zeros(1, 1, 2, 2)), 0)
     plane = seen[0]["z"].reshape(pictures.MANIFOLD_SIDE, pictures.MANIFOLD_SIDE, 2)
     assert (plane[:, 1:, 0] > plane[:, :-1, 0]).all()  # first latent: left to right
     assert (plane[1:, :, 1] < plane[:-1, :, 1]).all()  # second: bottom to top

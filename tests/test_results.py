@@ -67,16 +67,18 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_results(tmp_path / "nowhere" / "found.nc", dataset, {})
     (tmp_path / "found.json").mkdir()
-    with pytest.raises(InputError, match="found.json is a folder"):
+    with pytest.raises(InputError) as error:
         write_results(tmp_path / "found.nc", dataset, {})
+    assert error.value.culprit == str(tmp_path / "found.json")
     assert [file.name for file in tmp_path.iterdir()] == ["found.json"]
 
 
 def test_a_file_that_is_no_result_is_not_replaced(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     dataset = as_dataset(score(TwoLayers(), X), None, ABOUT)
-    with pytest.raises(InputError, match="config.json exists, and would be replaced"):
+    with pytest.raises(InputError) as error:
         write_results(tmp_path / "config.nc", dataset, {})
+    assert error.value.culprit == str(tmp_path / "config.json")
     assert (tmp_path / "config.json").read_text() == "{}"
     for _ in range(2):  # a result of its own is
         write_results(tmp_path / "mine.nc", dataset, {})

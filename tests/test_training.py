@@ -269,9 +269,9 @@ def test_refusals_come_before_anything_is_written(tmp_path):
         ({"patience": 2.5}, "patience must be an integer"),
         ({"learning_rate": "1e-3"}, "learning_rate must be a positive number"),
         ({"clip_norm": "1"}, "clip_norm must be a positive number"),
-        ({"seed": 1.0}, "seed must be in 0"),
+        ({"seed": 1.0}, "seed must be an integer in 0"),
         ({"patience": 0}, "patience must be an integer of at least 1"),
-        ({"seed": -1}, "seed must be in 0"),
+        ({"seed": -1}, "seed must be an integer in 0"),
         ({"objective": "magic"}, "objective must be one of elbo, "),
         ({"engine": "magic"}, "engine must be one of auto"),
         ({"objective": "iw"}, "particles must be 2 or more for the objective iw"),
@@ -324,7 +324,7 @@ def test_analytic_kl_is_refused_for_a_guide_of_another_order():
 def test_guides_that_path_gradients_would_mistrain_are_refused(objective):
     settings = Settings(objective=objective, particles=2, epochs=1)
     for kind, message in (
-        (LearnedFlow, "auxiliary site 'u': .*: use the objective elbo"),
+        (LearnedFlow, "auxiliary site 'u', .*: use the objective elbo"),
         (Planar, "a flow at site 'z' that cannot be inverted"),
         (NoisyLayers, "layers such as dropout would change it"),
     ):

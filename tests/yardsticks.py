@@ -52,6 +52,17 @@ def with_covariates(kind, size, seed=0):
     return program, ppl_vae.prior_predictive(program, (5,), size, seed, covariates).batch
 
 
+def by_quadrature(posterior, half_width=8.0, points=321):
+    """log p(x) and E[z | x] of a posterior of two units, on a grid."""
+    axis = torch.linspace(-half_width, half_width, points, dtype=torch.float64)
+    z = torch.cartesian_prod(axis, axis)[:, None].expand(-1, len(posterior), 2)
+    with posterior.evaluation_mode(0):
+        terms = posterior.score({"z": z}, with_guide=False)
+    log_joint = terms.prior["z"] + terms.reconstruction
+    evidence = log_joint.logsumexp(0) + 2 * (axis[1] - axis[0]).log()
+    return evidence, (log_joint.softmax(0)[..., None] * z).sum(0)
+
+
 class MeanField(nn.Module):
     """Probabilistic PCA with a correlated posterior, and the best guide without correlations."""
 

@@ -1,4 +1,4 @@
-"""Everything that ArviZ does here: its statistics, and its InferenceData in memory and on disk."""
+"""All that is ArviZ's: its statistics, and InferenceData in memory and on disk."""
 
 import math
 import warnings
@@ -13,12 +13,12 @@ import xarray
 from ..errors import InputError, first_line
 from ..storage.hdf5 import refuse_hostile
 
-CONSTANT = 1e-3  # nats; weights within 0.1 % of each other have no tail, only rounding
-TIED = 5  # draws of the highest weight
+CONSTANT = 1e-3  # nats; weights within 0.1 % of each other differ by rounding, and have no tail
+TIED = 5  # draws that share the highest weight of a bounded tail
 
 
 def load_arviz() -> ModuleType:
-    """ArviZ, without the notice of its next major version that it shows at import."""
+    """ArviZ, without the notice about its next major version that it shows at import."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "\nArviZ is undergoing", FutureWarning)
         import arviz
@@ -26,33 +26,33 @@ def load_arviz() -> ModuleType:
 
 
 def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Pareto k-hat and effective sample size of importance weights, datum by datum.
+    r"""Pareto k-hat and effective sample size of the importance weights of each data point.
 
     The generalized Pareto distribution is fitted to the :math:`3 \sqrt S` largest weights (Vehtari
     et al. 2024, section 3); the effective sample size is :math:`1 / \sum_s \tilde w_s^2` of the
     smoothed and normalized weights.
 
     Arguments:
-        log_weight: Of shape (N data, S draws), in nats.
+        log_weight: Of shape (N data points, S draws), in nats.
 
     Returns:
         Two arrays of shape (N,). Where weights, or the highest of them, agree within rounding,
-        there is no tail to fit, and k is 0, as that of an exponential tail.
+        there is no tail to fit, and k is 0, as for an exponential tail.
 
     Example:
         >>> k, ess = pareto_k(np.random.default_rng(0).normal(size=(3, 1000)))
         >>> k.shape, bool((k < 0.7).all()), pareto_k(np.zeros((1, 500)))[1]
         ((3,), True, array([500.]))
     """
-    # Where a tail is all but constant, or so heavy that its fit leaves what a float can hold.
+    # Of a tail that is all but constant, or so heavy that its fit overflows.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         smoothed, k = load_arviz().psislw(log_weight)
     highest = np.sort(log_weight, axis=1)[:, -TIED:]
     constant = np.ptp(log_weight, axis=1) < CONSTANT
-    # ArviZ finds no tail where the highest weight is that of many draws: it is bounded.
+    # ArviZ finds no tail where many draws share the highest weight: the weights are bounded.
     bounded = constant | (~np.isfinite(k) & (np.ptp(highest, axis=1) < CONSTANT))
     ess = np.where(constant, float(log_weight.shape[1]), 1 / np.exp(2 * smoothed).sum(1))
-    # Where the fit fails its k means nothing, and one draw has all the weight.
+    # Where the fit fails, its k means nothing, and one draw has all the weight.
     failed = ~bounded & (np.isnan(k) | ~np.isfinite(ess))
     return np.where(bounded, 0.0, np.where(failed, np.inf, k)), np.where(failed, 1.0, ess)
 
@@ -92,7 +92,7 @@ def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any
 
     Arguments:
         groups: Data sets by the name of their group.
-        about: What the whole is about, as attributes.
+        about: The attributes of the whole.
     """
     plain = {name: "" if value is None else value for name, value in about.items()}
     return load_arviz().InferenceData(attrs=plain, **groups)

@@ -1,4 +1,4 @@
-"""Is the guide calibrated? Simulation-based calibration with the model's own data, no refit."""
+"""Is the guide calibrated? Simulation-based calibration, on data that the model simulates."""
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from .uniformity import band, deviation, p_value
 from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice
 
 QUESTION = "Is q(z|x) calibrated?"
-DRAWS = 100  # that each truth is ranked against
+DRAWS = 100  # among which each true value is ranked
 MIN_SIMULATIONS = 100
-LEVEL, AVERAGE_LEVEL = 0.004, 0.001  # false alarms of ranks, and of the data-averaged posterior
+LEVEL, AVERAGE_LEVEL = 0.004, 0.001  # of the tests of ranks, and of the data-averaged posterior
 MATERIAL = 0.1
 LEVELS = np.arange(1, 20) / 20
 LIKELIHOOD, DENSITY = f"log p({OBSERVED}|z)", f"log q(z|{OBSERVED})"
@@ -31,18 +31,18 @@ SOURCE = "Talts et al. 2018; Säilynoja et al. 2022; Modrák et al. 2023"
 def ask_calibration(
     posterior: Posterior, simulations: int, seed: int, progress: Progress | None = None
 ) -> DiagnosticResult:
-    r"""Rank what is true among the guide's draws, on data that the model made.
+    r"""Rank the true latents among the guide's draws, on data that the model simulates.
 
     For :math:`z^*, x^* \sim p(z, x)`, :math:`z^*` is a draw from p(z | x*). If the guide is that
     posterior, then the rank of f(z*, x*) among f(z, x*), z ~ q(z | x*), is uniform for every f
-    (Talts et al. 2018). Ranked are the latent units; log p(x | z), which a guide that ignores x
-    fails although it passes all others (Modrák et al. 2023); and log q(z | x), whose ranks are the
-    coverage of the guide's regions of highest density. The ECDFs are compared with
-    simultaneous bands (Säilynoja et al. 2022), and the data-averaged posterior with the prior.
+    (Talts et al. 2018). Three kinds of f are ranked: each latent unit; log p(x | z), which alone
+    shows a guide that ignores x (Modrák et al. 2023); and log q(z | x), whose ranks are the
+    coverage of the guide's regions of highest density. The ECDFs are compared with simultaneous
+    bands (Säilynoja et al. 2022), and the data-averaged posterior with the prior.
 
     Arguments:
-        posterior: The posterior of some data; their shape matters, and their covariates, which
-            simulations are given.
+        posterior: The posterior of some data. Only their shape is used, and their covariates,
+            given which data are simulated.
         simulations: Data points M to simulate.
         seed: Seed of simulations and draws.
         progress: Told of the share of the work that has been done.
@@ -50,7 +50,7 @@ def ask_calibration(
     Returns:
         ``calibration``: ``rank`` (simulation, quantity), ``p_value``, ``deviation`` (quantity),
         ``z_score``, ``contraction`` (simulation, unit), ``expected_coverage`` (quantity, level),
-        ``average_p_value`` (unit), and ``truth``.
+        ``average_p_value`` (unit), and ``truth`` (simulation, unit).
 
     Raises:
         InputError: If there are too few simulations, or the guide is a point mass.
@@ -58,8 +58,7 @@ def ask_calibration(
     if simulations < MIN_SIMULATIONS:
         raise InputError(
             "simulations",
-            f"of {simulations} data points are too few to tell ranks from uniform ones",
-            f"make at least {MIN_SIMULATIONS}",
+            f"must be at least {MIN_SIMULATIONS}, for ranks to be compared, got {simulations}",
         )
     program, batch = posterior.program, posterior.batch
     drawn = simulate(program, batch, simulations, derived_seed(seed, "simulations"))
@@ -99,14 +98,14 @@ def ask_calibration(
 
 
 def _as_draw(latents: Latents) -> Latents:
-    """What has no dimension of draws, as the first one."""
+    """Latents of shape (N, ...) as one draw, of shape (1, N, ...)."""
     return {site: value[None] for site, value in latents.items()}
 
 
 def _quantities(
     simulated: Posterior, latents: Latents, seed: int, progress: Progress
 ) -> tuple[list[str], np.ndarray]:
-    """What is ranked, of shape (1 + S, M, quantities): first that of the truth, then of draws."""
+    """What is ranked, of shape (1 + S, M, quantities): of the true latents, then of the draws."""
     with_guide, parts, first = simulated.has_tractable_density, [], 0
     with simulated.evaluation_mode(seed):
         for part in simulated.blocks(DRAWS + 1, progress):
@@ -123,7 +122,7 @@ def _quantities(
     values = torch.cat(parts, dim=1)
     if values.isnan().any() or not values[..., : len(units)].isfinite().all():
         raise InputError(
-            "the guide", "has a draw, or a density, that is not finite on data that the model made"
+            "the guide", "has draws or densities that are not finite on data that the model made"
         )
     return [*units, LIKELIHOOD, *([DENSITY] if with_guide else [])], values.numpy()
 
@@ -136,13 +135,13 @@ def _ranks(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Of a unit that does not vary, such as a class, NaN."""
+    """A ratio; NaN for a unit whose draws do not vary, such as a class."""
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
 def _coverage(ranks: np.ndarray, names: list[str]) -> np.ndarray:
-    """How often the truth is inside the guide's regions of given probability: central intervals
-    of each quantity, and regions of highest density for the last."""
+    """How often the true value lies inside the guide's region of each level: the central interval
+    of a quantity, and for log q the region of highest density."""
     place = (ranks + 0.5) / (DRAWS + 1)
     outwards = np.abs(2 * place - 1)
     if names[-1] == DENSITY:
@@ -165,14 +164,14 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         material = outside.any() and distance[at] - Z * error > MATERIAL
         given = "fail" if material else "caution"
     if not (outside.any() or unlike_prior.any()):
-        meaning = "what is true ranks among the guide's draws as one of them, within chance"
+        meaning = "the true z ranks like one of the guide's draws, as far as chance lets one see"
     elif not outside.any():
         unit = dataset["unit"].values[int(average.argmin())]
         meaning = f"the posterior of {unit}, averaged over simulated data, is not its prior"
     else:
-        meaning = f"{int(outside.sum())} of {len(p)} ranked quantities leave their bands; "
+        meaning = f"the ranks of {int(outside.sum())} of {len(p)} quantities leave their bands; "
         units = outside & np.isin(dataset["quantity"].values, dataset["unit"].values)
-        # A unit says more of what is wrong than a density does.
+        # A unit says more about what is wrong than a density does.
         shown = int(np.where(units, distance, -1).argmax()) if units.any() else at
         name_shown = str(dataset["quantity"].values[shown])
         meaning += f"{name_shown} {_shape(dataset['rank'].values[:, shown], name_shown)}"
@@ -180,7 +179,7 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         QUESTION,
         given,
         meaning,
-        statistic=f"largest distance of the ranks' ECDF from uniform, {name}",
+        statistic=f"largest distance between the ECDF of ranks and uniform, {name}",
         value=float(distance[at]),
         error=error,
         unit="probability",
@@ -191,21 +190,21 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         source=SOURCE,
         remedy=advice(
             given,
-            "a guide with correlations or a flow; more capacity or training of the encoder; iw or "
-            "dreg if it is too narrow",
+            "a guide with correlations or a flow; a larger encoder, or longer training; the "
+            "objectives iw or dreg if it is too narrow",
         ),
     )
 
 
 def _shape(ranks: np.ndarray, name: str) -> str:
-    """What the ranks of a quantity look like, in words."""
+    """What the ranks of a quantity say about the guide, in words."""
     place = (ranks + 0.5) / (DRAWS + 1)
     if name == DENSITY:
         low = place.mean() < 0.5
-        return "says the guide is too " + ("narrow, or off its place" if low else "wide")
+        return "says that the guide is too " + ("narrow, or shifted" if low else "wide")
     if name == LIKELIHOOD:
         worse = place.mean() > 0.5
-        return f"says the guide's draws explain the data {'worse' if worse else 'better'} than z*"
+        return f"says that draws explain the data {'worse' if worse else 'better'} than the true z"
     if abs(place.mean() - 0.5) > 4 * (1 / 12 / len(place)) ** 0.5:
         return "is biased " + ("low" if place.mean() > 0.5 else "high")
     return "is too " + ("narrow" if place.var() > 1 / 12 else "wide")
@@ -213,18 +212,19 @@ def _shape(ranks: np.ndarray, name: str) -> str:
 
 def _dataset(arrays: dict, coords: dict) -> xarray.Dataset:
     meanings = {
-        "rank": ("rank of the truth among the guide's draws (Talts et al. 2018)", "1"),
-        "p_value": ("of the ranks' ECDF, uniform if exact (Säilynoja et al. 2022)", "probability"),
-        "deviation": ("largest distance between ECDF of ranks and uniform", "probability"),
+        "rank": ("rank of the true value among the guide's draws (Talts et al. 2018)", "1"),
+        "p_value": ("p-value of the uniformity of ranks (Säilynoja et al. 2022)", "probability"),
+        "deviation": ("largest distance between the ECDF of ranks and uniform", "probability"),
         "expected_coverage": (
-            "share of truths inside central intervals, or regions of highest q, of that level",
+            "share of true values inside the central interval, or region of highest q, of a level",
             "probability",
         ),
-        "truth": ("z* that the datum was simulated from", "units of z"),
+        "truth": ("z* that the data point was simulated from", "units of z"),
         "z_score": ("(E_q z - z*) / sd_q z (Betancourt 2018)", "1"),
         "contraction": ("1 - Var_q z / Var z (Betancourt 2018)", "1"),
         "average_p_value": (
-            "Kolmogorov-Smirnov, guide's draws over simulated data against the prior",
+            "p-value of the guide's draws, one for each simulation, being from the prior "
+            "(Kolmogorov-Smirnov)",
             "probability",
         ),
     }

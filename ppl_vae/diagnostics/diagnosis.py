@@ -35,7 +35,7 @@ from .gaps import QUESTION as GAPS
 from .gaps import ask_gaps
 from .generation import QUESTION as GENERATION
 from .generation import ask_generation
-from .groups import observed_data, shown_groups
+from .groups import data_groups, shown_groups
 from .reference import QUESTION as REFERENCE
 from .reference import ask_reference
 from .verdicts import DiagnosticResult, Verdict
@@ -46,14 +46,14 @@ REMEDY = "diagnose-again"
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work a diagnosis may take.
+    """How much work to put into a diagnosis.
 
     Attributes:
-        data_points: Held-out data, the first, for coverage, collapse and generation.
-        draws: Draws from the guide for each datum.
-        simulations: Data to simulate for calibration.
-        gap_points: Data whose gap is decomposed, the first.
-        nuts_points: Data given to NUTS, the first.
+        data_points: Test data for coverage, collapse and generation: the first so many.
+        draws: Draws from the guide for each data point.
+        simulations: Data points to simulate for calibration.
+        gap_points: Data points whose gap is decomposed: the first so many.
+        nuts_points: Data points given to NUTS: the first so many.
 
     Raises:
         InputError: If one is less than 1.
@@ -72,14 +72,14 @@ class Effort:
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What was found.
+    """The verdicts on a posterior, and what they rest on.
 
     Attributes:
         verdicts: One for each question: ``coverage``, ``calibration``, ``gaps``, ``reference``,
             ``collapse``, ``generation``.
-        inference_data: ``arviz.InferenceData`` with what they rest on: ArviZ's own groups for some
-            of the data, ``diagnostics`` per datum, and a group for each question.
-        about: Seed, effort and the like.
+        inference_data: ``arviz.InferenceData``: ArviZ's own groups for some of the data,
+            ``diagnostics`` of each data point, and a group for each question.
+        about: Program, data, seed and effort.
     """
 
     verdicts: Mapping[str, Verdict]
@@ -87,7 +87,7 @@ class Diagnosis:
     about: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """Verdicts and what they are about, as plain data for JSON."""
+        """The verdicts and ``about`` as plain data for JSON."""
         return {**self.about, "verdicts": {k: v.as_dict() for k, v in self.verdicts.items()}}
 
     def __repr__(self) -> str:
@@ -106,16 +106,16 @@ def diagnose(
     seed: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Diagnosis:
-    """Ask whether q(z|x) deserves belief, on data that the fit has not seen.
+    """Find out how far q(z|x) can be trusted, on data that the fit has not seen.
 
-    Six questions, each answered by itself: where one has no answer, its verdict is ``"cannot say"``
-    with the reason, and the others go on.
+    Six questions are asked. One that cannot be answered has the verdict ``"cannot say"``, with the
+    reason, and the others are asked all the same.
 
     Arguments:
         program: The fitted program; see :class:`ppl_vae.Program`.
-        data: What it was fitted to; its test split is held out, its training split is used to
-            recognize copies.
-        effort: How much work it may take.
+        data: The data set that it was fitted to. The questions are about its test data; its
+            training data show whether the model copies them.
+        effort: How much work to put into it.
         seed: Seed of everything random.
         on_progress: Told of the share of the work that has been done, and of the question at work.
 
@@ -155,10 +155,10 @@ def diagnose(
     groups = _groups(answers, data, batch.size)
     left_out = ""
     try:
-        groups["observed_data"] = observed_data(batch)
         groups |= shown_groups(posterior(), derived_seed(seed, "shown"), groups["diagnostics"])
     except Exception as error:  # as in _answer
-        left_out = f"draws could not be kept: {type(error).__name__}: {first_line(error)}"
+        groups |= data_groups(batch)
+        left_out = f"there are no draws: {type(error).__name__}: {first_line(error)}"
     about: dict[str, Any] = {
         "program": type(program).__name__,
         "data": data.source,
@@ -172,11 +172,11 @@ def diagnose(
 
 
 def _refuse_effort(effort: Effort, x: Tensor) -> None:
-    """What is held at once, refused before the first question is asked."""
-    gap_points = min(len(x), effort.gap_points)  # all draws of all of them, of two guides
+    """Refuse what memory cannot hold, before the first question is asked."""
+    gap_points = min(len(x), effort.gap_points)  # all draws for all of them, from two guides
     taken = 2 * effort.draws * gap_points * DRAW_BYTES
     refuse_beyond_memory(taken, f"draws={effort.draws}", "take fewer")
-    # Of each the datum, its mean, and a hundred draws at least.
+    # Each is a data point, its mean, and a hundred draws at least.
     taken = effort.simulations * 8 * (2 * x[0].numel() + 100)
     refuse_beyond_memory(taken, f"simulations={effort.simulations}", "take fewer")
 
@@ -184,7 +184,7 @@ def _refuse_effort(effort: Effort, x: Tensor) -> None:
 def _questions(
     posterior: Callable[[], Posterior], data: DataSet, effort: Effort, seed: int
 ) -> dict[str, tuple[str, Callable[[Progress], DiagnosticResult], float]]:
-    """Question, how it is asked, and its cost in runs of the model for one draw of one datum."""
+    """Each question, how it is asked, and its cost in evaluations of the model at one draw."""
     seeds = partial(derived_seed, seed)
     n, draws = min(len(data.test), effort.data_points), effort.draws
     gap_points, nuts_points = min(n, effort.gap_points), min(n, effort.nuts_points)
@@ -229,7 +229,7 @@ def _questions(
 def _answer(
     question: str, ask: Callable[[Progress], DiagnosticResult], progress: Progress
 ) -> DiagnosticResult:
-    """Ask, and turn what stands in the way into a verdict."""
+    """Ask a question, and turn an error into a verdict."""
     try:
         return ask(progress)
     except InputError as error:
@@ -244,7 +244,7 @@ def _answer(
 def _groups(
     answers: Mapping[str, DiagnosticResult], data: DataSet, count: int
 ) -> dict[str, xarray.Dataset]:
-    """The groups of all answers; what there is for each datum comes together in one."""
+    """The groups of all answers, with all that is known of each data point in one."""
     groups = {name: group for answer in answers.values() for name, group in answer.groups.items()}
     per_datum = groups.pop("diagnostics", xarray.Dataset())
     per_datum = per_datum.assign_coords(datum=np.arange(count))
@@ -255,17 +255,17 @@ def _groups(
         of_all = groups["gaps"][["refined_elbo", "approximation_gap", "amortization_gap"]]
         per_datum = per_datum.merge(of_all.reindex(datum=per_datum["datum"]))
     per_datum["row"] = variable(
-        "datum", data.test.rows[:count], "where the datum stood in its array"
+        "datum", data.test.rows[:count], "row of the array that the data point came from"
     )
     if data.test.labels is not None:
         per_datum["label"] = variable("datum", data.test.labels[:count], "class index")
-        # As JSON, for netCDF gives a list of one back as its element.
+        # As JSON: netCDF reads a list of one back as its element.
         per_datum.attrs["label_names"] = json.dumps(data.label_names)
     return {**groups, "diagnostics": per_datum}
 
 
 def write_diagnosis(folder: Path, diagnosis: Diagnosis) -> list[Path]:
-    """Write ``diagnosis.nc`` (InferenceData) and ``diagnosis.json`` (verdicts) into a folder.
+    """Write ``diagnosis.nc`` (InferenceData) and ``diagnosis.json`` (verdicts) to a folder.
 
     Returns:
         The files written.
@@ -288,20 +288,20 @@ def read_diagnosis(folder: Path) -> Diagnosis:
     """Read what :func:`write_diagnosis` wrote.
 
     Raises:
-        InputError: If it is not there, is broken, or not what was written.
+        InputError: If it is not there, is broken, or was changed since.
     """
     file = folder / RESULT
     beside = file.with_suffix(".json")
     for path in (file, beside):
         if not path.is_file():
-            raise InputError(path, "is missing, or not a file", REMEDY)
+            raise InputError(path, "is not there, or is not a file", REMEDY)
     refuse_beyond_memory(file.stat().st_size, str(file), REMEDY)
     try:
         about = json.loads(read_text(beside))
         digest = about.pop(DIGEST)
         # Before HDF5 opens it, which does not survive every flipped bit.
         if digest != _digest(file, about):
-            raise InputError(file, f"or {beside.name} was altered or torn", REMEDY)
+            raise InputError(file, f"or {beside.name} was changed since it was written", REMEDY)
         verdicts = {key: _as_verdict(fields) for key, fields in about.pop("verdicts").items()}
         if not verdicts:
             raise ValueError("it holds no verdict")
@@ -316,7 +316,7 @@ def read_diagnosis(folder: Path) -> Diagnosis:
 
 
 def _digest(file: Path, found: dict[str, Any]) -> str:
-    """SHA-256 of the netCDF file, and of all else that is written beside it."""
+    """SHA-256 of the netCDF file, and of all else that is written."""
     with file.open("rb") as stream:
         sha = hashlib.file_digest(stream, "sha256")
     sha.update(json.dumps(found, sort_keys=True).encode())
@@ -324,7 +324,7 @@ def _digest(file: Path, found: dict[str, Any]) -> str:
 
 
 def _as_verdict(fields: dict[str, Any]) -> Verdict:
-    """A verdict as JSON has it, which knows neither NaN nor infinity."""
+    """A verdict from JSON, which has neither NaN nor infinity."""
     for name, value in fields.items():
         if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name} of a verdict is {value}")

@@ -21,7 +21,7 @@ from .verdicts import DiagnosticResult, Grade, Verdict, advice, grade
 
 QUESTION = "Does the model generate data like the data?"
 SAMPLES, MIN_DATA, MIN_TRAIN = 1000, 100, 100
-PIT_DRAWS, PIT_BLOCK = 20, 100  # draws that each value is ranked against; data at once
+PIT_DRAWS, PIT_BLOCK = 20, 100  # draws among which each value is ranked; data points at once
 CAUTION, FAIL = 0.1, 0.3  # Kolmogorov-Smirnov distances
 COPIES_CAUTION, COPIES_FAIL = 0.55, 0.75
 LEVEL = 0.01
@@ -33,15 +33,15 @@ def ask_generation(
 ) -> DiagnosticResult:
     r"""Compare data drawn from the model with data that it was not fitted to.
 
-    - Prior predictive: the distributions, over data, of a datum's total (the ink of an image), its
-      spread, and its distance to the nearest training datum, for draws from the model and for
-      held-out data. The statistic is their largest Kolmogorov-Smirnov distance.
-    - Memorization: how often a draw is nearer to the training data than a held-out datum is; in
-      half of all pairs if nothing is copied (Meehan et al. 2020).
+    - Prior predictive: the total of a data point (the ink of an image), its spread, and its
+      distance to the nearest training data point, each as a distribution over draws from the model
+      and over held-out data. The statistic is their largest Kolmogorov-Smirnov distance.
+    - Memorization: how often a draw is nearer to the training data than a held-out data point is;
+      in half of all pairs if nothing is copied (Meehan et al. 2020).
     - Posterior predictive: total and spread of x' ~ p(x | z), z ~ q(z | x), beside those of x
       (Gelman et al. 1996).
-    - PIT: where each held-out value falls among prior predictive draws of it, ties broken at random
-      (Gneiting et al. 2007), with the p-value of its uniformity over data for each pixel or column.
+    - PIT: the rank of each held-out value among prior predictive draws, ties broken at random
+      (Gneiting et al. 2007), and for each pixel or column the p-value of its uniformity over data.
 
     Arguments:
         posterior: The posterior of held-out data.
@@ -53,7 +53,7 @@ def ask_generation(
         ``generation``: each test quantity of held-out data (``test_...``), of prior and of
         posterior predictive draws (``prior_...``, ``posterior_...``); ``nearer_train`` (sample);
         ``ks`` (quantity); ``pit_p_value``, ``test_mean`` and ``prior_mean``, one for each
-        value of a datum.
+        pixel or column.
 
     Raises:
         InputError: If there are too few data.
@@ -68,7 +68,7 @@ def ask_generation(
         )
     drawn = simulate(program, held_out, SAMPLES, derived_seed(seed, "generated")).x
     progress.advance(0.1)
-    again = torch.cat(
+    replicated = torch.cat(
         [
             posterior_predictive(program, part, derived_seed(seed, f"replicated {index}")).x
             for index, part in enumerate(held_out.split(SAMPLES))
@@ -77,7 +77,7 @@ def ask_generation(
     progress.advance(0.1)
     found = {
         f"{source}_{name}": quantity(x)
-        for source, x in (("test", test), ("prior", drawn), ("posterior", again))
+        for source, x in (("test", test), ("prior", drawn), ("posterior", replicated))
         for name, quantity in QUANTITIES.items()
     }
     found["test_distance"] = nearest(test, train.x)
@@ -103,11 +103,11 @@ def _spread(x: Tensor) -> np.ndarray:
 
 
 QUANTITIES: dict[str, Callable[[Tensor], np.ndarray]] = {"total": _total, "spread": _spread}
-"""What is compared between data and draws: of each datum one number."""
+"""What is compared between data and draws: one number for each data point."""
 
 
 def nearest(x: Tensor, others: Tensor) -> np.ndarray:
-    """The Euclidean distance from each datum to the nearest of others.
+    """The Euclidean distance from each data point to the nearest of others.
 
     Arguments:
         x: Of shape (N, *data_shape).
@@ -117,8 +117,9 @@ def nearest(x: Tensor, others: Tensor) -> np.ndarray:
         >>> nearest(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [6.0, 8.0]]))
         array([5.])
     """
-    centre = others.flatten(1).double().mean(0)  # distances lose their digits far from zero
-    to = others.flatten(1).double() - centre
+    to = others.flatten(1).double()
+    centre = to.mean(0)  # distances lose their digits far from zero
+    to = to - centre
     parts = [torch.cdist(part.double() - centre, to).amin(1) for part in x.flatten(1).split(256)]
     return torch.cat(parts).numpy()
 
@@ -126,12 +127,12 @@ def nearest(x: Tensor, others: Tensor) -> np.ndarray:
 def nearer(drawn: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """For each draw, the share of held-out data that are farther from the training data.
 
-    Half of it on average if draws and held-out data have one law (Meehan et al. 2020): given the
-    training data, both are samples of independent distances, and the mean over draws is the
-    statistic of Mann & Whitney (1947).
+    It is 1/2 on average if draws and held-out data have the same distribution (Meehan et al. 2020):
+    given the training data, both are samples of independent distances, and the mean over draws is
+    the statistic of Mann & Whitney (1947).
 
     Arguments:
-        drawn: Distances of draws to the nearest training datum, of shape (M,).
+        drawn: Distances of draws to the nearest training data point, of shape (M,).
         held_out: Distances of held-out data, of shape (N,).
 
     Example:
@@ -145,11 +146,11 @@ def nearer(drawn: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 
 def _pit_p_values(program: Program, held_out: Batch, seed: int) -> np.ndarray:
-    """The p-value of the uniformity of the PIT over data, for each value of a data point."""
+    """The p-value of the uniformity of the PIT over data, for each pixel or column."""
     generator = np.random.default_rng(derived_seed(seed, "PIT"))
     ranks, shape = [], held_out.x.shape[1:]
     for first, part in enumerate(held_out.split(PIT_BLOCK)):
-        # Draws of its own for each data point: shared ones would make data depend on each other.
+        # Each data point has draws of its own: shared ones would make the ranks dependent.
         given = part.rows(torch.arange(part.size).repeat(PIT_DRAWS))
         of_part = derived_seed(seed, f"PIT {first}")
         drawn = prior_predictive(program, shape, given.size, of_part, given.covariates).x
@@ -173,18 +174,18 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
     copies = grade(copied, copied_error, COPIES_CAUTION, COPIES_FAIL)
     order: tuple[Grade, ...] = ("pass", "cannot say", "caution", "fail")
     given = max(unlike, copies, key=order.index)
-    misfit = float((dataset["pit_p_value"].values * dataset["pit_p_value"].size < LEVEL).mean())
+    cells = dataset["pit_p_value"].values
+    misfit = float((cells * cells.size < LEVEL).mean())
     meaning = (
-        f"draws from the model differ most from held-out data in their {WORDS[name]}; they are "
-        f"nearer to the training data in {copied:.0%} of pairs, 50% if nothing is copied; the "
-        f"distribution of {misfit:.0%} of a datum's values is off"
+        f"draws from the model differ most from held-out data in their {WORDS[name]}; a draw is "
+        f"nearer to the training data than a held-out data point in {copied:.0%} of pairs, 50% if "
+        f"nothing is copied; the distribution of {misfit:.0%} of the "
+        f"{'pixels' if cells.ndim == 3 else 'columns'} differs from the model's"
     )
     by_copies = order.index(copies) > order.index(unlike)
-    statistic = f"Kolmogorov-Smirnov distance of the {WORDS[name]}, prior predictive to held-out"
+    statistic = f"Kolmogorov-Smirnov statistic of the {WORDS[name]}, draws and held-out data"
     if by_copies:
-        statistic = (
-            "share of pairs in which a draw is nearer to training data than a held-out datum"
-        )
+        statistic = "share of pairs in which the draw is nearer to the training data"
     return Verdict(
         QUESTION,
         given,
@@ -198,16 +199,16 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         source=SOURCE,
         remedy=advice(
             given,
-            "more training; a prior that fits the aggregate posterior; a likelihood made for the "
-            "data; if copies are many, more data or a smaller decoder",
+            "longer training; a prior that fits the aggregate posterior; a likelihood that suits "
+            "the data; if there are many copies, more data or a smaller decoder",
         ),
     )
 
 
 WORDS = {
-    "total": "total over a datum",
-    "spread": "spread within a datum",
-    "distance": "distance to the nearest training datum",
+    "total": "total over a data point",
+    "spread": "spread within a data point",
+    "distance": "distance to the nearest training data point",
 }
 
 
@@ -225,20 +226,21 @@ def _dataset(
         "prior": ("prior predictive draws", "sample"),
         "posterior": ("posterior predictive draws", "held_out"),
     }
-    variables = {}
+    variables, units = {}, "units of the data"
     for key, values in found.items():
         source, name = key.split("_", 1)
         meaning, dim = sources[source]
-        units = "units of the data"
         variables[key] = variable(dim, values, f"{WORDS[name]}, of {meaning}", units)
     cells = [f"x_dim_{i}" for i in range(test.dim() - 1)]
     variables |= {
-        "ks": variable("quantity", ks, "Kolmogorov-Smirnov distance, prior predictive to held-out"),
+        "ks": variable("quantity", ks, "Kolmogorov-Smirnov distance, prior draws to held-out data"),
         "nearer_train": variable(
-            "sample", copied, "share of held-out data farther from training data than the draw"
+            "sample", copied, "share of held-out data farther from the training data than the draw"
         ),
-        "pit_p_value": variable(cells, pit, "uniformity of the PIT (Gneiting et al. 2007)"),
-        "test_mean": variable(cells, test.double().mean(0), "mean of held-out data", "data's"),
-        "prior_mean": variable(cells, drawn.double().mean(0), "mean of draws", "data's"),
+        "pit_p_value": variable(
+            cells, pit, "p-value of the uniformity of the PIT (Gneiting et al. 2007)", "probability"
+        ),
+        "test_mean": variable(cells, test.double().mean(0), "mean of held-out data", units),
+        "prior_mean": variable(cells, drawn.double().mean(0), "mean of prior draws", units),
     }
     return xarray.Dataset(variables, {"quantity": names})

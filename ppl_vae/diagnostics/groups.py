@@ -1,4 +1,6 @@
-"""ArviZ's own groups: draws of guide, prior and both predictives, for some of the data."""
+"""ArviZ's own groups: some of the data, and draws of guide, prior and both predictives."""
+
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -9,18 +11,18 @@ from ..data.batch import OBSERVED, Batch
 from ..labels import variable
 from ..programs.posterior import Posterior
 from ..programs.predictions import decode
-from ..programs.scoring import rows_at_once
 from ..programs.sites import Latents
 from ..programs.terms import Terms, concatenate, score_traces, total
 from ..runtime import derived_seed
 
 SHOWN, DRAWS, PREDICTIVE_DRAWS, WORST = 50, 100, 20, 10
+DIMS = ("draw", "datum")
 
 
 def shown_groups(
     posterior: Posterior, seed: int, per_datum: xarray.Dataset
 ) -> dict[str, xarray.Dataset]:
-    """The groups that ArviZ knows, for the first data points; and those of the highest k-hat.
+    """ArviZ's groups for the first data points, and the data points of the highest k-hat.
 
     Arguments:
         posterior: The posterior of held-out data.
@@ -28,15 +30,16 @@ def shown_groups(
         per_datum: ``k_hat`` by data point, if it is known.
 
     Returns:
-        ``posterior`` (draws of the guide), ``prior``, ``posterior_predictive``,
-        ``prior_predictive``, ``log_likelihood``, ``sample_stats``, ``worst_data``; without those
-        that the program does not allow.
+        ``observed_data``, ``constant_data``, ``posterior`` (draws of the guide), ``prior``,
+        ``posterior_predictive``, ``prior_predictive``, ``log_likelihood``, ``sample_stats`` and
+        ``worst_data``; ``sample_stats`` only where the guide has a density.
     """
     shown = posterior[:SHOWN]
     guide, terms = _posterior(shown, derived_seed(seed, "posterior"))
     prior = shown.draw(DRAWS, derived_seed(seed, "prior"), "prior")
-    about = "draws from q(z|x); independent, so that R-hat says nothing of the guide"
+    about = "independent draws from q(z|x): their R-hat says nothing about the guide"
     groups = {
+        **data_groups(shown.batch, shown.sites.observed),
         "posterior": _latents(guide, about),
         "prior": _latents(prior, "draws from p(z)"),
         "posterior_predictive": _predictive(shown, guide, seed, "posterior predictive"),
@@ -48,28 +51,37 @@ def shown_groups(
     return {name: _with_chain(group) for name, group in groups.items()}
 
 
-def observed_data(batch: Batch) -> xarray.Dataset:
-    """The first of some data, with their covariates."""
-    shown = batch.rows(slice(SHOWN))
-    found = {OBSERVED: _data(shown.x, "held-out data", "datum")}
-    for name, tensor in shown.covariates.items():
-        dims = ["datum", *(f"{name}_{i}" for i in range(tensor.dim() - 1))]
-        found[name] = variable(dims, tensor.to(tensor.dtype), f"covariate {name!r}", "its own")
-    return xarray.Dataset(found)
+def data_groups(batch: Batch, observed: Collection[str] = (OBSERVED,)) -> dict[str, xarray.Dataset]:
+    """The first data points: what the model observes, and the covariates that it is given.
+
+    Arguments:
+        batch: The data.
+        observed: The observed sites.
+
+    Returns:
+        ``observed_data``, and ``constant_data`` if there are covariates that are not observed.
+    """
+    groups: dict[str, dict[str, tuple]] = {}
+    for name, tensor in batch.rows(slice(SHOWN)).items():
+        group, meaning = (
+            ("observed_data", f"held-out {name}")
+            if name in observed
+            else ("constant_data", f"covariate {name}")
+        )
+        groups.setdefault(group, {})[name] = _data(name, tensor, meaning, "datum")
+    return {group: xarray.Dataset(found) for group, found in groups.items()}
 
 
 def _posterior(posterior: Posterior, seed: int) -> tuple[Latents, Terms]:
-    """Draws of the guide and their densities, some draws at a time."""
+    """Draws of the guide, and the log densities of the same draws."""
     sites, parts = posterior.sites.prior, []
-    step = max(1, rows_at_once(posterior.program, posterior.batch.x) // len(posterior))
     with posterior.evaluation_mode(seed):
-        for first in range(0, DRAWS, step):
-            count = min(step, DRAWS - first)
-            traces = posterior.trace(count)
+        for part in posterior.blocks(DRAWS):
+            traces = part.trace(DRAWS)
             drawn = {site: traces[1].nodes[site]["value"].cpu() for site in sites}
-            parts.append((drawn, score_traces(*traces, posterior.placed, count).cpu()))
-    draws = {site: torch.cat([drawn[site] for drawn, _ in parts]) for site in sites}
-    return draws, concatenate([terms for _, terms in parts], dim=0)
+            parts.append((drawn, score_traces(*traces, part.placed, DRAWS).cpu()))
+    draws = {site: torch.cat([drawn[site] for drawn, _ in parts], dim=1) for site in sites}
+    return draws, concatenate([terms for _, terms in parts], dim=1)
 
 
 def _with_chain(group: xarray.Dataset) -> xarray.Dataset:
@@ -84,12 +96,16 @@ def _latents(latents: Latents, meaning: str) -> xarray.Dataset:
         events = values.dim() - 2
         dims = [stem] if events == 1 else [f"{stem}_{i}" for i in range(events)]
         about = f"{meaning}, site {site!r}"
-        found[site] = variable(("draw", "datum", *dims), values.cpu(), about, "units of z")
+        found[site] = variable((*DIMS, *dims), values.cpu(), about, "units of z")
     return xarray.Dataset(found)
 
 
-def _data(values: Tensor, meaning: str, *dims: str) -> tuple:
+def _data(name: str, values: Tensor, meaning: str, *dims: str) -> tuple:
+    """Values of ``x``, or of a covariate, whose dimensions have names of their own."""
     events = values.dim() - len(dims)
+    if name != OBSERVED:
+        cells = tuple(f"{name}_{i}" for i in range(events))
+        return variable((*dims, *cells), values, meaning, f"units of {name}")
     cells = {1: ("feature",), 3: ("channel", "height", "width")}.get(
         events, tuple(f"cell_{i}" for i in range(events))
     )
@@ -101,31 +117,32 @@ def _predictive(shown: Posterior, latents: Latents, seed: int, purpose: str) -> 
     batch = shown.batch.rows(torch.arange(len(shown)).repeat(PREDICTIVE_DRAWS))
     shape, of_purpose = batch.x.shape[1:], derived_seed(seed, purpose)
     drawn = decode(shown.program, given, shape, batch.size, of_purpose, batch.covariates)
-    dims, about = ("draw", "datum"), {OBSERVED: drawn.x, f"{OBSERVED}_mean": drawn.mean}
-    meanings = dict(zip(about, ("draws from p(x|z)", "means of p(x|z)"), strict=True))
-    return xarray.Dataset(
-        {
-            name: _data(values.unflatten(0, (-1, len(shown))), meanings[name], *dims)
-            for name, values in about.items()
-        }
-    )
+    found = {
+        name: _data(name, _by_draw(drawn.batch[name], shown), f"draws from p({name}|z)", *DIMS)
+        for name in shown.sites.observed
+    }
+    mean = _data(OBSERVED, _by_draw(drawn.mean, shown), f"means of p({OBSERVED}|z)", *DIMS)
+    return xarray.Dataset({**found, f"{OBSERVED}_mean": mean})
+
+
+def _by_draw(values: Tensor, shown: Posterior) -> Tensor:
+    return values.unflatten(0, (-1, len(shown)))
 
 
 def _densities(terms: Terms, point_mass: bool) -> dict[str, xarray.Dataset]:
-    """What model and guide say of the posterior group's draws."""
-    dims = ("draw", "datum")
-    about = "log p({0}|z) of the data point, z its own: LOO and WAIC of it mean nothing"
+    """The log densities of the draws of the posterior group."""
+    about = "log p({0}|z) of the data point; z is its own, so that LOO and WAIC mean nothing"
     likelihoods = {
-        site: variable(dims, values, about.format(site), "nats")
+        site: variable(DIMS, values, about.format(site), "nats")
         for site, values in terms.likelihood.items()
     }
     groups = {"log_likelihood": xarray.Dataset(likelihoods)}
     if not point_mass:
         log_q = total(terms.guide)
         stats = {
-            "log_p": variable(dims, terms.log_weight + log_q, "log p(x, z)", "nats"),
-            "log_q": variable(dims, log_q, "log q(z|x)", "nats"),
-            "log_weight": variable(dims, terms.log_weight, "log p(x, z) - log q(z|x)", "nats"),
+            "log_p": variable(DIMS, terms.log_weight + log_q, "log p(x, z)", "nats"),
+            "log_q": variable(DIMS, log_q, "log q(z|x)", "nats"),
+            "log_weight": variable(DIMS, terms.log_weight, "log p(x, z) - log q(z|x)", "nats"),
         }
         groups["sample_stats"] = xarray.Dataset(stats)
     return groups
@@ -139,8 +156,8 @@ def _worst(posterior: Posterior, k_hat: np.ndarray, seed: int) -> xarray.Dataset
     mean = decode(worst.program, given, shape, batch.size, seed, batch.covariates).mean
     return xarray.Dataset(
         {
-            OBSERVED: _data(batch.x, "the data points of the highest k-hat", "worst"),
-            f"{OBSERVED}_mean": _data(mean, "mean of p(x|z) at one z ~ q(z|x)", "worst"),
+            OBSERVED: _data(OBSERVED, batch.x, "data points of the highest k-hat", "worst"),
+            f"{OBSERVED}_mean": _data(OBSERVED, mean, "mean of p(x|z) at one z ~ q(z|x)", "worst"),
             "k_hat": variable("worst", k_hat[chosen], "Pareto k-hat"),
             "datum": variable("worst", chosen, "index of the data point"),
         }

@@ -1,4 +1,4 @@
-"""Figures of a diagnosis: groups of InferenceData in, figures out."""
+"""The figures of a diagnosis: groups of InferenceData in, figures out."""
 
 import json
 from collections.abc import Sequence
@@ -10,42 +10,51 @@ import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..plots.figures import image_grid, is_image, reconstruction_pairs, value_span
+from ..plots.figures import (
+    image_grid,
+    is_image,
+    reconstruction_pairs,
+    value_span,
+    whole_ticks,
+)
+from .latents import ACTIVE
 from .uniformity import band, ecdf, uniform
 
 SCATTERS, OVERLAID = 6, 400
-CAPTION: dict[str, Any] = {"fontsize": 9}
+SMALL: dict[str, Any] = {"fontsize": 9}
 
 
 def k_hats(diagnostics: xarray.Dataset) -> Figure:
-    """k-hat of every datum, the threshold, and its spread by class where there are labels."""
+    """k-hat of each data point with its threshold, and by class where there are labels."""
     k_hat = diagnostics["k_hat"].values
     threshold = diagnostics.attrs["k_hat_threshold"]
     labelled = "label" in diagnostics
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, squeeze=False)[0] if labelled else [figure.subplots()]
     finite = np.where(np.isfinite(k_hat), k_hat, np.nan)
-    bad = ~(k_hat <= threshold)
-    datum = np.arange(len(k_hat))
-    panels[0].plot(datum[~bad], finite[~bad], ".", markersize=3, color="C0")
-    panels[0].plot(datum[bad], finite[bad], ".", markersize=4, color="C3")
-    panels[0].set(xlabel="held-out datum", ylabel="Pareto k-hat")
+    high = ~(k_hat <= threshold)
+    index = np.arange(len(k_hat))
+    panels[0].plot(index[~high], finite[~high], ".", markersize=3, color="C0")
+    panels[0].plot(index[high], finite[high], ".", markersize=4, color="C3")
+    panels[0].set(xlabel="test data point", ylabel="Pareto k-hat")
+    whole_ticks(panels[0])
     if labelled:
         labels, names = diagnostics["label"].values, json.loads(diagnostics.attrs["label_names"])
         groups = [finite[(labels == i) & np.isfinite(finite)] for i in range(len(names))]
         kept = [(name, group) for name, group in zip(names, groups, strict=True) if len(group)]
-        panels[1].boxplot([group for _, group in kept], flierprops={"markersize": 2})
-        panels[1].set_xticks(range(1, len(kept) + 1), [name for name, _ in kept])
+        places, few = range(len(kept)), {"markersize": 2}
+        panels[1].boxplot([group for _, group in kept], positions=places, flierprops=few)
         panels[1].set(xlabel="class", ylabel="Pareto k-hat")
+        whole_ticks(panels[1], [name for name, _ in kept])
     for axes in panels:
         axes.axhline(threshold, color="C1", label=f"reliable below {threshold:.2f}")
-        axes.axhline(1.0, color="C3", linestyle="--", label="no mean above 1")
-    panels[0].legend(**CAPTION)
+        axes.axhline(1.0, color="C3", linestyle="--", label="no finite mean above 1")
+    panels[0].legend(**SMALL)
     return figure
 
 
 def rank_bands(calibration: xarray.Dataset) -> Figure:
-    """ECDF of ranks less that of uniform ranks, with simultaneous bands; and expected coverage."""
+    """ECDF of ranks less the uniform one, with simultaneous bands; and expected coverage."""
     draws, size = int(calibration.attrs["draws"]), calibration.sizes["simulation"]
     names = [str(name) for name in calibration["quantity"].values]
     level = float(calibration.attrs["level"]) / len(names)
@@ -66,16 +75,16 @@ def rank_bands(calibration: xarray.Dataset) -> Figure:
         style = {"linewidth": 1.4 if shown else 0.6, "color": None if shown else "0.6"}
         left.step(expected, found - expected, where="post", label=name if shown else None, **style)
         right.plot(nominal, coverage[i], label=name if shown else None, **style)
-    left.set(xlabel="rank of the truth among draws / (S + 1)", ylabel="ECDF - uniform")
-    left.set_title("inside the band if calibrated", **CAPTION)
-    right.set(xlabel="probability of the region", ylabel="share of truths inside")
-    right.set_title("above the diagonal: too wide; below: too narrow", **CAPTION)
-    left.legend(**CAPTION)
+    left.set(xlabel="rank of the true value among draws / (S + 1)", ylabel="ECDF - uniform")
+    left.set_title("inside the band if calibrated", **SMALL)
+    right.set(xlabel="probability of the region", ylabel="share of true values inside")
+    right.set_title("above the diagonal: too wide; below: too narrow", **SMALL)
+    left.legend(**SMALL)
     return figure
 
 
 def gap_decomposition(gaps: xarray.Dataset) -> Figure:
-    """Both gaps in the mean, and their distributions over data."""
+    """The means of both gaps, and their distributions over data."""
     parts = {
         "approximation (family)": gaps["approximation_gap"].values,
         "amortization (network)": gaps["amortization_gap"].values,
@@ -92,13 +101,13 @@ def gap_decomposition(gaps: xarray.Dataset) -> Figure:
         right.hist(values, edges, alpha=0.6, color=f"C{index}")
         start += mean
     left.set(yticks=[], xlabel="nats per datum between ELBO and log p(x)", ylim=(-0.6, 1.3))
-    left.legend(**CAPTION, loc="upper left")
-    right.set(xlabel="gap of a datum, nats", ylabel="data")
+    left.legend(**SMALL, loc="upper left")
+    right.set(xlabel="gap of a data point, nats", ylabel="data points")
     return figure
 
 
 def nuts_overlay(nuts: xarray.Dataset) -> Figure:
-    """Draws of NUTS under those of the guide, in the two units that are the best known."""
+    """Draws by NUTS and from the guide, in the two units with the narrowest posterior."""
     z, guide = (nuts[name].values.reshape(-1, *nuts[name].shape[2:]) for name in ("z", "guide"))
     names = [str(name) for name in nuts["unit"].values]
     first = np.argsort(z.std(0).mean(0), kind="stable")[: min(2, len(names))]
@@ -113,8 +122,8 @@ def nuts_overlay(nuts: xarray.Dataset) -> Figure:
         _overlay(axes, z[:, n][:, first], guide[:, n][:, first], [names[i] for i in first])
         accuracy = float(nuts["c2st"][n])
         mixed = "" if bool(nuts["mixed"][n]) else ", not mixed"
-        axes.set_title(f"datum {n}: told apart in {accuracy:.0%}{mixed}", **CAPTION)
-    panels[0].legend(**CAPTION)
+        axes.set_title(f"data point {n}: told apart in {accuracy:.0%}{mixed}", **SMALL)
+    panels[0].legend(**SMALL)
     return figure
 
 
@@ -132,23 +141,25 @@ def _overlay(axes: Axes, z: np.ndarray, guide: np.ndarray, names: Sequence[str])
 
 
 def unit_activity(latents: xarray.Dataset) -> Figure:
-    """Mean KL and activity of each unit, the most active first."""
+    """Mean KL and activity of each unit, by falling KL."""
     kl, activity = latents["kl"].mean("datum").values, latents["activity"].values
     order = np.argsort(-kl, kind="stable")
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    place = np.arange(len(order))
+    place, names = np.arange(len(order)), [str(latents["unit"].values[i]) for i in order]
     left.bar(place, kl[order], color="C0")
-    left.set(xlabel="unit, by its KL", ylabel="KL(q || p), nats per datum")
+    left.set(xlabel="unit, by falling KL", ylabel="KL(q || p), nats per datum")
     right.plot(place, np.maximum(activity[order], 1e-6), "o", markersize=3)
-    right.axhline(0.01, color="C3", linestyle="--", label="active above")
-    right.set(yscale="log", xlabel="unit, by its KL", ylabel="variance of E_q[z], in the prior's")
-    right.legend(**CAPTION)
+    right.axhline(ACTIVE, color="C3", linestyle="--", label="active above")
+    right.set(yscale="log", xlabel="unit, by falling KL", ylabel="Var E_q[z] / Var z")
+    for axes in (left, right):
+        whole_ticks(axes, names)
+    right.legend(**SMALL)
     return figure
 
 
 def predictive_checks(generation: xarray.Dataset) -> Figure:
-    """Test quantities of held-out data, of draws from the model, and of replicated data."""
+    """Test quantities of held-out data, of draws from the model, and of replications."""
     names = [str(name) for name in generation["quantity"].values]
     cells = generation["pit_p_value"]
     pictured = cells.ndim == 3
@@ -161,10 +172,10 @@ def predictive_checks(generation: xarray.Dataset) -> Figure:
     for axes, name in zip(panels, names, strict=False):
         held_out, drawn = (generation[f"{s}_{name}"].values for s in ("test", "prior"))
         edges = np.histogram_bin_edges(np.concatenate([held_out, drawn]), bins=40)
-        axes.hist(held_out, edges, density=True, color="0.75", label="held-out data")
+        axes.hist(held_out, edges, density=True, color="0.75", label="test data")
         for source, color, label in (
             ("prior", "C3", "draws from the model"),
-            ("posterior", "C0", "replicated, z ~ q(z|x)"),
+            ("posterior", "C0", "replications, z ~ q(z|x)"),
         ):
             if f"{source}_{name}" in generation:
                 values = generation[f"{source}_{name}"].values
@@ -179,15 +190,15 @@ def predictive_checks(generation: xarray.Dataset) -> Figure:
         shown = axes.imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most)
         figure.colorbar(shown, ax=axes)
         axes.set_axis_off()
-        axes.set_title("mean of draws - mean of data", **CAPTION)
+        axes.set_title("mean of draws - mean of test data", **SMALL)
     return figure
 
 
 def _pit_panel(axes: Axes, p_values: np.ndarray) -> None:
-    """p-values of the PIT's uniformity: of images in their places, of tables by column."""
-    # Of channels the smallest; below 1e-4 they are all alike.
+    """The p-value of the uniformity of the PIT, of each pixel in its place or of each column."""
+    # Of channels the smallest. Below 1e-4 all look alike.
     strength = -np.log10(np.maximum(p_values, 1e-4))
-    axes.set_title("-log10 p that the PIT is uniform", **CAPTION)
+    axes.set_title("-log10 p-value of the uniformity of the PIT", **SMALL)
     if p_values.ndim == 3:
         shown = axes.imshow(strength.max(0), cmap="viridis", vmin=0, vmax=4)
         axes.figure.colorbar(shown, ax=axes)
@@ -196,10 +207,11 @@ def _pit_panel(axes: Axes, p_values: np.ndarray) -> None:
     axes.plot(strength.ravel(), "o", markersize=3)
     axes.axhline(2, color="C3", linestyle="--")
     axes.set(xlabel="column", ylim=(0, 4.2))
+    whole_ticks(axes)
 
 
 def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Figure]:
-    """Reconstructions, samples and the worst data, from the groups that there are."""
+    """Reconstructions, draws from the model and the worst data, as far as there are groups."""
     found: dict[str, Figure] = {}
     if "observed_data" not in groups:
         return found
@@ -211,12 +223,12 @@ def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Figure]:
         found["Reconstructions"] = reconstruction_pairs(x[:count], mean[:count])
     if "prior_predictive" in groups and image:
         mean = torch.as_tensor(groups["prior_predictive"]["x_mean"].values[0, 0])
-        found["Decoded draws from the prior"] = image_grid(mean[:30], 10, "", value_span(x))
+        found["Draws from the model"] = image_grid(mean[:30], 10, "", value_span(x))
     if "worst_data" in groups and image:
         worst = groups["worst_data"]
         pair = (torch.as_tensor(worst[name].values) for name in ("x", "x_mean"))
         figure = reconstruction_pairs(*pair)
         marks = "  ".join(f"{k:.1f}" for k in worst["k_hat"].values)
-        figure.axes[0].set_title(f"the highest k-hat: {marks}", fontsize=10)
-        found["The worst data"] = figure
+        figure.axes[0].set_title(f"data above, reconstructions below; k-hat: {marks}", fontsize=10)
+        found["The data points of the highest k-hat"] = figure
     return found

@@ -1,4 +1,4 @@
-"""A diagnosis as one self-contained HTML page: no script, no request, legible on a phone."""
+"""A diagnosis as one self-contained HTML page, without scripts or requests, for phones too."""
 
 import base64
 import html
@@ -48,18 +48,18 @@ table { border-collapse: collapse; font-size: .9rem; } td { padding: .15rem .8re
 
 
 def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None) -> None:
-    """Write a diagnosis as one self-contained HTML page, whole or not at all.
+    """Write a diagnosis as one self-contained HTML page.
 
     Arguments:
         file: A path that ends in ``.html``.
         diagnosis: What :func:`ppl_vae.diagnose` found.
-        run: The run that it is about, if any: its training curves and settings are shown too.
+        run: The run of the program, if any: its training curves and settings are shown too.
 
     Raises:
-        InputError: If it cannot be written, or the diagnosis lacks what it should have.
+        InputError: If the page cannot be written, or the diagnosis lacks arrays that it shows.
 
     Example:
-        >>> from ppl_vae.arviz_io import as_inference_data
+        >>> from ppl_vae.diagnostics.arviz_io import as_inference_data
         >>> verdict = Verdict("Is q(z|x) calibrated?", "cannot say", "nobody asked")
         >>> nothing = as_inference_data({}, {})
         >>> write_report("a.html", Diagnosis({"calibration": verdict}, nothing, {}))
@@ -71,7 +71,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         page = render(diagnosis, run)
     except InputError:
         raise
-    except Exception as error:  # whatever groups that lack something, or have too much, raise
+    except Exception as error:  # whatever incomplete or malformed groups raise
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
             "the diagnosis", f"cannot be shown ({reason})", "diagnose-again"
@@ -81,7 +81,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
 
 
 def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
-    """The page as text: verdicts first, then what they rest on."""
+    """The page as text: the verdicts, then what they rest on."""
     groups = {name: diagnosis.inference_data[name] for name in diagnosis.inference_data.groups()}
     title = (
         f"{diagnosis.about.get('program', 'a program')} on {diagnosis.about.get('data', 'data')}"
@@ -89,7 +89,7 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
     body = [
-        f"<h1>Does q(z|x) deserve belief?</h1><p>{escape(title)}: {counts}</p>",
+        f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
         *(_card(key, verdict) for key, verdict in diagnosis.verdicts.items()),
     ]
     for heading, caption, figure in _figures(groups, run):
@@ -101,7 +101,7 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # The page may load nothing, whatever a name in it may say.
+        # The page loads nothing, whatever a name in it says.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "img-src data:; style-src 'unsafe-inline'\">"
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
@@ -111,7 +111,7 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that is markup no more, nor commands to whoever displays it."""
+    """Text without markup, and without characters that command a display."""
     return html.escape(printable(text))
 
 
@@ -133,7 +133,7 @@ def _card(key: str, verdict: Verdict) -> str:
 
 
 def _check_calibration(calibration: xarray.Dataset) -> None:
-    """Ranks out of their range would be counted in an array as long as the highest."""
+    """Refuse ranks out of range: they would be counted in an array as long as the highest."""
     ranks = calibration["rank"].values
     if calibration.attrs["draws"] != DRAWS or ranks.min() < 0 or ranks.max() > DRAWS:
         raise ValueError(f"ranks are not among {DRAWS} draws")
@@ -142,42 +142,46 @@ def _check_calibration(calibration: xarray.Dataset) -> None:
 def _figures(
     groups: dict[str, xarray.Dataset], run: Run | None
 ) -> Iterator[tuple[str, str, Figure]]:
-    """Heading, caption and figure, of all that is known."""
+    """Heading, caption and figure, of all groups that there are."""
     about: list[tuple[str, str, str, Callable[[xarray.Dataset], Figure]]] = [
         (
             "diagnostics",
-            "k-hat of every datum",
-            "Above the line, no affordable number of draws averages reliably.",
+            "Pareto k-hat of each data point",
+            "Above the line, averages over draws are unreliable however many draws one can afford.",
             diagnostic_plots.k_hats,
         ),
         (
             "calibration",
-            "Ranks of the truth, on data that the model made",
-            "Left: simultaneous bands. Right: how often regions of q(z|x) hold the truth.",
+            "Ranks of the true latents, on simulated data",
+            "Left: the ECDF of ranks, with simultaneous bands. Right: how often regions of q(z|x) "
+            "hold the true value.",
             diagnostic_plots.rank_bands,
         ),
         (
             "gaps",
             "The gap between ELBO and log p(x)",
-            "Approximation: the best guide of the family for each datum. Amortization: the rest.",
+            "The approximation gap is left by the best guide of the family for each data point; "
+            "the amortization gap is what that guide gains over the encoder.",
             diagnostic_plots.gap_decomposition,
         ),
         (
             "nuts",
-            "The guide over exact inference",
-            "Draws of NUTS and of q(z|x), in the two units that are known best.",
+            "The guide and NUTS",
+            "Draws from p(z|x) by NUTS and from q(z|x), in the two units with the narrowest "
+            "posterior.",
             diagnostic_plots.nuts_overlay,
         ),
         (
             "latents",
-            "What each unit says",
-            "Units without KL are not used.",
+            "Latent units",
+            "A unit whose KL is near zero is not used.",
             diagnostic_plots.unit_activity,
         ),
         (
             "generation",
-            "Draws from the model beside held-out data",
-            "Distributions over data of each test quantity.",
+            "Draws from the model and test data",
+            "Distributions over data points. PIT: the rank of each test value among prior "
+            "predictive draws.",
             diagnostic_plots.predictive_checks,
         ),
     ]
@@ -191,7 +195,7 @@ def _figures(
         if name in groups and (name != "diagnostics" or "k_hat" in groups[name]):
             yield heading, caption, draw(groups[name])
     if "latents" in groups:
-        yield "Latent map", "Means of q(z|x) over held-out data.", _latent_map(groups)
+        yield "Latent map", "Means of q(z|x) of the test data.", _latent_map(groups)
 
 
 def _training(run: Run) -> Iterator[tuple[str, str, Figure]]:

@@ -1,4 +1,4 @@
-"""What a question is answered with: a verdict, and labelled arrays."""
+"""The answer to a question: a verdict, and the labelled arrays that it rests on."""
 
 import math
 from collections.abc import Mapping
@@ -17,24 +17,28 @@ GRADES: tuple[Grade, ...] = get_args(Grade)
 Z = 3.0  # standard errors above a threshold before a statistic counts as above it: p = 0.0013
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
-    """What a statistic says about one question.
+    """The answer to one question, by a statistic.
 
     Attributes:
         question: What was asked.
         grade: ``"pass"``, ``"caution"``, ``"fail"`` or ``"cannot say"``.
-        meaning: What the answer means, or why there is none, in one plain sentence.
+        meaning: What the answer means, or why there is none, in one sentence.
         statistic: What was measured.
         value: Its value; ``None`` where there is none.
         error: Its standard error.
         unit: Its unit.
         threshold: Where caution and failure begin.
-        source: Where statistic and threshold come from.
+        source: The papers that statistic and threshold are from.
         remedy: What to try next; empty for a pass.
 
     Raises:
         InputError: If a field is not of its type, or there is no such grade.
+
+    Example:
+        >>> Verdict("Is q(z|x) calibrated?", "pass", "...", value=0.12345, error=0.0123)
+        Verdict(pass: Is q(z|x) calibrated? 0.123 ± 0.012)
     """
 
     question: str
@@ -63,9 +67,12 @@ class Verdict:
         if self.error is not None and self.error < 0:
             raise InputError("error of a verdict", f"must be at least 0, got {self.error!r}")
 
+    def __repr__(self) -> str:
+        return f"Verdict({self.grade}: {f'{self.question} {self.statistic_text}'.rstrip()})"
+
     @property
     def statistic_text(self) -> str:
-        """The statistic with its error, in digits that the error leaves; empty where there is none.
+        """The statistic with its error, in significant digits; empty where there is none.
 
         Example:
             >>> Verdict("?", "pass", "...", value=0.12345, error=0.0123).statistic_text
@@ -87,7 +94,7 @@ class Verdict:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DiagnosticResult:
     """A verdict, and what it rests on.
 
@@ -100,16 +107,19 @@ class DiagnosticResult:
     verdict: Verdict
     groups: Mapping[str, xarray.Dataset] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"DiagnosticResult({self.verdict!r}, groups: {', '.join(self.groups) or 'none'})"
+
 
 def grade(value: float, error: float, caution: float, fail: float) -> Grade:
-    """Grade a statistic that is the better the smaller it is.
+    """Grade a statistic of which smaller values are better.
 
-    It is above a threshold if it is so by three standard errors: chance alone moves it across with
-    a probability of 0.0013. A statistic that three standard errors carry from one threshold to the
-    other passes nothing.
+    It counts as above a threshold if it is so by three standard errors, which happens by chance
+    with a probability of 0.0013. It cannot pass where three standard errors are wider than the
+    distance between the two thresholds.
 
     Arguments:
-        value: The statistic.
+        value: The value of the statistic.
         error: Its standard error.
         caution: Where caution begins.
         fail: Where failure begins.
@@ -130,14 +140,14 @@ def grade(value: float, error: float, caution: float, fail: float) -> Grade:
 
 
 def advice(given: Grade, remedy: str) -> str:
-    """What to try next: nothing after a pass, more data where it was too noisy to say."""
+    """What to try next: nothing after a pass, more data where the statistic was too noisy."""
     return {"pass": "", "cannot say": "more data: the statistic is too noisy, or not finite"}.get(
         given, remedy
     )
 
 
 def sentence(words: str) -> str:
-    """Words with a capital and a full stop.
+    """Words as a sentence, with a capital and a full stop.
 
     Example:
         >>> sentence("log p(x) is known")
@@ -147,10 +157,10 @@ def sentence(words: str) -> str:
 
 
 def share(chosen: Any) -> tuple[float, float]:
-    """The share of what is true, and its standard error.
+    """The share of true values, and its standard error.
 
-    The error is that of the share with one success and one failure added, which is not zero where
-    all are alike (Agresti & Coull 1998).
+    The error is that of the share with one success and one failure added, so that it is not zero
+    where all are alike (Agresti & Coull 1998).
 
     Example:
         >>> share(np.zeros(98, dtype=bool))

@@ -1,4 +1,4 @@
-"""Scores of data as labelled arrays: netCDF for analysis, JSON for machines."""
+"""Scores as labelled arrays: netCDF with a value for each data point, JSON with their means."""
 
 import json
 import math
@@ -22,16 +22,16 @@ MEANINGS = {
     "kl": "KL(q(z|x) || p(z)), by Monte Carlo",
     "iw_bound": "importance-weighted bound on log p(x) (Burda et al. 2015, eq. 8)",
     "iw_error": "standard error of iw_bound, from its draws",
-    "iw_jackknife": "iw_bound less its bias of order 1/S (Nowozin 2018, eq. 13); no bound",
+    "iw_jackknife": "iw_bound less its bias of order 1/S (Nowozin 2018, eq. 13); not a bound",
     "ais_bound": "lower bound on log p(x) by annealed importance sampling (Neal 2001)",
     "ais_error": "standard error of ais_bound, from its chains",
     "upper_bound": "upper bound on log p(x) by reverse annealing (Grosse et al. 2015)",
     "upper_error": "standard error of upper_bound, from its chains",
     "gap": "upper_bound - ais_bound",
-    "kl_to_posterior": "KL(q(z|x) || p(z|x)) = log p(x) - F, at least",
-    "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)) = log p(x) - F, at most",
+    "kl_to_posterior": "lower bound on KL(q(z|x) || p(z|x)) = log p(x) - F",
+    "kl_to_posterior_upper": "upper bound on KL(q(z|x) || p(z|x)) = log p(x) - F",
     "acceptance": "mean probability with which Hamiltonian trajectories were accepted",
-    "bits_per_dim": "-log p(x) / (D log 2), at most",
+    "bits_per_dim": "upper bound on -log p(x) / (D log 2)",
 }
 UNITS = {"acceptance": "1", "bits_per_dim": "bits"}  # all others are in nats
 
@@ -40,16 +40,16 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> "x
     """Scores with their names, units and meanings, along the dimension ``datum``.
 
     Arguments:
-        scores: What is known of each datum.
-        rows: Where each datum stood in the array it came from, of shape (N,); ``None`` for data
-            that come from none.
-        about: What the whole is about, as attributes.
+        scores: The scores of each data point.
+        rows: The row of the array that each data point came from, of shape (N,); ``None`` for
+            simulated data.
+        about: The attributes of the whole.
 
     Returns:
         A data set with a variable for each term, and for each site of the ledger
         ``log_p_SITE``, ``log_q_SITE`` and ``analytic_kl_SITE``.
     """
-    import xarray  # an extra: evidence itself does without it
+    import xarray  # an extra, which evidence itself does without
 
     variables = {
         name: variable("datum", values, MEANINGS[name], UNITS.get(name, "nats"))
@@ -65,16 +65,16 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> "x
                 "datum", values, meaning.format(site), "nats"
             )
     if rows is not None:
-        variables["row"] = variable("datum", rows, "where the datum stood in its array", "1")
+        variables["row"] = variable("datum", rows, "row of the array that the data point came from")
     size = len(next(iter(scores.per_datum.values())))
     return xarray.Dataset(variables, {"datum": range(size)}, about)
 
 
 def as_json(
-    figures: dict[str, Estimate], about: dict[str, Any], ledger: Ledger | None = None
+    estimates: dict[str, Estimate], about: dict[str, Any], ledger: Ledger | None = None
 ) -> dict[str, Any]:
-    """Figures, what they are about, and the ledger, as plain data."""
-    found = {**about, **{name: _plain(estimate) for name, estimate in figures.items()}}
+    """Estimates, what they are about, and the ledger, as plain data."""
+    found = {**about, **{name: _plain(estimate) for name, estimate in estimates.items()}}
     if ledger is not None:
         found["ledger"] = [
             {"site": row.site, "term": row.term, **_plain(row.estimate)} for row in ledger.rows
@@ -87,17 +87,17 @@ def as_json(
 
 
 def refuse_taken(file: Path) -> None:
-    """Refuse to replace what is no result.
+    """Refuse to replace files that are not results.
 
     Raises:
-        InputError: If a folder, or a JSON file that belongs to nothing, is in the way.
+        InputError: If a folder, or a JSON file without a netCDF file, is in the way.
     """
     beside = file.with_suffix(".json")
     for path in (file, beside):
         if path.is_dir():
-            raise InputError(f"{path} is a folder: choose another output")
+            raise InputError(path, "is a folder", "another-path")
     if beside.exists() and not file.exists():
-        raise InputError(f"{beside} exists, and would be replaced: choose another output")
+        raise InputError(beside, "exists, and would be replaced", "another-path")
 
 
 def write_results(file: Path, dataset: "xarray.Dataset", summary: dict[str, Any]) -> list[Path]:
@@ -123,5 +123,5 @@ def write_results(file: Path, dataset: "xarray.Dataset", summary: dict[str, Any]
 
 
 def _plain(estimate: Estimate) -> dict[str, float | int | None]:
-    # JSON has no NaN, which is the standard error of a single datum.
+    # JSON has no NaN, which is the standard error of a single data point.
     return {k: None if math.isnan(v) else v for k, v in estimate.as_dict().items()}

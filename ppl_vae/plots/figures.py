@@ -1,19 +1,22 @@
-"""Arrays in, figures out. No figure is registered with pyplot, so none needs closing."""
+"""Arrays in, figures out. No figure is registered with pyplot, so that none needs closing."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torchvision.utils import make_grid
 
 MAX_COLUMNS = 6  # of a table, shown side by side
+MAX_NAMES = 24  # of ticks
 
 
 def is_image(data_shape: Sequence[int]) -> bool:
-    """Whether a datum is shown as a picture: shape (channels, height, width)."""
+    """Whether a data point is shown as a picture: its shape is (channels, height, width)."""
     return len(data_shape) == 3
 
 
@@ -23,7 +26,7 @@ def image_grid(images: Tensor, columns: int, title: str = "", span: tuple | None
     Arguments:
         images: Of shape (N, channels, height, width).
         columns: Images in a row.
-        title: What is shown.
+        title: The title of the figure.
         span: The values shown as black and as white; by default 0 and 1.
     """
     images = _visible(images)
@@ -64,11 +67,11 @@ def reconstruction_pairs(originals: Tensor, reconstructions: Tensor) -> Figure:
 
 
 def sample_overview(samples: Tensor, originals: Tensor) -> Figure:
-    """Draws from the prior: images as a grid, other data as histograms beside the data's.
+    """Draws from the model: images as a grid, other data as histograms beside those of real data.
 
     Arguments:
         samples: Of shape (N, *data_shape).
-        originals: Data to compare with, of shape (M, *data_shape).
+        originals: Real data, of shape (M, *data_shape).
     """
     if is_image(samples.shape[1:]):
         columns = int(np.ceil(np.sqrt(len(samples))))
@@ -88,12 +91,12 @@ def training_curves(epochs: Sequence[dict[str, float]]) -> Figure:
     """The ELBO and its two terms over the epochs of a fit, in nats per datum.
 
     Arguments:
-        epochs: Rows of :attr:`ppl_vae.training.fit.History.epochs`.
+        epochs: Rows of :attr:`ppl_vae.training.history.History.epochs`.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = [row["epoch"] for row in epochs]
-    # With one point, a line alone would be invisible.
+    # A line through one point would be invisible.
     style = {"marker": "o", "markersize": 3} if len(steps) < 30 else {}
     left.plot(
         steps, [-row["loss"] for row in epochs], color="0.6", label="training objective", **style
@@ -110,11 +113,12 @@ def training_curves(epochs: Sequence[dict[str, float]]) -> Figure:
     )
     for axes in (left, right):
         axes.set(xlabel="epoch", ylabel="nats per datum")
+        whole_ticks(axes)
         axes.legend()
     lowest = np.percentile([-row["loss"] for row in epochs], 10)
     highest = max(max(-row["loss"], row.get("elbo", -row["loss"])) for row in epochs)
     if len(steps) > 10 and highest > lowest:
-        # The first epochs are far below all others: show where the fit is decided.
+        # The first epochs are far below all others, and would hide what happens in these.
         left.set_ylim(lowest - (highest - lowest), highest + 0.15 * (highest - lowest))
     return figure
 
@@ -143,17 +147,17 @@ def gradient_variances(variances: dict[str, dict[str, float]]) -> Figure:
 
 
 def latent_map(latents: Tensor, labels: Tensor | None, label_names: Sequence[str]) -> Figure:
-    """Posterior means in the plane, coloured by label; more than two latents by their PCA.
+    """Posterior means in the plane, coloured by class; of more than two latents, their PCA.
 
     Arguments:
         latents: Of shape (N, L).
         labels: Class indices of shape (N,), or ``None``.
-        label_names: What they stand for.
+        label_names: The names of the classes.
     """
     points = latents.numpy().astype(np.float64)
     names = ["z, unit 1", "z, unit 2"]
     if points.shape[1] > 2 and not np.ptp(points, axis=0).any():
-        points = points[:, :2]  # what does not vary has no principal components
+        points = points[:, :2]  # points that do not vary have no principal components
     elif points.shape[1] > 2:
         from sklearn.decomposition import PCA
 
@@ -185,15 +189,24 @@ def latent_map(latents: Tensor, labels: Tensor | None, label_names: Sequence[str
     return figure
 
 
+def whole_ticks(axes: Axes, names: Sequence[str] = ()) -> None:
+    """Ticks of an x axis that counts: at whole numbers, with the names of 0, 1, ... if few."""
+    if not 0 < len(names) <= MAX_NAMES:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
+    rotation = 90 if sum(map(len, names)) > 40 else 0
+    axes.set_xticks(range(len(names)), names, rotation=rotation, parse_math=False)
+
+
 def value_span(data: Tensor) -> tuple[float, float]:
-    """The values to show as black and as white: 0 and 1 where the data are within them."""
+    """The values to show as black and as white: 0 and 1 if the data lie between them."""
     shown = _visible(data)
     low, high = float(shown.min()), float(shown.max())
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
 def _visible(images: Tensor) -> Tensor:
-    """The channels that can be shown: three as colours, else the first as grey."""
+    """The channels to show: three as colours, or the first as grey."""
     return images[:, :3] if images.shape[1] >= 3 else images[:, :1]
 
 

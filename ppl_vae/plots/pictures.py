@@ -1,4 +1,4 @@
-"""The pictures of a run: a program and its data in, files in the run directory out."""
+"""The pictures of a run: a program and its data in, PNG files out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +9,13 @@ from torch.distributions import Normal
 
 from ..data.batch import Batch
 from ..data.dataset import DataSet
-from ..programs.posterior import Data
 from ..programs.predictions import decode, posterior_predictive, simulate
 from ..programs.protocol import Program
 from ..storage.files import replacing
 from . import figures as plots
 
 RECONSTRUCTIONS, SAMPLES, MANIFOLD_SIDE, MAP_POINTS = 10, 64, 20, 5000
-TABLE_ROWS = 1000  # in the place of RECONSTRUCTIONS and SAMPLES where data are no images
+TABLE_ROWS = 1000  # instead of RECONSTRUCTIONS and SAMPLES, of data that are not images
 
 
 def draw_pictures(
@@ -30,8 +29,9 @@ def draw_pictures(
 
     Arguments:
         program: The fitted program.
-        data: The data it was fitted to, with what it takes; the pictures show the test split.
-        epochs: Rows of :attr:`ppl_vae.training.fit.History.epochs`.
+        data: The data set that it was fitted to, with the covariates that it takes. The pictures
+            show its test data.
+        epochs: Rows of :attr:`ppl_vae.training.history.History.epochs`.
         folder: Where the files go.
         seed: Seed of the draws.
 
@@ -39,18 +39,20 @@ def draw_pictures(
         The files written.
     """
     figures = {"curves": plots.training_curves(epochs)}
-    batch = data.batch("test")
-    rows = RECONSTRUCTIONS if plots.is_image(data.shape) else TABLE_ROWS
-    figures["reconstructions"] = draw_reconstructions(program, batch.rows(slice(rows)), seed)
-    figures["samples"] = draw_samples(program, batch, seed)
-    posterior = posterior_predictive(program, batch.rows(slice(MAP_POINTS)), seed)
-    site, means = next(iter(posterior.latent_means.items()))
+    test, image = data.batch("test"), plots.is_image(data.shape)
+    shown = test.rows(slice(RECONSTRUCTIONS if image else TABLE_ROWS))
+    decoded = posterior_predictive(program, shown, seed).mean
+    figures["reconstructions"] = plots.reconstruction_pairs(shown.x, decoded)
+    drawn = simulate(program, test, SAMPLES if image else TABLE_ROWS, seed)
+    figures["samples"] = plots.sample_overview(drawn.mean if image else drawn.x, test.x)
+    encoded = posterior_predictive(program, test.rows(slice(MAP_POINTS)), seed)
+    site, means = next(iter(encoded.latent_means.items()))
     if means.dim() == 2:
         labels = data.test.labels
-        shown = None if labels is None else labels[:MAP_POINTS]
-        figures["latents"] = plots.latent_map(means, shown, data.label_names)
-        if means.shape[1] == 2 and plots.is_image(data.shape) and len(posterior.latents) == 1:
-            figures["manifold"] = _draw_manifold(program, site, batch, seed)
+        labels = None if labels is None else labels[:MAP_POINTS]
+        figures["latents"] = plots.latent_map(means, labels, data.label_names)
+        if means.shape[1] == 2 and image and len(encoded.latents) == 1:
+            figures["manifold"] = _draw_manifold(program, site, test, seed)
     files = [folder / f"{name}.png" for name in figures]
     with replacing(*files) as temporary:
         for file, figure in zip(temporary, figures.values(), strict=True):
@@ -58,32 +60,15 @@ def draw_pictures(
     return files
 
 
-def draw_reconstructions(program: Program, data: Data, seed: int = 0) -> Figure:
-    """Data beside the mean of p(x | z) at one draw z ~ q(z | x)."""
-    mean = posterior_predictive(program, data, seed).mean
-    return plots.reconstruction_pairs(Batch.of(data).x, mean)
-
-
-def draw_samples(program: Program, data: Data, seed: int = 0) -> Figure:
-    """Draws from the prior: for images the mean of p(x | z), for tables x itself."""
-    batch = Batch.of(data)
-    if plots.is_image(batch.x.shape[1:]):
-        drawn = simulate(program, batch, SAMPLES, seed).mean
-    else:
-        drawn = simulate(program, batch, TABLE_ROWS, seed).x
-    return plots.sample_overview(drawn, batch.x)
-
-
-def _draw_manifold(program: Program, site: str, batch: Batch, seed: int) -> Figure:
+def _draw_manifold(program: Program, site: str, test: Batch, seed: int) -> Figure:
     """Images over the plane of two latents, at the quantiles of N(0, 1) (Kingma & Welling 2014,
-    appendix A)."""
+    appendix A), given the covariates of the first test data point."""
     quantiles = Normal(0.0, 1.0).icdf(torch.linspace(0.02, 0.98, MANIFOLD_SIDE))
     # Rows go down, as images do, and the second latent goes up.
     plane = torch.cartesian_prod(quantiles.flip(0), quantiles).flip(1)
-    x = batch.x
-    first = batch.rows(torch.zeros(len(plane), dtype=torch.int64)).covariates
-    images = decode(program, {site: plane}, x.shape[1:], len(plane), seed, first).mean
+    given = test.rows(torch.zeros(len(plane), dtype=torch.long)).covariates
+    images = decode(program, {site: plane}, test.x.shape[1:], len(plane), seed, given).mean
     title = "decoded plane of z, at quantiles of N(0, 1)"
-    if first:
-        title += ", given the first covariates"
-    return plots.image_grid(images, MANIFOLD_SIDE, title, plots.value_span(x))
+    if given:
+        title += f", given {', '.join(given)} of the first test data point"
+    return plots.image_grid(images, MANIFOLD_SIDE, title, plots.value_span(test.x))

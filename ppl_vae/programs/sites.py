@@ -111,7 +111,7 @@ class Sites:
         """Why the guide cannot tell its density at values that it has not drawn, if it cannot."""
         if auxiliary := self.guide.keys() - self.prior.keys():
             return (
-                f"has an auxiliary site {min(auxiliary)!r}: its density at a given z is not known"
+                f"has an auxiliary site {min(auxiliary)!r}, so its density at a given z is unknown"
             )
         for site, q in self.guide.items():
             try:
