@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 from pyro.poutine.runtime import am_i_wrapped
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..choices import Engine
-from ..errors import InputError, first_line
+from ..errors import InputError
 from ..progress import OnProgress
 from .agreement import agree
-from .capture import Capture, CaptureError, capture, random_state, rehearsal, set_random_state
+from .capture import CaptureError, capture, random_state, rehearsal, set_random_state
 from .kernels import compile_graph
 from .shapes import Graph, Shape, Shapes, first_run
 
@@ -48,19 +47,18 @@ def worth_compiling(calls: int, numbers: int, saved: float = STEP) -> bool:
 class Compiled:
     """A function that runs a Pyro program: the same results from the same draws, without Pyro.
 
-    The first call of a shape runs the function. Once it is worth it, a call is captured as a graph,
-    which is compiled; later calls run the graph. It is compared with the function at once, and at
-    its calls 16, 32, 64, ..., since what Python keeps, such as a weight in an attribute, is in no
-    graph. What cannot be captured, or does not agree, runs as it is, with one
-    :class:`EagerWarning` that names the cause.
+    Once it is worth it, a call of a shape is captured as a graph, which later calls run. It is
+    compared with the function at once, and at its calls 16, 32, 64, ..., since what Python keeps,
+    such as a weight in an attribute, is in no graph. What cannot be captured, or does not agree,
+    runs as it is, with one :class:`EagerWarning` that names the cause.
 
     Tensors and floats may change from call to call. Each shape, and each value of anything else, is
     a graph of its own. On a GPU, the graph and what follows a call replay as one CUDA graph.
 
     Arguments:
         function: Takes and returns trees of tensors and other things.
-        engine: ``"compiled"`` compiles the first shape at its second call, and others where that
-            is worth it; ``"auto"`` all where it is; ``"eager"`` none.
+        engine: ``"compiled"`` compiles the first shape at its second call, and others, as
+            ``"auto"`` does all, where that is worth it; ``"eager"`` none.
         modules: Whose modes, training or evaluation, make another shape.
         name: What messages call the function.
 
@@ -68,16 +66,15 @@ class Compiled:
         InputError: If there is no such engine.
 
     Attributes:
-        on_progress: Told, by a note, before and after something is compiled.
-        on_result: Called with the results of each call, such as the step of an optimizer.
-        recordable: An object that changes when ``on_result`` must be recorded anew as a part of
-            a CUDA graph; ``None`` where it cannot be.
-        shapes: What is known of each shape of arguments: the next calls depend on it.
+        on_progress: Told by a note before something is compiled, and after it.
+        on_result: Takes the results of each call, such as the step of an optimizer.
+        recordable: Gives what changes when ``on_result`` must be recorded anew in a CUDA graph.
 
     Example:
-        >>> double = Compiled(lambda x: {"twice": 2 * x}, engine="compiled")
-        >>> [double(torch.ones(2))["twice"].tolist() for _ in range(3)], double.graphs
-        ([[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]], 1)
+        >>> import torch
+        >>> double = Compiled(lambda x: 2 * x, engine="compiled")
+        >>> [double(torch.ones(1)).item() for _ in range(3)], double.graphs
+        ([2.0, 2.0, 2.0], 1)
     """
 
     def __init__(
@@ -106,8 +103,8 @@ class Compiled:
             if shape.graph is not None and not shape.graph.fits():
                 shape.graph = None  # parameters are of another type now, or elsewhere
             if shape.graph is not None and not shape.is_checked():
-                inputs = shape.tensors(leaves)
-                return shape.graph.replay(inputs, self.on_result, self.recordable, self._warn)
+                follow = self.on_result, self.recordable, self._warn
+                return shape.graph.replay(shape.tensors(leaves), *follow)
         if shape is not None and shape.graph is not None:
             results = self._check(shape, shape.graph, leaves)
         elif shape is not None and not shape.refused and self._worth(shape):
@@ -120,30 +117,27 @@ class Compiled:
     @property
     def graphs(self) -> int:
         """How many graphs there are, those included that are yet to be made again."""
-        return sum(has_graph for *_, has_graph in self.shapes.state().values())
+        return self.shapes.graphs()
 
     def _shape(self, leaves: list[Any], spec: Any) -> Shape | None:
         try:
-            shape, counts = self.shapes.find(leaves, spec)
+            shape, had_graph = self.shapes.find(leaves, spec)
         except CaptureError as error:
             self._warn(str(error))
             return None
-        if counts is not None:
-            self._remember(shape, counts, leaves)
+        if had_graph:
+            self._make_again(shape, leaves)
         return shape
 
-    def _remember(self, shape: Shape, counts: list[int], leaves: list[Any]) -> None:
-        """Give a shape the counts it had, and its graph, by calls that leave no trace."""
-        shape.calls, shape.compiled_at, shape.next_check, refused, has_graph = counts
-        shape.refused = bool(refused)
-        if not has_graph:
-            return
+    def _make_again(self, shape: Shape, leaves: list[Any]) -> None:
+        """Give a shape the graph that it had, by calls that leave no trace."""
+        compiled_at = shape.compiled_at
         buffers = [buffer for module in self.shapes.modules for buffer in module.buffers()]
         with rehearsal(buffers):
             shape.call(self.function, leaves)  # makes the parameters
         with rehearsal(buffers):
             self._compile(shape, leaves)
-        shape.compiled_at = counts[1]
+        shape.compiled_at = compiled_at
 
     def _worth(self, shape: Shape) -> bool:
         if self.engine == "compiled" and self.graphs == 0:
@@ -164,29 +158,20 @@ class Compiled:
             set_random_state(before)
             return shape.call(self.function, leaves)
         else:
-            self._adopt(shape, found, inputs, before)
+            shape.compiled_at = shape.calls
+            try:
+                shape.graph, again = first_run(found, inputs, before, compile_graph)
+                self._compare(shape, again, found.results)
+            except CaptureError as error:
+                self._refuse(shape, str(error))
             return found.results
         finally:
             self.on_progress(0.0, "")
 
-    def _adopt(
-        self, shape: Shape, found: Capture, inputs: list[Tensor], before: list[Tensor]
-    ) -> None:
-        """Compile, and see whether the same draws give the same results."""
-        try:
-            graph, again = first_run(found, inputs, before, compile_graph)
-        except Exception as error:  # whatever a compiler may raise
-            cause = getattr(error, "inner_exception", error)
-            self._refuse(shape, f"it does not compile here: {first_line(cause)}")
-            return
-        shape.graph, shape.compiled_at = graph, shape.calls
-        self._compare(shape, again, found.results)
-
     def _check(self, shape: Shape, graph: Graph, leaves: list[Any]) -> Any:
         """Run the graph and, with the same draws, the function, whose results are returned."""
         shape.next_check *= 2
-        given = shape.tensors(leaves)
-        with rehearsal(graph.changed(given)):
+        with rehearsal(graph.changed(given := shape.tensors(leaves))):
             again = graph(given)
         results = shape.call(self.function, leaves)
         self._compare(shape, again, results)

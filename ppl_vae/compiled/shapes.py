@@ -28,8 +28,8 @@ class Shapes:
         self._known: dict[Any, Shape] = {}
         self._remembered: dict[str, list[int]] = {}
 
-    def find(self, leaves: list[Any], spec: Any) -> "tuple[Shape, list[int] | None]":
-        """The shape of some arguments, and the counts that it is to be given, if it was restored.
+    def find(self, leaves: list[Any], spec: Any) -> "tuple[Shape, bool]":
+        """The shape of some arguments, and whether it had a graph in the state that was restored.
 
         Raises:
             CaptureError: If there are too many shapes, or an argument cannot be told from others.
@@ -42,17 +42,21 @@ class Shapes:
         except TypeError:
             raise CaptureError("an argument is not a tensor, and cannot be hashed") from None
         if known is not None:
-            return known, None
+            return known, False
         counts = self._remembered.pop(repr(key), None)
         if len(self._known) + len(self._remembered) >= MOST_SHAPES:
             changes = _change(described, [shape.described for shape in self._known.values()])
             raise CaptureError(f"its arguments keep changing, {changes}")
-        self._known[key] = Shape(spec, described, leaves)
-        return self._known[key], counts
+        shape = self._known[key] = Shape(spec, described, leaves)
+        return shape, counts is not None and shape.restore(counts)
 
     def state(self) -> dict[str, list[int]]:
         """The counts of each shape, as plain data."""
         return self._remembered | {repr(key): shape.counts() for key, shape in self._known.items()}
+
+    def graphs(self) -> int:
+        """How many graphs there are, those included that are yet to be made again."""
+        return sum(has_graph for *_, has_graph in self.state().values())
 
     def restore(self, state: dict[str, list[int]]) -> None:
         """Forget all shapes, and give those to come the counts of a state.
@@ -91,6 +95,12 @@ class Shape:
         """What a shape of the same kind must be given to go on as this one."""
         has_graph = self.graph is not None
         return [self.calls, self.compiled_at, self.next_check, int(self.refused), int(has_graph)]
+
+    def restore(self, counts: list[int]) -> bool:
+        """Take the :meth:`counts` of another shape, and say whether it had a graph."""
+        self.calls, self.compiled_at, self.next_check, refused, had_graph = counts
+        self.refused = bool(refused)
+        return bool(had_graph)
 
     def is_checked(self) -> bool:
         """Whether this call is one of those at which the graph is compared with the function."""
@@ -221,12 +231,19 @@ def first_run(
 
     Returns:
         The graph, and its results.
+
+    Raises:
+        CaptureError: If it does not compile, or does not run.
     """
     given = [*inputs, *found.closed]
     with rehearsal(given[i] for i in found.before):
-        graph = Graph(found, compiler(found.graph, given))
-        set_random_state(random_state)
-        with torch.no_grad():
-            for position, values in found.before.items():
-                given[position].copy_(values)
-        return graph, graph(list(inputs))
+        try:
+            graph = Graph(found, compiler(found.graph, given))
+            set_random_state(random_state)
+            with torch.no_grad():
+                for position, values in found.before.items():
+                    given[position].copy_(values)
+            return graph, graph(list(inputs))
+        except Exception as error:  # whatever a compiler may raise
+            cause = getattr(error, "inner_exception", error)
+            raise CaptureError(f"it does not compile here: {first_line(cause)}") from error
