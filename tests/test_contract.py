@@ -150,9 +150,9 @@ def test_same_seed_same_program_and_draws(make):
 @pytest.mark.parametrize("bad", [0, -1, 2.5, True])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_sizes_that_no_network_has_are_refused(name, bad):
-    with pytest.raises(ValueError, match="latent_dim must hold whole numbers"):
+    with pytest.raises(ValueError, match="latent_dim must hold integers"):
         PROGRAMS[name](SHAPE, latent_dim=bad)
-    with pytest.raises(ValueError, match="data_shape must hold whole numbers"):
+    with pytest.raises(ValueError, match="data_shape must hold integers"):
         PROGRAMS[name]((bad, 3))
     with pytest.raises(ValueError, match="data_shape is empty"):
         PROGRAMS[name](())

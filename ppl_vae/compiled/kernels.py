@@ -28,7 +28,7 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
         inputs: Tensors of the shapes that it will be called with. It runs on them once.
 
     Example:
-        >>> from ppl_vae.capture import capture
+        >>> from ppl_vae.compiled.capture import capture
         >>> found = capture(lambda x: torch.nn.functional.softplus(x).sum(), torch.ones(3))
         >>> compiled = compile_graph(found.graph, [torch.ones(3)])
         >>> round(compiled(torch.ones(3))[0].item(), 4)

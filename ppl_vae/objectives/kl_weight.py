@@ -32,7 +32,7 @@ class KLWeight(Messenger):
         >>> kl_weight = KLWeight()
         >>> kl_weight.weight = 0.5
         >>> with kl_weight:
-        ...     loss = Trace_ELBO().loss(vae.model, vae.guide, x)
+        ...     loss = pyro.infer.Trace_ELBO().loss(vae.model, vae.guide, x)
         >>> list(kl_weight.kl)
         ['z']
     """
