@@ -154,5 +154,5 @@ def test_sizes_that_no_network_has_are_refused(name, bad):
         PROGRAMS[name](SHAPE, latent_dim=bad)
     with pytest.raises(ValueError, match="data_shape must hold integers"):
         PROGRAMS[name]((bad, 3))
-    with pytest.raises(ValueError, match="data_shape is empty"):
+    with pytest.raises(ValueError, match="data_shape must have"):
         PROGRAMS[name](())

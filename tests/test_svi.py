@@ -246,7 +246,7 @@ def test_auto_compiles_nothing_that_does_not_pay():
 
 def test_arguments_are_checked_as_by_svi():
     vae = VAE((5,))
-    with pytest.raises(InputError, match="engine must be one of auto, compiled, eager: 'fast'"):
+    with pytest.raises(InputError, match="engine must be one of .*'fast'"):
         compiled(vae.model, vae.guide, engine="fast")
     with pytest.raises(ValueError, match="Optimizer should be an instance of pyro.optim.PyroOptim"):
         compiled(vae.model, vae.guide, torch.optim.Adam(vae.parameters()))
