@@ -14,6 +14,7 @@ REMEDIES = {
     "data-dir": "place {files} in {folder}, or name another folder as data_dir",
     "diagnose-again": "call diagnose and write_diagnosis again",
     "fit-first": "make one with fit(..., run=Run.create(...))",
+    "overwrite": "choose another path, or pass overwrite=True",
     "fit-again": "fit again with Run.create(..., overwrite=True)",
     "resume": "continue with fit(..., run=Run.open({run!r}), resume=True)",
     "resume-or-overwrite": "choose another path, pass overwrite=True to Run.create, or continue it "
@@ -49,7 +50,7 @@ class InputError(ValueError):
     """
 
     def __init__(
-        self, culprit: str | Path, problem: str = "", remedy: str = "", **details: object
+        self, culprit: str | Path, problem: str, remedy: str = "", **details: object
     ) -> None:
         self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
         self.details = details

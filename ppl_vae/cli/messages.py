@@ -12,6 +12,7 @@ REMEDIES = {
     "data-dir": "place {files} in {folder}, or name another folder with --data-dir",
     "diagnose-again": "run ppl-vae diagnose again",
     "fit-first": "make one with ppl-vae train",
+    "overwrite": "choose another --output, or pass --overwrite",
     "fit-again": "fit again with ppl-vae train --overwrite",
     "resume": "continue with ppl-vae train --resume {run}",
     "resume-or-overwrite": "choose another --output, pass --overwrite, or continue it with ppl-vae "

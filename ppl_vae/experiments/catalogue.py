@@ -72,7 +72,7 @@ def perform(
         InputError: If there is no such experiment, or the data are not what it needs.
     """
     if name not in EXPERIMENTS:
-        raise InputError(f"no experiment {name!r}: choose from {', '.join(EXPERIMENTS)}")
+        raise InputError("experiment", f"must be one of {', '.join(EXPERIMENTS)}, got {name!r}")
     experiment = EXPERIMENTS[name]
     settings = experiment.quick if quick else experiment.full
     if quick:
@@ -95,18 +95,17 @@ def perform(
 def _check_data(data: DataSet) -> None:
     if data.binarize != "dynamic":
         raise InputError(
-            f'{data.source}: an experiment needs data that are loaded with binarize="dynamic", not '
-            f"{data.binarize!r}"
+            "binarize",
+            f"must be 'dynamic' for an experiment, but {data.source} has {data.binarize!r}",
         )
     for name, least in LEAST_ROWS.items():
         count = len(getattr(data, name))
         if count < least:
             raise InputError(
-                f"{data.source}: an experiment needs {least} {name} data and more, got {count}: "
-                "give more"
+                data.source, f"has {count} {name} points, and an experiment needs at least {least}"
             )
     if int((data.train.x.flatten(1).float().std(0) > 0).sum()) < 2:
-        raise InputError(f"{data.source}: fewer than two of a datum's values vary")
+        raise InputError(data.source, "has fewer than two values in a data point that vary")
 
 
 def _first(split: Split, count: int) -> Split:

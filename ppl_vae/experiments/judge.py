@@ -100,18 +100,19 @@ def train_judge(data: DataSet, epochs: int, seed: int) -> Judge:
         seed: Seed of weights and order.
 
     Raises:
-        InputError: If the data are no images, or have no labels.
+        InputError: If the data are not images, or have no labels.
     """
     if not is_image(data.shape):
-        raise InputError(f"{data.source}: a datum has shape {data.shape}, but must be an image")
+        raise InputError(data.source, f"has data points of shape {data.shape}, not images")
     if min(data.shape[1:]) < SMALLEST:
         raise InputError(
-            f"{data.source}: images of {data.shape[1]} x {data.shape[2]} pixels are too small for "
-            f"this experiment: at least {SMALLEST} x {SMALLEST}"
+            data.source,
+            f"has images of {data.shape[1]} x {data.shape[2]} pixels, and this experiment needs at "
+            f"least {SMALLEST} x {SMALLEST}",
         )
     x, labels = grey(data, "train"), require_labels(data, "train")
     if min(len(labels.unique()), len(require_labels(data, "test").unique())) < 2:
-        raise InputError(f"{data.source}: this experiment needs images of two classes and more")
+        raise InputError(data.source, "has a single class, and this experiment needs two")
     generator = torch.Generator().manual_seed(derived_seed(seed, "judge"))
     with isolated(derived_seed(seed, "judge's weights")):
         network, head = _build(data.shape, len(data.label_names))
@@ -135,9 +136,7 @@ def require_labels(data: DataSet, split: SplitName) -> Tensor:
     """
     labels: Tensor | None = getattr(data, split).labels
     if labels is None:
-        raise InputError(
-            f"{data.source}: the {split} data have no labels, which a classifier needs"
-        )
+        raise InputError(data.source, f"has no labels in {split}, which a classifier needs")
     return labels
 
 

@@ -106,20 +106,19 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
     try:
         taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     except OSError as error:
-        raise InputError(f"{folder} cannot be read ({error.strerror}): write elsewhere") from None
+        reason = error.strerror
+        raise InputError(folder, f"cannot be read ({reason})", "another-path") from None
     if taken and not (folder / FINDINGS).is_file():
-        raise InputError(f"{folder} exists and is no experiment: choose another --output")
+        raise InputError(folder, "exists and is not an experiment", "another-path")
     if taken and not overwrite:
-        raise InputError(
-            f"{folder} holds an experiment: choose another --output, or --overwrite it"
-        )
+        raise InputError(folder, "holds an experiment", "overwrite")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
         reason = error.strerror
-        raise InputError(f"{folder} cannot be written ({reason}): write elsewhere") from None
+        raise InputError(folder, f"cannot be written ({reason})", "another-path") from None
 
 
 def write_outcome(folder: Path, outcome: Outcome, config: dict[str, Any]) -> list[Path]:
