@@ -1,4 +1,5 @@
 # The public names. At run time each is imported at first use: `ppl-vae --help` needs no torch.
+from .compiled.engine import EagerWarning as EagerWarning
 from .compiled.svi import CompiledSVI as CompiledSVI
 from .data.batch import Batch as Batch
 from .data.dataset import DataSet as DataSet

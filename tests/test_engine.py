@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from unittest import mock
 
 import numpy as np
 import pyro
@@ -20,19 +21,23 @@ X = torch.tensor([1.0, 2.0, 4.0])
 
 
 class Counted:
-    """A function, and at which calls of a :class:`Compiled` it ran."""
+    """A function, and at which calls of a :class:`Compiled` it ran.
+
+    The function does not count itself: whatever changes Python's state is never compiled.
+    """
 
     def __init__(self, function, engine="compiled", **options):
         self.calls, self.ran, self.function = 0, [], function
-        self.compiled = Compiled(self.run, engine, **options)
-
-    def run(self, *args, **kwargs):
-        self.ran.append(self.calls)
-        return self.function(*args, **kwargs)
+        self._spy = mock.Mock(wraps=function)
+        self.compiled = Compiled(self._spy, engine, **options)
 
     def __call__(self, *args, **kwargs):
         self.calls += 1
-        return self.compiled(*args, **kwargs)
+        before = self._spy.call_count
+        found = self.compiled(*args, **kwargs)
+        if self._spy.call_count > before:
+            self.ran.append(self.calls)
+        return found
 
     graphs = property(lambda self: self.compiled.graphs)
 
@@ -133,7 +138,7 @@ def test_floats_change_within_one_graph_as_precise_as_the_tensors_beside_them(as
 
 
 OTHERS = [(2, 3), ("x", "y"), (None, 2), (True, 1), ([1, 2], (1, 2)), (1, 1.0), (X, X[:2])]
-OTHERS += [(X, X.double()), (X, X.long()), (X, X.clone().requires_grad_())]
+OTHERS += [(X, X.double()), (X, X.long())]
 
 
 @pytest.mark.parametrize(("one", "other"), OTHERS)
@@ -188,12 +193,12 @@ def test_there_are_so_many_graphs_and_no_more(cheap, warned, monkeypatch):
 
 
 @pytest.mark.parametrize("argument", [{1, 2}, np.ones(2)], ids=["set", "array"])
-def test_what_cannot_be_hashed_is_told(as_it_is, warned, argument):
+def test_what_can_change_unseen_is_told(as_it_is, warned, argument):
     total = Counted(lambda x, also: x + sum(also))
     for _ in range(5):
         assert torch.equal(total(X, argument), X + sum(argument))
     assert len(total.ran) == 5
-    told_once(warned, "an argument is not a tensor")
+    told_once(warned, f"an argument is a {type(argument).__name__}, which no graph sees into")
 
 
 def test_control_flow_by_values_is_told_with_file_and_line(as_it_is, warned):
@@ -252,19 +257,15 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-@pytest.mark.parametrize("checks", [1, 2])
-def test_what_changes_in_python_is_found_out(as_it_is, warned, name, checks):
-    state, found_out = {"on": False}, 2 + FIRST_CHECK * checks
+def test_what_changes_in_python_is_seen_at_once(as_it_is, warned, name):
+    state = {"on": False}
     run = Counted(lambda x: CHANGES[name](x, state["on"]))
-    for _ in range(found_out - 1):
-        assert alike(run(X), CHANGES[name](X, False))
+    for call in range(1, 13):
+        state["on"] = 5 < call < 9
+        assert alike(run(X), CHANGES[name](X, state["on"]))
     assert run.graphs == 1
-    state["on"] = True
-    for _ in range(4):
-        assert alike(run(X), CHANGES[name](X, True))
-    assert run.graphs == 0
-    assert run.ran[-4:] == list(range(found_out, found_out + 4))
-    told_once(warned, "its results are not those of its graph")
+    assert run.ran == [1, 2, 6, 7, 8]
+    told_once(warned, r"state\['on'\] was False, and now is True")
 
 
 def test_tensors_that_are_changed_in_place_are_followed(as_it_is):
@@ -319,6 +320,14 @@ def test_handlers_around_a_call_see_the_sites(as_it_is):
     with pyro.poutine.condition(data={"z": X}):
         assert torch.equal(run(X), X)
     assert run.ran == [1, 2, 5, 6]
+
+
+def test_gradients_go_on_through_arguments(as_it_is, warned):
+    run, x = Counted(lambda x: (3 * x).sum()), X.clone().requires_grad_()
+    for _ in range(4):
+        run(x).backward()
+    assert torch.equal(x.grad, torch.full((3,), 12.0))
+    told_once(warned, "an argument requires a gradient")
 
 
 def test_results_are_of_the_same_structure_whoever_computes_them(as_it_is):
@@ -378,10 +387,10 @@ NAN, INF, ROUNDED = float("nan"), float("inf"), 1 + 1e-6
     [
         ([X, 1.0], [X * ROUNDED, ROUNDED], True),
         ({"a": X}, {"a": X + torch.tensor([0.0, 0.0, 0.01])}, False),
-        # A gradient close to zero is one of large terms, but a large loss says nothing of arrays.
-        ([X, X * 1e-9], [X, X * 2e-9], True),
+        # Each on its own scale: a small gradient beside a large one.
+        ([X, X * 1e-9], [X, X * 2e-9], False),
         ([X * 1e-3, 1e6], [X * 1.1e-3, 1e6], False),
-        ([X * 1e6, 1.0], [X * 1e6, 2.0], True),
+        ([X * 1e6, 1.0], [X * 1e6, 2.0], False),
         (1.0, 1.01, False),
         (torch.tensor([1.0, NAN, INF, -INF]), torch.tensor([1.0, NAN, INF, -INF]), True),
         (torch.tensor([1.0, NAN]), torch.tensor([1.0, 2.0]), False),

@@ -1,46 +1,34 @@
 """A function that runs a Pyro program, as one graph of tensor operations."""
 
-import sys
 import traceback
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
 from typing import Any
 from unittest import mock
 
 import pyro
 import torch
-from pyro.util import warn_if_nan
+from pyro import poutine
 from torch import Tensor, fx
-from torch.distributions import Distribution
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
-from torch.overrides import TorchFunctionMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import first_line
-
-# How Python reads a number off a tensor, for use in control flow.
-READS = {
-    getattr(Tensor, name)
-    for name in ("__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__array__")
-}
-# Their schemas do not say that they change the running mean and variance.
-BATCH_NORMS = {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
-MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new}
-PYRO = Path(pyro.__file__).parent
-OURS = Path(__file__).parents[1]
-MODELS = OURS / "models"  # which is where an installation has them
-LIBRARIES = (PYRO, Path(torch.__file__).parent, OURS)
-# What validates only, and what it is told: that nothing is wrong. Whoever runs the graph sees the
-# loss, and the values of distributions that were made before validation was turned off passed once.
-VALIDATIONS = {warn_if_nan.__code__: False, Distribution._validate_sample.__code__: True}
+from .guards import Guards, kind_of
+from .recorder import NONE, Recorder
+from .tracing import Operations, Reads, Run, memory, place
 
 
 class CaptureError(RuntimeError):
-    """What keeps a function from being one graph, in one line."""
+    """What keeps a function from being one graph, in one line.
+
+    Attributes:
+        results: A tuple of what the function returned, if its run is as good as any other; empty if
+            nothing is left of it, and it is to be run again.
+    """
+
+    results: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,20 +37,28 @@ class Capture:
 
     Attributes:
         graph: Takes the tensors of the function's arguments, then ``closed``; returns the tensors
-            among its results.
+            among its results, then the gradients of ``leaves``.
         closed: What the function reads beside its arguments, such as parameters and buffers.
         results: What it returned while it was captured.
+        leaves: What it gave gradients to, as ``backward()`` does.
+        gradients: Those gradients.
+        sets_gradients: Whether its own code may set gradients, and not only add to them.
         before: What it has changed in place of all these inputs: their former values, by position.
+        guards: What the graph takes for granted of Python's state.
     """
 
     graph: fx.GraphModule
     closed: tuple[Tensor, ...]
     results: Any
+    leaves: tuple[Tensor, ...]
+    gradients: tuple[Tensor, ...]
+    sets_gradients: bool
     before: dict[int, Tensor]
+    guards: Guards
 
 
 def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
-    """Run a function once, and record what it does to tensors.
+    """Run a function once, and record what it does to tensors, and what it reads in Python.
 
     Gradients that it takes are recorded with it, and so is what it changes in place. Pyro's
     validation is off, and a number that ``.item()`` reads stays a tensor: Pyro's estimators sum
@@ -73,8 +69,10 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
         inputs: Its arguments.
 
     Raises:
-        CaptureError: If it chooses what to do by the value of a tensor, or raises an error. What it
-            has changed in place is then undone.
+        CaptureError: If what it does is no graph: it chooses by the value of a tensor, draws other
+            random numbers than torch's, changes Python's state, prints, or raises an error. Either
+            its run is then as good as any other, and the error has its results; or all that it
+            changed is undone.
 
     Example:
         >>> weight = torch.ones(3)
@@ -87,32 +85,112 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
         Traceback (most recent call last):
         ppl_vae.compiled.capture.CaptureError: control flow depends on the value of a ...
     """
-    results: Any = None
-    operations = _Operations()
+    return _Capturing(function).of(inputs)
 
-    def flat(*arguments: Tensor) -> list[Tensor]:
-        nonlocal results
-        with operations, _Reads():
-            results = function(*arguments)
-        return [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
 
-    try:
-        with (
-            pyro.validation_enabled(False),
-            torch.autograd.set_multithreading_enabled(False),
-            # What torch.compile says of itself while it traces.
-            mock.patch.object(torch.compiler, "_is_compiling_flag", True),
-        ):
-            graph = make_fx(flat)(*inputs)
-    except Exception as error:  # whatever make_fx, or the function, raises
-        operations.undo()
-        if isinstance(error, CaptureError):
-            raise
-        raise CaptureError(f"{first_line(error)} ({_culprit(error)})") from error
-    closed = _lift(graph)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return Capture(graph, closed, results, operations.changed((*inputs, *closed)))
+class _Capturing:
+    """What :func:`capture` does, in steps."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.run = function, Run()
+        self.recorder = Recorder(self.run.refuse)
+        self.results: tuple[Any, ...] = ()
+        self.added: list[tuple[Tensor, Tensor]] = []
+        self.parameters: dict[str, Tensor] = {}
+
+    def of(self, inputs: tuple[Tensor, ...]) -> Capture:
+        cause: Exception | None = None
+        with self.recorder:
+            self.operations = Operations(self.run, self.recorder.existed)
+            try:
+                self.recorder.open(self.function, NONE, "the function")
+                with (
+                    pyro.validation_enabled(False),
+                    torch.autograd.set_multithreading_enabled(False),
+                    # What torch.compile says of itself while it traces.
+                    mock.patch.object(torch.compiler, "_is_compiling_flag", True),
+                ):
+                    # Aliases, for a tensor that is an argument may also be read as a global.
+                    graph = make_fx(self._flat)(*(tensor.view_as(tensor) for tensor in inputs))
+                if not self.run.refusal:
+                    return self._finish(graph, inputs)
+            except Exception as error:  # whatever make_fx, or the function, raises
+                cause = error
+                if not self.run.refusal:
+                    where = _culprit(error)
+                    self.run.refusal = first_line(error) + (f" ({where})" if where else "")
+            raise self._refusal() from cause
+
+    def _flat(self, *arguments: Tensor) -> list[Tensor]:
+        with self.operations, Reads(self.run):
+            with self.recorder.watching(), poutine.trace(param_only=True) as found:
+                results = self.function(*arguments)
+            self.added = self.operations.added()
+        sites = found.trace.nodes.items()
+        self.parameters = {name: site["value"].unconstrained() for name, site in sites}
+        self.results = (results,)
+        if self.run.refusal:
+            return []
+        tensors = [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
+        return tensors + [gradient for _, gradient in self.added]
+
+    def _finish(self, graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Capture:
+        """What was captured, if nothing speaks against it."""
+        guards = self.recorder.guards
+        closed = _lift(graph)
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        refused = self._unguarded(closed) or self.recorder.changed()
+        before = self.operations.former((*inputs, *closed))
+        refused = refused or _shared(before, (*inputs, *closed))
+        if refused:
+            raise CaptureError(refused)
+        for tensor in closed:
+            guards.add("tensors", (tensor, kind_of(tensor)), _called(tensor, self.parameters))
+        leaves, gradients = zip(*self.added, strict=True) if self.added else ((), ())
+        (results,) = self.results
+        sets_gradients = self.recorder.sets_gradients
+        if sets_gradients and not self.operations.began_without_gradients():
+            raise CaptureError("its own code sets gradients, and there were some before")
+        self.operations.join_gradients()
+        return Capture(graph, closed, results, leaves, gradients, sets_gradients, before, guards)
+
+    def _unguarded(self, closed: tuple[Tensor, ...]) -> str:
+        """What the graph reads of which nobody knows where the program found it."""
+        store = pyro.get_param_store()._params
+        known = set()
+        for name, parameter in self.parameters.items():
+            if id(parameter) not in self.recorder.existed:
+                return f"it makes the parameter {name} anew"
+            if store.get(name) is parameter:
+                self.recorder.guards.add("parameters", (name, parameter), f"the parameter {name}")
+                known.add(id(parameter))
+            elif not self.recorder.holds(parameter):
+                return f"it replaces the parameter {name}"
+        for tensor in closed:
+            if tensor.requires_grad and not tensor.is_leaf:
+                return "it reads a tensor whose gradient goes on outside of it"
+            if id(tensor) not in known and not self.recorder.holds(tensor):
+                shape = tuple(tensor.shape)
+                return f"it reads a tensor of shape {shape} that no name in its code leads to"
+        return ""
+
+    def _refusal(self) -> CaptureError:
+        """The error, once the run is either as good as any other, or undone."""
+        error = CaptureError(self.run.refusal)
+        changed = self.recorder.changed() if self.run.numbers else ""
+        if self.results and not changed:
+            self.operations.join_gradients()
+            numbers = {id(number) for number in self.run.numbers}
+            error.results = tuple(
+                pytree.tree_map_only(Tensor, lambda t: t.item() if id(t) in numbers else t, tree)
+                for tree in self.results
+            )
+        else:
+            self.operations.undo()
+            self.operations.join_gradients(keep=False)
+            self.recorder.undo()
+        return error
 
 
 @contextmanager
@@ -142,133 +220,25 @@ def set_random_state(state: list[Tensor]) -> None:
         torch.cuda.set_rng_state_all(state[1:])
 
 
-class _Reads(TorchFunctionMode):
-    """Keep numbers in the graph, and refuse to let Python decide by them."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is Tensor.item:
-            return args[0].detach().clone()  # as it is now
-        if func is Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
-            return None
-        if func is torch.nn.functional.one_hot and _classes(*args, **kwargs) > 0:
-            return _one_hot(*args, **kwargs)
-        if func in MAKERS and any(
-            isinstance(x, Tensor) for x in _inside((*args, *kwargs.values()))
-        ):
-            raise _by_value(sys._getframe(1))
-        if func not in READS:
-            return func(*args, **kwargs)
-        caller = sys._getframe(1)
-        if caller.f_code in VALIDATIONS:
-            return VALIDATIONS[caller.f_code]
-        raise _by_value(caller)
+def _called(tensor: Tensor, parameters: dict[str, Tensor]) -> str:
+    for name, parameter in parameters.items():
+        if parameter is tensor:
+            return f"the parameter {name}"
+    return f"a tensor of shape {tuple(tensor.shape)}"
 
 
-class _Operations(TorchDispatchMode):
-    """See all operations: keep what they change in place, and refuse what would be frozen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._before: list[tuple[Tensor, Tensor]] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.data_dependent_output in func.tags or _sizes_by_value(func, args):
-            raise _by_value(sys._getframe(1))
-        with disable_proxy_modes_tracing():
-            for tensor in pytree.tree_leaves(_changes(func, args, kwargs)):
-                if isinstance(tensor, Tensor):
-                    self._before.append((tensor, tensor.detach().clone()))
-        return func(*args, **kwargs)
-
-    def undo(self, places: Container[int] | None = None) -> None:
-        """Give what was changed its former values; all of it, or what lies at some places."""
-        with torch.no_grad():
-            for tensor, values in reversed(self._before):
-                if places is None or _memory(tensor) in places:
-                    tensor.copy_(values)
-
-    def changed(self, tensors: Iterable[Tensor]) -> dict[int, Tensor]:
-        """Former values of those that were changed, or a part of which was, by position."""
-        places = {_memory(tensor) for tensor, _ in self._before}
-        found = {i: t for i, t in enumerate(tensors) if _memory(t) in places}
-        with rehearsal(found.values()):
-            self.undo({_memory(tensor) for tensor in found.values()})
-            return {i: tensor.detach().clone() for i, tensor in found.items()}
-
-
-def _changes(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
-    """The arguments that an operation changes in place."""
-    if func in BATCH_NORMS:
-        return list(args[3:5])
-    if not func._schema.is_mutable:
-        return []
-    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
-    named |= kwargs
-    writes = [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
-    return [named.get(name) for name in writes]
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _sizes_by_value(func: Any, args: tuple) -> bool:
-    """Whether the size of the result depends on values."""
-    if func is torch.ops.aten.index.Tensor:
-        masks = (torch.bool, torch.uint8)
-        return any(isinstance(index, Tensor) and index.dtype in masks for index in args[1])
-    return torch.Tag.dynamic_output_shape in func.tags
-
-
-def _by_value(frame: FrameType) -> CaptureError:
-    where = _place(traceback.walk_stack(frame))
-    return CaptureError(f"control flow depends on the value of a tensor ({where})")
-
-
-def _inside(args: tuple) -> list[Any]:
-    """What is in lists, of which tensors are made by value."""
-    return [
-        leaf for arg in args if isinstance(arg, list | tuple) for leaf in pytree.tree_leaves(arg)
-    ]
-
-
-def _classes(classes: Tensor, num_classes: int = -1) -> int:
-    return num_classes
-
-
-def _one_hot(classes: Tensor, num_classes: int) -> Tensor:
-    """torch's own looks at the values, to validate them."""
-    every = torch.arange(num_classes, device=classes.device)
-    return (classes.unsqueeze(-1) == every).long()
-
-
-def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
-    """Where the program's own code was, of frames from the inside out; else where in Pyro."""
-    innermost = ""
-    for frame, line in frames:
-        file = Path(frame.f_code.co_filename)
-        if file == Path(__file__):
-            if frame.f_code.co_name == "flat":
-                break
-            continue
-        folder = next((f for f in LIBRARIES if file.is_relative_to(f)), None)
-        if folder is None or file.is_relative_to(MODELS):
-            return f"{file.name}, line {line}"
-        if not innermost or (innermost.startswith("torch") and file.is_relative_to(PYRO)):
-            innermost = f"{file.relative_to(folder.parent)}, {frame.f_code.co_name}"
-    return innermost
+def _shared(before: dict[int, Tensor], inputs: tuple[Tensor, ...]) -> str:
+    """Whether memory that the program changes is that of two of its inputs."""
+    places = [memory(tensor) for tensor in inputs if tensor.numel()]
+    if any(places.count(memory(inputs[position])) > 1 for position in before):
+        return "it changes a tensor that shares its memory with another"
+    return ""
 
 
 def _culprit(error: BaseException) -> str:
     frames = list(traceback.walk_tb(error.__traceback__))
-    inside = next(n for n, (f, _) in enumerate(frames) if f.f_code.co_name == "flat")
-    return _place(reversed(frames[inside + 1 :]))
+    inside = (n for n, (frame, _) in enumerate(frames) if frame.f_code.co_name == "_flat")
+    return place(reversed(frames[next(inside, len(frames)) + 1 :]))
 
 
 def _lift(graph: fx.GraphModule) -> tuple[Tensor, ...]:

@@ -4,7 +4,9 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
+import pyro
 from pyro.poutine.runtime import am_i_wrapped
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..choices import Engine
@@ -13,12 +15,17 @@ from ..progress import OnProgress
 from .agreement import agree
 from .capture import CaptureError, capture, random_state, rehearsal, set_random_state
 from .kernels import compile_graph
-from .shapes import Graph, Shape, Shapes, first_run
+from .leaf_gradients import add_gradients, gradients_apart, gradients_of
+from .shapes import FIRST_CHECK, FURTHEST_CHECK, Graph, GraphError, Shape, Shapes, first_run
 
 # Measured on two cores: what compiling takes, what a call saves, and for each number in it.
 SECONDS_TO_COMPILE, SECONDS_SAVED = 15.0, 3e-3
 STEP, DENSITY_AND_SLOPE, DENSITY = 3e-8, 6e-9, 3e-9
+# Compiling takes longer for graphs of more operations than a VAE's.
+OPERATIONS = 300
 MOST_GRAPHS = 8
+FIRST_MISSES = 16  # calls in a row without a graph that fits, before there is another
+ROUNDING = 16.0  # units in the last place, between two runs of the same operations
 
 
 class EagerWarning(UserWarning):
@@ -47,10 +54,11 @@ def worth_compiling(calls: int, numbers: int, saved: float = STEP) -> bool:
 class Compiled:
     """A function that runs a Pyro program: the same results from the same draws, without Pyro.
 
-    Once it is worth it, a call of a shape is captured as a graph, which later calls run. It is
-    compared with the function at once, and at its calls 16, 32, 64, ..., since what Python keeps,
-    such as a weight in an attribute, is in no graph. What cannot be captured, or does not agree,
-    runs as it is, with one :class:`EagerWarning` that names the cause.
+    Once it is worth it, a call of a shape is captured as a graph, which later calls run. What the
+    graph takes for granted of Python's state, such as a weight in an attribute, is compared at each
+    call: where it has changed, the function runs as it is, and after a while makes another graph.
+    Graph and function are compared at once, and at calls 16, 32, 64, ..., then every 1,024. What
+    cannot be captured, or does not agree, runs as it is. An :class:`EagerWarning` names each cause.
 
     Tensors and floats may change from call to call. Each shape, and each value of anything else, is
     a graph of its own. On a GPU, the graph and what follows a call replay as one CUDA graph.
@@ -90,59 +98,99 @@ class Compiled:
         self.on_progress: OnProgress = lambda share, note: None
         self.on_result: Callable[[Any], None] = lambda results: None
         self.recordable: Callable[[], Any] = lambda: None
-        self.shapes, self._warned = Shapes(modules), False
+        self.shapes = Shapes(modules)
+        self._told: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # Handlers around a call want to see the sites, which a graph does not have.
-        shape, leaves = None, list[Any]()
-        if self.engine != "eager" and not am_i_wrapped():
-            leaves, spec = pytree.tree_flatten((args, kwargs))
+        if self.engine == "eager":
+            return self._followed(self.function(*args, **kwargs))
+        if am_i_wrapped():  # handlers around a call want to see the sites, which a graph lacks
+            if self.engine == "compiled" and self.graphs == 0:
+                self._warn("Pyro's handlers around it see its sites, which a graph does not have")
+            return self._followed(self.function(*args, **kwargs))
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        try:
             shape = self._shape(leaves, spec)
-        if shape is not None:
-            shape.calls += 1
-            if shape.graph is not None and not shape.graph.fits():
-                shape.graph = None  # parameters are of another type now, or elsewhere
-            if shape.graph is not None and not shape.is_checked():
+        except CaptureError as error:
+            self._warn(str(error), cause=str(error).partition(",")[0])
+            return self._followed(self.function(*args, **kwargs))
+        shape.calls += 1
+        graph = shape.graph
+        if graph is not None and self._fits(shape, graph, leaves):
+            if shape.is_checked():
+                return self._followed(self._check(shape, graph, leaves))
+            try:
                 follow = self.on_result, self.recordable, self._warn
-                return shape.graph.replay(shape.tensors(leaves), *follow)
-        if shape is not None and shape.graph is not None:
-            results = self._check(shape, shape.graph, leaves)
-        elif shape is not None and not shape.refused and self._worth(shape):
-            results = self._compile(shape, leaves)
-        else:
-            results = self.function(*args, **kwargs)
-        self.on_result(results)
-        return results
+                return graph.replay(shape.tensors(leaves), *follow)
+            except GraphError as error:
+                self._refuse(shape, str(error))
+        if not shape.refused and self._worth(shape):
+            return self._followed(self._compile(shape, leaves))
+        return self._followed(shape.call(self.function, leaves))
 
     @property
     def graphs(self) -> int:
         """How many graphs there are, those included that are yet to be made again."""
         return self.shapes.graphs()
 
-    def _shape(self, leaves: list[Any], spec: Any) -> Shape | None:
-        try:
-            shape, had_graph = self.shapes.find(leaves, spec)
-        except CaptureError as error:
-            self._warn(str(error))
-            return None
+    def _followed(self, results: Any) -> Any:
+        self.on_result(results)
+        return results
+
+    def _shape(self, leaves: list[Any], spec: Any) -> Shape:
+        shape, had_graph = self.shapes.find(leaves, spec)
         if had_graph:
             self._make_again(shape, leaves)
+        elif self.engine == "compiled" and self.shapes.differ():
+            self._warn("its arguments have had another shape, or other values, at each call so far")
         return shape
 
     def _make_again(self, shape: Shape, leaves: list[Any]) -> None:
         """Give a shape the graph that it had, by calls that leave no trace."""
-        compiled_at = shape.compiled_at
+        kept = shape.counts()
         buffers = [buffer for module in self.shapes.modules for buffer in module.buffers()]
+        before = gradients_of(self._parameters())
         with rehearsal(buffers):
             shape.call(self.function, leaves)  # makes the parameters
         with rehearsal(buffers):
             self._compile(shape, leaves)
-        shape.compiled_at = compiled_at
+        for parameter in self._parameters():
+            parameter.grad = before.get(id(parameter))
+        shape.restore(kept)
+
+    def _parameters(self) -> list[Tensor]:
+        in_modules = [p for module in self.shapes.modules for p in module.parameters()]
+        return [*in_modules, *pyro.get_param_store()._params.values()]
+
+    def _fits(self, shape: Shape, graph: Graph, leaves: list[Any]) -> bool:
+        if graph.fits(shape.tensors(leaves)):
+            shape.misses = 0
+            return True
+        if graph.guards.moved():  # as after pyro.clear_param_store(), or net.double()
+            shape.graph, shape.calls, shape.misses = None, 1, 0
+            return False
+        shape.misses += 1
+        for name, change in graph.guards.broken():
+            self._warn(
+                f"{name} {change}, since it was compiled: hand over what changes as an argument, "
+                "or as a tensor that is changed in place",
+                cause=name,
+            )
+            break
+        return False
 
     def _worth(self, shape: Shape) -> bool:
+        if shape.graph is not None:
+            missed = shape.misses >= FIRST_MISSES * 4**shape.compiled
+            if self.engine == "auto":
+                missed = missed and worth_compiling(shape.misses, shape.numbers)
+            return missed and shape.compiled < MOST_GRAPHS
+        if shape.compiled >= MOST_GRAPHS:
+            self._refuse(shape, f"{MOST_GRAPHS} graphs were made, and each time something changed")
+            return False
         if self.engine == "compiled" and self.graphs == 0:
             return shape.calls > 1
-        worth = shape.calls > 1 and worth_compiling(shape.calls, shape.numbers)
+        worth = shape.calls > 1 and worth_compiling(shape.calls / shape.weight, shape.numbers)
         if worth and self.graphs >= MOST_GRAPHS:
             self._refuse(shape, f"there are {MOST_GRAPHS} graphs already, for other arguments")
         return worth and not shape.refused
@@ -155,42 +203,52 @@ class Compiled:
             found = capture(shape.of_tensors(self.function, leaves), *inputs)
         except CaptureError as error:
             self._refuse(shape, str(error))
+            if error.results:
+                return error.results[0]
             set_random_state(before)
             return shape.call(self.function, leaves)
         else:
-            shape.compiled_at = shape.calls
-            try:
-                shape.graph, again = first_run(found, inputs, before, compile_graph)
-                self._compare(shape, again, found.results)
-            except CaptureError as error:
-                self._refuse(shape, str(error))
+            self._run_first(shape, found, inputs, before)
             return found.results
         finally:
             self.on_progress(0.0, "")
 
+    def _run_first(self, shape: Shape, found: Any, inputs: list[Any], before: Any) -> None:
+        shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
+        if self.engine == "auto" and not worth_compiling(shape.calls / shape.weight, shape.numbers):
+            return
+        shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
+        shape.next_check = FIRST_CHECK
+        try:
+            shape.graph = first_run(found, inputs, before, compile_graph)
+        except CaptureError as error:
+            self._refuse(shape, str(error))
+
     def _check(self, shape: Shape, graph: Graph, leaves: list[Any]) -> Any:
         """Run the graph and, with the same draws, the function, whose results are returned."""
-        shape.next_check *= 2
-        with rehearsal(graph.changed(given := shape.tensors(leaves))):
+        shape.next_check += min(shape.next_check, FURTHEST_CHECK)
+        given = shape.tensors(leaves)
+        with rehearsal(graph.changed(given)):
             again = graph(given)
-        results = shape.call(self.function, leaves)
-        self._compare(shape, again, results)
-        return results
-
-    def _compare(self, shape: Shape, again: Any, results: Any) -> None:
-        if not agree(again, results):
-            shape.graph = None
+        with rehearsal(graph.changed(given)):
+            plain = graph(given, plain=True)
+        with gradients_apart(graph.targets) as gradients:
+            results = shape.call(self.function, leaves)
+            expected = results, gradients()
+        if not agree(again, expected) and not agree(plain, expected, ROUNDING):
             self._refuse(
                 shape,
-                "its results are not those of its graph: what it reads beside its arguments, such "
-                "as a weight in an attribute, must be a tensor, changed in place, or an argument",
+                "its results are not those of its graph: what it reads beside its arguments must "
+                "be a tensor, changed in place, or an argument",
             )
+        add_gradients(graph.targets, expected[1])
+        return results
 
     def _refuse(self, shape: Shape, reason: str) -> None:
-        shape.refused = True
+        shape.refused, shape.graph = True, None
         self._warn(reason)
 
-    def _warn(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
+    def _warn(self, reason: str, cause: str = "") -> None:
+        if (cause or reason) not in self._told:
+            self._told.add(cause or reason)
             warnings.warn(f"{self.name} runs eagerly: {reason}", EagerWarning, stacklevel=4)

@@ -1,6 +1,6 @@
 """``pyro.infer.SVI`` at the hardware's speed: model and guide run through Pyro once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyro
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..choices import Engine
 from .engine import Compiled
 from .fused import FusedOptimizer
+from .leaf_gradients import zero_gradients
 
 
 class CompiledSVI(pyro.infer.SVI):
@@ -24,9 +25,10 @@ class CompiledSVI(pyro.infer.SVI):
     from then on, on the draws that Pyro would have made. :class:`~ppl_vae.compiled.engine.Compiled`
     says when, how graphs are compared with Pyro, and what runs eagerly instead, with a warning.
 
-    The structure of the program must not change. What changes from step to step is an argument, or
-    a tensor that is changed in place. Graphs validate nothing: the first step does. Gradients that
-    lie in ``.grad`` before a step are dropped, and none is left there after it.
+    Whatever the program does, each step is one of ``pyro.infer.SVI`` on the same draws, but for
+    rounding: what the graph takes for granted of Python's state is compared at each step, and the
+    program runs eagerly where it has changed. What changes from step to step is best an argument,
+    or a tensor that is changed in place. Graphs validate nothing: the first step does.
 
     Arguments:
         model: As in :class:`pyro.infer.SVI`.
@@ -35,6 +37,7 @@ class CompiledSVI(pyro.infer.SVI):
         loss: As in :class:`pyro.infer.SVI`: ``Trace_ELBO()``, another of Pyro's estimators,
             :class:`ppl_vae.PathwiseELBO`, or a function.
         loss_and_grads: As in :class:`pyro.infer.SVI`.
+        num_samples, num_steps, kwargs: As in :class:`pyro.infer.SVI`, where they are deprecated.
         engine: ``"auto"``, ``"compiled"`` or ``"eager"``; see :class:`Compiled`.
 
     Raises:
@@ -49,6 +52,9 @@ class CompiledSVI(pyro.infer.SVI):
         >>> losses = [svi.step(x) for _ in range(50)]  # nats, summed over the batch
         >>> losses[-1] < losses[0], svi.gradients.graphs
         (True, 1)
+
+    Attributes:
+        parameters: Those that the last step moved, unconstrained, as Pyro's store has them.
     """
 
     def __init__(
@@ -58,17 +64,22 @@ class CompiledSVI(pyro.infer.SVI):
         optim: PyroOptim,
         loss: Any,
         loss_and_grads: Callable[..., Any] | None = None,
+        num_samples: int = 0,
+        num_steps: int = 0,
         *,
         engine: Engine = "auto",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(model, guide, optim, loss, loss_and_grads)
+        super().__init__(
+            model, guide, optim, loss, loss_and_grads, num_samples, num_steps, **kwargs
+        )
         owners = _modules(model, guide)
         self.gradients = Compiled(self._gradients, engine, owners, _name(model))
         self.losses = Compiled(self._loss, engine, owners, _name(model))
         self._joint = FusedOptimizer(optim)
         self.gradients.on_result = self._descend
         self.gradients.recordable = lambda: self._joint.recordable(self.parameters)
-        self._named: dict[str, Tensor] = {}
+        self.parameters: list[Tensor] = []
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step on the loss; arguments are those of model and guide.
@@ -81,53 +92,43 @@ class CompiledSVI(pyro.infer.SVI):
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`step`, but the loss may be a tensor, so that nobody waits for a GPU."""
-        if not self._registered():
-            self.gradients.shapes.restore({})
-            self.losses.shapes.restore({})
+        if self._joint.optim is not self.optim:
+            self._joint = FusedOptimizer(self.optim)
         loss, _ = self.gradients(*args, **kwargs)
         return loss
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The parameters that the last step moved, unconstrained, as Pyro's store has them."""
-        return list(self._named.values())
-
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Estimate the loss as :meth:`step` does, and change nothing."""
-        if not self._registered():
-            self.losses.shapes.restore({})
         with torch.no_grad():
             return _as_floats(self.losses(*args, **kwargs))
 
-    def _gradients(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Tensor | None]]:
-        """The loss, and its gradient by each parameter, through Pyro."""
-        for parameter in self.parameters:
-            parameter.grad = None
+    def _gradients(self, *args: Any, **kwargs: Any) -> "tuple[Any, Parameters]":
+        """The loss, and the parameters that the program used; gradients are left in ``.grad``."""
         with poutine.trace(param_only=True) as found:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
-        sites: dict[str, Any] = found.trace.nodes
-        self._named = {name: site["value"].unconstrained() for name, site in sites.items()}
-        gradients = [parameter.grad for parameter in self.parameters]
-        for parameter in self.parameters:
-            parameter.grad = None
-        return loss, gradients
+        return loss, Parameters(s["value"].unconstrained() for s in found.trace.nodes.values())
 
-    def _descend(self, results: tuple[Any, list[Tensor | None]]) -> None:
+    def _descend(self, results: "tuple[Any, Parameters]") -> None:
         """Step along the gradients."""
-        parameters = self.parameters
-        for parameter, gradient in zip(parameters, results[1], strict=True):
-            parameter.grad = gradient
-        self._joint.step(parameters)
-        for parameter in parameters:
-            parameter.grad = None
+        self.parameters = results[1].tensors
+        self._joint.step(self.parameters)
+        zero_gradients(self.parameters)
 
     def _loss(self, *args: Any, **kwargs: Any) -> Any:
         return self.loss(self.model, self.guide, *args, **kwargs)
 
-    def _registered(self) -> bool:
-        """Whether Pyro's store still has the parameters that graphs read."""
-        store = dict(pyro.get_param_store().named_parameters())
-        return all(store.get(name) is p for name, p in self._named.items())
+
+class Parameters:
+    """Parameters of a step, each once, whatever names it has."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self.tensors = list({id(tensor): tensor for tensor in tensors}.values())
+
+    def __eq__(self, other: object) -> bool:
+        mine = list(map(id, self.tensors))
+        return isinstance(other, Parameters) and mine == list(map(id, other.tensors))
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _as_floats(loss: Any) -> Any:

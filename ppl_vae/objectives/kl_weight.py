@@ -22,8 +22,7 @@ class KLWeight(Messenger):
 
     Attributes:
         weight: :math:`\beta`, to be set before each step, for compiled steps too.
-        kl: The KL of each latent site in the last step that ran through Pyro, unweighted, in nats
-            per datum.
+        kl: The KL of each latent site in the last step, unweighted, in nats per datum.
 
     Example:
         >>> import pyro
@@ -41,7 +40,7 @@ class KLWeight(Messenger):
         super().__init__()
         self.free_bits = free_bits
         self._weight = torch.ones((), dtype=torch.float64)  # a tensor, which a graph reads anew
-        self.kl: dict[str, float] = {}
+        self._kl: dict[str, torch.Tensor] = {}
         self._from_guide: dict[str, tuple[dict, torch.Tensor]] = {}
 
     @property
@@ -51,6 +50,10 @@ class KLWeight(Messenger):
     @weight.setter
     def weight(self, value: float) -> None:
         self._weight.fill_(value)
+
+    @property
+    def kl(self) -> dict[str, float]:
+        return {name: kl.item() for name, kl in self._kl.items()}
 
     def __enter__(self) -> Self:
         self._from_guide.clear()
@@ -77,7 +80,8 @@ class KLWeight(Messenger):
             weight = weight * (kl > self.free_bits)
         factor.copy_(torch.as_tensor(guide["scale"] * weight))
         msg["scale"] = msg["scale"] * weight
-        self.kl[name] = kl.item()
+        # In place: a graph changes tensors, and nothing else.
+        self._kl.setdefault(name, torch.zeros_like(kl)).copy_(kl)
 
 
 def _real(value: torch.Tensor) -> torch.dtype:

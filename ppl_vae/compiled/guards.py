@@ -1,0 +1,212 @@
+"""What a graph takes for granted of Python's state, compared at each call."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from types import CellType
+from typing import Any
+
+import numpy as np
+import pyro
+from torch import Tensor
+
+MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
+SCALARS = (bool, int, float, complex, str, bytes, type(None))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values mean the same to a program: one object, or equal scalars of one type.
+
+    Example:
+        >>> same(0.1, 1 / 10), same(1, 1.0), same(0.0, -0.0), same([1], [1])
+        (True, False, False, False)
+    """
+    if one is other:
+        return True
+    if type(one) is not type(other) or not isinstance(one, (*SCALARS, Enum)):
+        return False
+    if isinstance(one, float) and one == 0:
+        return math.copysign(1, one) == math.copysign(1, other)
+    return bool(one == other)
+
+
+@dataclass
+class Guards:
+    """Conditions on Python's state. Each holds what was found while a program was captured.
+
+    Attributes:
+        entries: Values in dictionaries: instances, modules, globals.
+        attributes: Values that lie elsewhere: in slots and classes.
+        cells: What closures hold.
+        dicts: Dictionaries, with all that they hold.
+        items: Lists, deques and sets, with their items.
+        empty: Collections that hold nothing.
+        arrays: NumPy arrays, with their contents.
+        tensors: What graphs read beside their arguments, with all that decides about a graph.
+        parameters: What Pyro's store holds, by name.
+        names: What entries and all the others are called in messages, by (kind, position).
+    """
+
+    entries: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    attributes: list[tuple[Any, str, Any]] = field(default_factory=list)
+    cells: list[tuple[CellType, Any]] = field(default_factory=list)
+    dicts: list[tuple[Any, dict[Any, Any]]] = field(default_factory=list)
+    items: list[tuple[Any, list[Any]]] = field(default_factory=list)
+    empty: list[Any] = field(default_factory=list)
+    arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    tensors: list[tuple[Tensor, tuple[Any, ...]]] = field(default_factory=list)
+    parameters: list[tuple[str, Tensor]] = field(default_factory=list)
+    names: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def add(self, kind: str, guard: tuple[Any, ...], name: str) -> None:
+        """Add a condition of some kind, by the name of the attribute that lists them."""
+        guards = getattr(self, kind)
+        self.names[kind, len(guards)] = name
+        guards.append(guard[0] if kind == "empty" else guard)
+
+    def hold(self) -> bool:
+        """Whether all is as it was. Made for speed: :meth:`broken` says what is not."""
+        for entries, key, value in self.entries:
+            found = entries.get(key, MISSING)
+            if found is not value and not same(found, value):
+                return False
+        for tensor, kind in self.tensors:
+            if kind_of(tensor) != kind:
+                return False
+        for entries, copy in self.dicts:
+            if len(entries) != len(copy) or not _holds(entries, copy):
+                return False
+        store = pyro.get_param_store()._params
+        for name, parameter in self.parameters:
+            if store.get(name) is not parameter:
+                return False
+        if any(self.empty):
+            return False
+        return not any(True for _ in self._rest())
+
+    def moved(self) -> bool:
+        """Whether the program has other parameters now, or they are of another kind."""
+        kept = pyro.get_param_store()._params
+        return any(kept.get(name) is not parameter for name, parameter in self.parameters) or any(
+            kind_of(tensor) != kind for tensor, kind in self.tensors
+        )
+
+    def broken(self) -> Iterator[tuple[str, str]]:
+        """Which conditions do not hold: what is called how, and what happened to it."""
+        for position, (entries, key, value) in enumerate(self.entries):
+            found = entries.get(key, MISSING)
+            if not same(found, value):
+                yield self.names["entries", position], _change(value, found)
+        store = pyro.get_param_store()._params
+        for position, (name, parameter) in enumerate(self.parameters):
+            if store.get(name) is not parameter:
+                yield self.names["parameters", position], "was replaced in Pyro's store"
+        for position, (tensor, kind) in enumerate(self.tensors):
+            if kind_of(tensor) != kind:
+                yield self.names["tensors", position], _difference(kind, kind_of(tensor))
+        for position, (entries, copy) in enumerate(self.dicts):
+            for key in {**copy, **entries}:
+                before, now = copy.get(key, MISSING), entries.get(key, MISSING)
+                if not same(before, now):
+                    yield f"{self.names['dicts', position]}[{key!r}]", _change(before, now)
+        for position, found in enumerate(self.empty):
+            if found:
+                yield self.names["empty", position], "is empty no more"
+        for kind, position, change in self._rest():
+            yield self.names[kind, position], change
+
+    def _rest(self) -> Iterator[tuple[str, int, str]]:
+        for position, (owner, name, value) in enumerate(self.attributes):
+            found = getattr(owner, name, MISSING)
+            if not same(found, value):
+                yield "attributes", position, _change(value, found)
+        for position, (cell, value) in enumerate(self.cells):
+            found = contents(cell)
+            if not same(found, value):
+                yield "cells", position, _change(value, found)
+        for position, (collection, values) in enumerate(self.items):
+            now = list(collection)
+            if len(now) != len(values) or not all(map(same, now, values)):
+                yield "items", position, "has other items now"
+        for position, (array, values) in enumerate(self.arrays):
+            if array.shape != values.shape or array.tobytes() != values.tobytes():
+                yield "arrays", position, "has other values now"
+
+    def undo(self) -> None:
+        """Give Python's state, but no tensor's values, what it was."""
+        for entries, key, value in self.entries:
+            if not same(entries.get(key, MISSING), value) and isinstance(entries, dict):
+                if value is MISSING:
+                    del entries[key]
+                else:
+                    entries[key] = value
+        for owner, name, value in self.attributes:
+            if not same(getattr(owner, name, MISSING), value):
+                delattr(owner, name) if value is MISSING else setattr(owner, name, value)
+        for cell, value in self.cells:
+            if not same(contents(cell), value):
+                cell.cell_contents = value
+        for entries, copy in self.dicts:
+            if len(entries) != len(copy) or not _holds(entries, copy):
+                entries.clear()
+                entries.update(copy)
+        for collection, values in self.items:
+            if len(collection) != len(values) or not all(map(same, collection, values)):
+                collection.clear()
+                (collection.update if isinstance(collection, set) else collection.extend)(values)
+        for array, values in self.arrays:
+            array[...] = values
+
+
+def _holds(entries: Any, copy: dict[Any, Any]) -> bool:
+    for key, value in copy.items():
+        found = entries.get(key, MISSING)
+        if found is not value and not same(found, value):
+            return False
+    return True
+
+
+def contents(cell: CellType) -> Any:
+    """What a cell holds, which may be nothing yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
+
+
+def kind_of(tensor: Tensor) -> tuple[Any, ...]:
+    """All of a tensor, its values and place apart, that decides what a program does with it."""
+    hooks, after = tensor._backward_hooks, tensor._post_accumulate_grad_hooks
+    return (
+        tensor.dtype,
+        tensor.shape,
+        tensor.stride(),
+        tensor.requires_grad,
+        tensor.device,
+        len(hooks) if hooks else 0,
+        len(after) if after else 0,
+    )
+
+
+KINDS = ("type", "shape", "stride", "requires_grad", "device", "hooks", "hooks")
+
+
+def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
+    name, old, new = next(
+        (name, a, b) for name, a, b in zip(KINDS, before, now, strict=True) if a != b
+    )
+    return f"had {name} {_short(old)}, and now {_short(new)}"
+
+
+def _change(before: Any, now: Any) -> str:
+    if isinstance(before, SCALARS) and isinstance(now, SCALARS):
+        return f"was {_short(before)}, and now is {_short(now)}"
+    if before is MISSING or now is MISSING:
+        return "is there now" if before is MISSING else "is gone"
+    return "is another object now"
+
+
+def _short(value: Any) -> str:
+    text = repr(tuple(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,233 @@
+"""What a program does to tensors while it is captured, and what no graph can follow."""
+
+import sys
+import traceback
+from collections.abc import Container, Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.util import Dice
+from pyro.util import warn_if_nan
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .leaf_gradients import are_zeros
+
+# How Python reads a number off a tensor, for use in control flow.
+READS = {
+    getattr(Tensor, name)
+    for name in ("__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__array__")
+}
+# Their schemas do not say that they change the running mean and variance.
+BATCH_NORMS = {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
+MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new}
+PYRO = Path(pyro.__file__).parent
+OURS = Path(__file__).parents[1]
+MODELS = OURS / "models"  # which is where an installation has them
+LIBRARIES = (PYRO, Path(torch.__file__).parent, OURS)
+SUMS = Dice.compute_expectation.__code__  # over enumerated values
+# Reads that decide about nothing, and what they are told. Those that validate: that nothing is
+# wrong. Whoever runs the graph sees the loss, and the values of distributions that were made before
+# validation was turned off passed once. Sums over enumerated values: that some have no probability.
+ANSWERS = {warn_if_nan.__code__: False, Distribution._validate_sample.__code__: True, SUMS: False}
+
+
+class Run:
+    """A program's run while it is captured.
+
+    What cannot be in a graph refuses it; from then on operations are only carried out, so that the
+    run ends as any other does.
+
+    Attributes:
+        refusal: What was the first to keep the program from being a graph, with its line.
+        numbers: The tensors that stand for numbers which ``.item()`` would have given.
+    """
+
+    def __init__(self) -> None:
+        self.refusal = ""
+        self.numbers: list[Tensor] = []
+
+    def refuse(self, reason: str, frame: FrameType | None = None) -> None:
+        """Say what keeps the program from being a graph."""
+        if not self.refusal:
+            where = place(traceback.walk_stack(frame or sys._getframe(1)))
+            self.refusal = f"{reason} ({where})" if where else reason
+
+    def by_value(self, frame: FrameType) -> None:
+        """Refuse what Python decides by the value of a tensor."""
+        self.refuse("control flow depends on the value of a tensor", frame)
+
+
+class Reads(TorchFunctionMode):
+    """Keep numbers in the graph, and let Python decide by none of them."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs, run = kwargs or {}, self._run
+        if run.refusal:
+            return func(*args, **kwargs)
+        if func is Tensor.item:
+            run.numbers.append(args[0].detach().clone())  # as it is now
+            return run.numbers[-1]
+        if func is Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
+            return None
+        if func is torch.nn.functional.one_hot and _classes(*args, **kwargs) > 0:
+            return _one_hot(*args, **kwargs)
+        caller = sys._getframe(1)
+        if func is Tensor.masked_select and caller.f_code is SUMS:
+            return torch.where(args[1], args[0], 0.0)  # of static shape, and of the same sum
+        if func in READS:
+            if caller.f_code in ANSWERS:
+                return ANSWERS[caller.f_code]
+            run.by_value(caller)
+        if func in MAKERS and any(
+            isinstance(x, Tensor) for x in _inside((*args, *kwargs.values()))
+        ):
+            run.by_value(caller)
+        return func(*args, **kwargs)
+
+
+class Operations(TorchDispatchMode):
+    """See all operations: what they change in place, the leaves they read, what would be frozen.
+
+    Gradients that leaves hold are set aside when they are seen first, so that afterwards each holds
+    what the program has added.
+    """
+
+    def __init__(self, run: Run, existed: Container[int]) -> None:
+        super().__init__()
+        self._run, self._existed = run, existed
+        self._before: list[tuple[Tensor, Tensor]] = []
+        self._leaves: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        for tensor in tensors:
+            self._see(tensor)
+        if torch.Tag.data_dependent_output in func.tags or _sizes_by_value(func, args):
+            self._run.by_value(sys._getframe(1))
+        with disable_proxy_modes_tracing():
+            for tensor in pytree.tree_leaves(_changes(func, args, kwargs)):
+                if isinstance(tensor, Tensor):
+                    self._before.append((tensor, tensor.detach().clone()))
+            if self._run.refusal:
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _see(self, tensor: Tensor) -> None:
+        if tensor.layout is not torch.strided:
+            self._run.refuse(f"it reads a tensor of layout {tensor.layout}")
+        is_leaf = tensor.requires_grad and tensor.is_leaf and id(tensor) in self._existed
+        if is_leaf and id(tensor) not in self._leaves:
+            self._leaves[id(tensor)] = tensor, tensor.grad
+            tensor.grad = None
+
+    def added(self) -> list[tuple[Tensor, Tensor]]:
+        """The leaves that were given gradients, each with what was added to it."""
+        return [(leaf, leaf.grad) for leaf, _ in self._leaves.values() if leaf.grad is not None]
+
+    def began_without_gradients(self) -> bool:
+        """Whether no leaf had a gradient, or but zeros that Pyro's steps leave there."""
+        return all(g is None or are_zeros(leaf, g) for leaf, g in self._leaves.values())
+
+    def join_gradients(self, keep: bool = True) -> None:
+        """Put back the gradients that were set aside, with or without what has been added."""
+        for leaf, before in self._leaves.values():
+            if not keep or leaf.grad is None:
+                leaf.grad = before
+            elif before is not None:
+                leaf.grad = before + leaf.grad
+        self._leaves.clear()
+
+    def undo(self, places: Container[int] | None = None) -> None:
+        """Give what was changed its former values; all of it, or what lies at some places."""
+        with torch.no_grad():
+            for tensor, values in reversed(self._before):
+                if places is None or memory(tensor) in places:
+                    tensor.copy_(values)
+
+    def former(self, tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+        """Former values of those that were changed, or a part of which was, by position."""
+        places = {memory(tensor) for tensor, _ in self._before}
+        found = {i: t for i, t in enumerate(tensors) if memory(t) in places}
+        now = [tensor.detach().clone() for tensor in found.values()]
+        self.undo({memory(tensor) for tensor in found.values()})
+        before = {i: tensor.detach().clone() for i, tensor in found.items()}
+        with torch.no_grad():
+            for tensor, values in zip(found.values(), now, strict=True):
+                tensor.copy_(values)
+        return before
+
+
+def memory(tensor: Tensor) -> int:
+    """Where the storage of a tensor begins, which tensors may share."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def _changes(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that an operation changes in place."""
+    if func in BATCH_NORMS:
+        return list(args[3:5])
+    if not func._schema.is_mutable:
+        return []
+    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
+    named |= kwargs
+    writes = [a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
+    return [named.get(name) for name in writes]
+
+
+def _sizes_by_value(func: Any, args: tuple) -> bool:
+    """Whether the size of the result depends on values."""
+    if func is torch.ops.aten.index.Tensor:
+        masks = (torch.bool, torch.uint8)
+        return any(isinstance(index, Tensor) and index.dtype in masks for index in args[1])
+    return torch.Tag.dynamic_output_shape in func.tags
+
+
+def _inside(args: tuple) -> list[Any]:
+    """What is in lists, of which tensors are made by value."""
+    return [
+        leaf for arg in args if isinstance(arg, list | tuple) for leaf in pytree.tree_leaves(arg)
+    ]
+
+
+def _classes(classes: Tensor, num_classes: int = -1) -> int:
+    return num_classes
+
+
+def _one_hot(classes: Tensor, num_classes: int) -> Tensor:
+    """torch's own looks at the values, to validate them."""
+    every = torch.arange(num_classes, device=classes.device)
+    return (classes.unsqueeze(-1) == every).long()
+
+
+def place(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """Where the program's own code was, of frames from the inside out; else where in Pyro."""
+    innermost = ""
+    for frame, line in frames:
+        file = Path(frame.f_code.co_filename)
+        if file.parent == Path(__file__).parent and file.name != "svi.py":
+            if frame.f_code.co_name == "_flat":
+                break
+            continue
+        folder = next((f for f in LIBRARIES if file.is_relative_to(f)), None)
+        if folder is None or file.is_relative_to(MODELS):
+            return f"{file.name}, line {line}"
+        if not innermost or (innermost.startswith("torch") and file.is_relative_to(PYRO)):
+            innermost = f"{file.relative_to(folder.parent)}, {frame.f_code.co_name}"
+    return innermost
