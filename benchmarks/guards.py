@@ -9,6 +9,8 @@ once in 1,024 steps after the first few. Printed are medians with ranges over th
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import pyro
@@ -20,19 +22,21 @@ from ppl_vae.compiled.shapes import FURTHEST_CHECK
 from ppl_vae.models import VAE
 
 
-def seconds(function, repeats):
+def seconds(function: Callable[[], Any], repeats: int) -> float:
+    """How long a call takes, in the mean."""
     start = time.perf_counter()
     for _ in range(repeats):
         function()
     return (time.perf_counter() - start) / repeats
 
 
-def shown(name, values, unit=1e6, word="µs"):
+def show(name: str, values: list[float], unit: float = 1e6, word: str = "µs") -> None:
+    """Print median and range."""
     low, middle, high = (f(values) * unit for f in (min, statistics.median, max))
     print(f"{name}: {middle:.1f} {word} ({low:.1f} to {high:.1f})")
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--hidden", type=int, default=400)
@@ -50,17 +54,17 @@ def main():
     for _ in range(args.rounds):
         shape.next_check = 10**9  # no checks in between
         with_guards.append(seconds(lambda: svi.step(x), 200))
-        with mock.patch.object(Guards, "hold", lambda self: True):
+        with mock.patch.object(Guards, "hold", return_value=True):
             without.append(seconds(lambda: svi.step(x), 200))
         guards.append(seconds(shape.graph.guards.hold, 2000))
         shape.next_check = 0
         checks.append(seconds(lambda: svi.step(x), 1))
-    shown("a step", with_guards)
-    shown("a step without guards", without)
-    shown("guards", guards)
-    shown("guards, of a step", [g / s for g, s in zip(guards, without, strict=True)], 100, "%")
+    show("a step", with_guards)
+    show("a step without guards", without)
+    show("guards", guards)
+    show("guards, of a step", [g / s for g, s in zip(guards, without, strict=True)], 100, "%")
     every = [c / s / FURTHEST_CHECK for c, s in zip(checks, without, strict=True)]
-    shown(f"a check every {FURTHEST_CHECK} steps, of their time", every, 100, "%")
+    show(f"a check every {FURTHEST_CHECK} steps, of their time", every, 100, "%")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,15 @@ def test_graphs_are_graphs_again(tmp_path, monkeypatch):
     fit(bernoulli(), DATA, settings, run=run, resume=True, progress=False)
     assert_same(tmp_path / "a", tmp_path / "b")
     (counts,) = state_of(tmp_path / "b")[1]["state"]["engine"].values()
-    assert counts == [256, 2, 256, 1, 0, 0, 1]  # calls, compiled at, next check, graphs made, misses, refused, has a graph
+    assert counts == [
+        256,
+        2,
+        256,
+        1,
+        0,
+        0,
+        1,
+    ]  # calls, compiled at, next check, graphs made, misses, refused, has a graph
 
 
 def test_labels_that_a_program_takes_come_back(tmp_path, monkeypatch):

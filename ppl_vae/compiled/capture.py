@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 
 from ..errors import first_line
 from .guards import Guards, kind_of
-from .recorder import NONE, Recorder
+from .recorder import Recorder
+from .sources import NONE
 from .tracing import Operations, Reads, Run, memory, place
 
 
@@ -103,7 +104,7 @@ class _Capturing:
         with self.recorder:
             self.operations = Operations(self.run, self.recorder.existed)
             try:
-                self.recorder.open(self.function, NONE, "the function")
+                self.recorder.state.open(self.function, NONE, "the function")
                 with (
                     pyro.validation_enabled(False),
                     torch.autograd.set_multithreading_enabled(False),
@@ -126,7 +127,7 @@ class _Capturing:
             with self.recorder.watching(), poutine.trace(param_only=True) as found:
                 results = self.function(*arguments)
             self.added = self.operations.added()
-        sites = found.trace.nodes.items()
+        sites: Any = found.trace.nodes.items()
         self.parameters = {name: site["value"].unconstrained() for name, site in sites}
         self.results = (results,)
         if self.run.refusal:
@@ -136,7 +137,7 @@ class _Capturing:
 
     def _finish(self, graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Capture:
         """What was captured, if nothing speaks against it."""
-        guards = self.recorder.guards
+        guards = self.recorder.state.guards
         closed = _lift(graph)
         graph.graph.eliminate_dead_code()
         graph.recompile()
@@ -163,14 +164,16 @@ class _Capturing:
             if id(parameter) not in self.recorder.existed:
                 return f"it makes the parameter {name} anew"
             if store.get(name) is parameter:
-                self.recorder.guards.add("parameters", (name, parameter), f"the parameter {name}")
+                self.recorder.state.guards.add(
+                    "parameters", (name, parameter), f"the parameter {name}"
+                )
                 known.add(id(parameter))
-            elif not self.recorder.holds(parameter):
+            elif not self.recorder.state.holds(parameter):
                 return f"it replaces the parameter {name}"
         for tensor in closed:
             if tensor.requires_grad and not tensor.is_leaf:
                 return "it reads a tensor whose gradient goes on outside of it"
-            if id(tensor) not in known and not self.recorder.holds(tensor):
+            if id(tensor) not in known and not self.recorder.state.holds(tensor):
                 shape = tuple(tensor.shape)
                 return f"it reads a tensor of shape {shape} that no name in its code leads to"
         return ""

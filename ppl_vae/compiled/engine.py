@@ -32,7 +32,7 @@ class EagerWarning(UserWarning):
     """A program runs through Pyro at each call, and the message says why."""
 
 
-def worth_compiling(calls: int, numbers: int, saved: float = STEP) -> bool:
+def worth_compiling(calls: float, numbers: int, saved: float = STEP) -> bool:
     """Whether so many calls save more time than compiling takes.
 
     A rule of counts, not of clocks, so that the same program does the same every time.

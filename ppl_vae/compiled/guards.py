@@ -113,8 +113,8 @@ class Guards:
         for position, found in enumerate(self.empty):
             if found:
                 yield self.names["empty", position], "is empty no more"
-        for kind, position, change in self._rest():
-            yield self.names[kind, position], change
+        for where, position, change in self._rest():
+            yield self.names[where, position], change
 
     def _rest(self) -> Iterator[tuple[str, int, str]]:
         for position, (owner, name, value) in enumerate(self.attributes):
@@ -129,8 +129,8 @@ class Guards:
             now = list(collection)
             if len(now) != len(values) or not all(map(same, now, values)):
                 yield "items", position, "has other items now"
-        for position, (array, values) in enumerate(self.arrays):
-            if array.shape != values.shape or array.tobytes() != values.tobytes():
+        for position, (array, numbers) in enumerate(self.arrays):
+            if array.shape != numbers.shape or array.tobytes() != numbers.tobytes():
                 yield "arrays", position, "has other values now"
 
     def undo(self) -> None:
@@ -155,8 +155,8 @@ class Guards:
             if len(collection) != len(values) or not all(map(same, collection, values)):
                 collection.clear()
                 (collection.update if isinstance(collection, set) else collection.extend)(values)
-        for array, values in self.arrays:
-            array[...] = values
+        for array, numbers in self.arrays:
+            array[...] = numbers
 
 
 def _holds(entries: Any, copy: dict[Any, Any]) -> bool:

@@ -41,7 +41,8 @@ def add_gradients(leaves: Sequence[Tensor], gradients: Iterable[Tensor | None]) 
     for leaf, gradient in zip(leaves, gradients, strict=True):
         if gradient is None:
             continue
-        leaf.grad = gradient if has_no_gradient(leaf) else leaf.grad + gradient
+        held = leaf.grad
+        leaf.grad = gradient if held is None or are_zeros(leaf, held) else held + gradient
 
 
 def zero_gradients(leaves: Iterable[Tensor]) -> None:

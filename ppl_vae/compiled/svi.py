@@ -106,7 +106,8 @@ class CompiledSVI(pyro.infer.SVI):
         """The loss, and the parameters that the program used; gradients are left in ``.grad``."""
         with poutine.trace(param_only=True) as found:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
-        return loss, Parameters(s["value"].unconstrained() for s in found.trace.nodes.values())
+        sites: Any = found.trace.nodes.values()
+        return loss, Parameters(site["value"].unconstrained() for site in sites)
 
     def _descend(self, results: "tuple[Any, Parameters]") -> None:
         """Step along the gradients."""

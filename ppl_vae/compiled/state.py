@@ -1,0 +1,234 @@
+"""What there is to read of Python's state, from the objects that a program's code mentions."""
+
+import functools
+import io
+import logging
+import random
+import types
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import Enum
+from pathlib import PurePath
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .guards import MISSING, SCALARS, Guards, contents
+from .sources import NONE, Names, is_engine, of_library, trusted
+
+ATOMS = (
+    *SCALARS, Enum, range, slice, PurePath, np.generic, np.dtype, torch.dtype, torch.device,
+    torch.layout, torch.memory_format, torch.Size, type(...), types.CodeType, types.GenericAlias,
+    types.UnionType, types.BuiltinFunctionType, types.MethodDescriptorType, types.MethodWrapperType,
+    types.WrapperDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+)  # fmt: skip
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+OUTPUTS = (io.IOBase, logging.Logger)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+OF_PYRO_MODULES = ("_pyro_samples", "_pyro_params")
+MOST_ITEMS = 10_000
+
+
+class State:
+    """Look into values by the names that code mentions, and record what is there as guards.
+
+    Arguments:
+        refuse: Takes what keeps a program from being a graph, in a few words.
+
+    Attributes:
+        guards: What was recorded.
+        functions: The functions that were found, by their code.
+    """
+
+    def __init__(self, refuse: Callable[[str], None]) -> None:
+        self.guards, self._refuse = Guards(), refuse
+        self.functions: dict[CodeType, list[FunctionType]] = {}
+        self._seen: dict[Any, Any] = {}
+        self._recorded: set[Any] = set()
+        self._located: set[int] = set()
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether it is known where the program found a tensor."""
+        return id(tensor) in self._located
+
+    def open(self, value: Any, names: Names, called: str) -> None:
+        """Record what there is to read of a value, which lies where a message calls it."""
+        if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
+            self.open(value.__self__, names, called)  # as of seen.append
+        if isinstance(value, ATOMS) or value is MISSING or is_engine(type(value)):
+            return
+        key = id(value), None if isinstance(value, Tensor | nn.Module) else names
+        if isinstance(value, nn.Module):
+            self._module(value, called)
+        if key in self._seen and not isinstance(value, nn.Module):
+            return
+        self._seen[key] = value
+        if isinstance(value, Tensor):
+            self._located.add(id(value))
+        elif isinstance(value, ModuleType):
+            if not trusted(getattr(value, "__file__", None) or "<frozen"):
+                self._by_name(value, names, called)
+        elif isinstance(value, type):
+            if not of_library(value):
+                self._by_name(value, names, called)
+        elif isinstance(value, FunctionType):
+            self.function(value, names)
+        elif isinstance(value, MethodType):
+            self.open(value.__func__, names, called)
+            self.open(value.__self__, names, called)
+        elif isinstance(value, staticmethod | classmethod):
+            self.open(value.__func__, names, called)
+        elif isinstance(value, property):
+            self.open(value.fget, names, called)
+        elif isinstance(value, functools.partial):
+            for part in (value.func, value.args, value.keywords):
+                self.open(part, names, called)
+        elif isinstance(value, tuple | frozenset):
+            self._items(value, names, called)
+        elif isinstance(value, list | deque | set | dict | np.ndarray):
+            self._collection(value, names, called)
+        elif isinstance(value, GENERATORS):
+            self._refuse(f"it draws from {called}, a {type(value).__name__} of its own")
+        elif isinstance(value, OUTPUTS):
+            self._refuse(f"it writes to {called}, a {type(value).__name__}")
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._refuse(f"it calls {called}, which keeps its results")
+        elif type(value) is object:  # a mark, such as of what is missing
+            return
+        elif of_library(type(value)):
+            self._whole(value, names, called)
+        elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
+            self._by_name(value, names, called)
+        else:
+            self._refuse(f"it reads {called}, a {type(value).__name__}, whose state no graph sees")
+
+    def record(self, kind: str, guard: tuple[Any, ...], called: str) -> bool:
+        """Record one guard, unless there is one of the same place."""
+        key = kind, id(guard[0]), guard[1] if kind in ("entries", "attributes") else None
+        if key in self._recorded:
+            return False
+        self._recorded.add(key)
+        self.guards.add(kind, guard, called)
+        return True
+
+    def function(self, function: FunctionType, names: Names) -> None:
+        """Record what a function closes over, and its defaults."""
+        known = self.functions.setdefault(function.__code__, [])
+        if function not in known:
+            known.append(function)
+        called = function.__code__.co_name
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        ):
+            if name == "__class__":
+                continue
+            value = contents(cell)
+            self.record("cells", (cell, value), f"{name} in {called}")
+            self.open(value, names, name)
+        for default in (function.__defaults__, function.__kwdefaults__):
+            self.open(default, names, f"the defaults of {called}")
+        if function.__dict__:
+            self.open(function.__dict__.get("__wrapped__"), names, called)
+            if not trusted(function.__code__.co_filename):
+                self._by_name(function, names, called)
+
+    def _items(self, values: Iterable[Any], names: Names, called: str) -> None:
+        for position, value in enumerate(values):
+            self.open(value, names, f"{called}[{position}]")
+
+    def _collection(self, value: Any, names: Names, called: str) -> None:
+        size = value.size if isinstance(value, np.ndarray) else len(value)
+        if size > MOST_ITEMS:
+            self._refuse(f"it reads {called}, which has {size} items: hand it over as a tensor")
+        elif isinstance(value, np.ndarray):
+            if value.dtype.hasobject:
+                self._refuse(f"it reads {called}, an array of objects")
+            self.record("arrays", (value, value.copy()), called)
+        elif isinstance(value, dict):
+            if not self.record("dicts", (value, dict(value)), called):
+                return
+            for key, item in list(value.items()):
+                self.open(item, names, f"{called}[{key!r}]")
+        else:
+            self.record("items", (value, list(value)), called)
+            self._items(list(value), names, called)
+
+    def _by_name(self, owner: Any, names: Names, called: str) -> None:
+        """Record the attributes of an object that code names."""
+        entries = getattr(owner, "__dict__", None)
+        mentioned = names.attributes
+        if names.every and entries is not None:
+            mentioned = mentioned | {name for name in entries if not name.startswith("__")}
+        for name in mentioned:
+            self._attribute(owner, entries, name, names, f"{called}.{name}")
+
+    def _attribute(self, owner: Any, entries: Any, name: str, names: Names, called: str) -> None:
+        if entries is not None and name in entries:
+            value = entries[name]
+            self.record("entries", (entries, name, value), called)
+            self.open(value, names, called)
+            return
+        for kind in type(owner).__mro__ if not isinstance(owner, type) else owner.__mro__:
+            if name not in vars(kind):
+                continue
+            value = vars(kind)[name]
+            if type(value).__name__ == "member_descriptor":
+                value = getattr(owner, name, MISSING)
+                self.record("attributes", (owner, name, value), called)
+            elif not of_library(kind):
+                self.record("entries", (vars(kind), name, value), called)
+                if entries is not None:
+                    self.record("entries", (entries, name, MISSING), called)
+            else:
+                return
+            self.open(value, names, called)
+            return
+        if entries is not None and not isinstance(owner, ModuleType | nn.Module | type):
+            self.record("entries", (entries, name, MISSING), called)
+
+    def _module(self, module: nn.Module, called: str) -> None:
+        """Record all that decides about what a module does, apart from the code of its class."""
+        if ("module", id(module)) in self._seen:
+            return
+        self._seen["module", id(module)] = module
+        entries = module.__dict__
+        for values in (module._parameters, module._buffers, module._modules):
+            if values or values is module._modules:
+                self.record("dicts", (values, dict(values)), called)
+        for name in HOOKS:
+            for hook in entries.get(name, {}).values():
+                self.open(hook, NONE, called)
+            if entries.get(name):
+                self.record("dicts", (entries[name], dict(entries[name])), f"{called}.{name}")
+            elif name in entries:
+                self.record("empty", (entries[name],), f"{called}.{name}")
+        for name in OF_PYRO_MODULES:
+            self.open(entries.get(name, MISSING), NONE, f"{called}.{name}")
+        whole = of_library(type(module))
+        for name, value in list(entries.items()):
+            public = whole and not name.startswith("_")
+            if name == "training" or (public and isinstance(value, (*SCALARS, tuple, Tensor))):
+                self.record("entries", (entries, name, value), f"{called}.{name}")
+            if public and isinstance(value, Tensor | FunctionType | MethodType):
+                self.open(value, NONE, f"{called}.{name}")
+        for values in (module._parameters, module._buffers):
+            self._located.update(id(value) for value in values.values())
+        for name, child in module._modules.items():
+            if child is not None:
+                self._module(child, f"{called}.{name}")
+
+    def _whole(self, thing: Any, names: Names, called: str) -> None:
+        """Record numbers, tensors and collections of an object of torch, Pyro or Python."""
+        entries = getattr(thing, "__dict__", None)
+        for name, value in list((entries or {}).items()):
+            inner = f"{called}.{name}"
+            if isinstance(value, (*SCALARS, Tensor)):
+                self.record("entries", (entries, name, value), inner)
+            if isinstance(value, Tensor | FunctionType | MethodType | tuple | list | nn.Module):
+                self.open(value, names, inner)
+            elif not isinstance(value, ATOMS) and of_library(type(value)):
+                self.open(value, names, inner) if hasattr(value, "__dict__") else None
