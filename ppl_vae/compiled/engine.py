@@ -12,11 +12,11 @@ from torch.utils import _pytree as pytree
 from ..choices import Engine
 from ..errors import InputError
 from ..progress import OnProgress
-from .agreement import agree
 from .capture import CaptureError, capture, random_state, rehearsal, set_random_state
+from .graphs import Graph, GraphError, first_run, run_beside
 from .kernels import compile_graph
-from .leaf_gradients import add_gradients, gradients_apart, gradients_of
-from .shapes import FIRST_CHECK, FURTHEST_CHECK, Graph, GraphError, Shape, Shapes, first_run
+from .leaf_gradients import gradients_of
+from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes
 
 # Measured on two cores: what compiling takes, what a call saves, and for each number in it.
 SECONDS_TO_COMPILE, SECONDS_SAVED = 15.0, 3e-3
@@ -24,8 +24,11 @@ STEP, DENSITY_AND_SLOPE, DENSITY = 3e-8, 6e-9, 3e-9
 # Compiling takes longer for graphs of more operations than a VAE's.
 OPERATIONS = 300
 MOST_GRAPHS = 8
+SINCE_THEN = (
+    "since it was compiled: hand over what changes as an argument, or as a tensor that is changed "
+    "in place"
+)
 FIRST_MISSES = 16  # calls in a row without a graph that fits, before there is another
-ROUNDING = 16.0  # units in the last place, between two runs of the same operations
 
 
 class EagerWarning(UserWarning):
@@ -140,27 +143,10 @@ class Compiled:
     def _shape(self, leaves: list[Any], spec: Any) -> Shape:
         shape, had_graph = self.shapes.find(leaves, spec)
         if had_graph:
-            self._make_again(shape, leaves)
+            _make_again(shape, self.function, leaves, self.shapes.modules)
         elif self.engine == "compiled" and self.shapes.differ():
             self._warn("its arguments have had another shape, or other values, at each call so far")
         return shape
-
-    def _make_again(self, shape: Shape, leaves: list[Any]) -> None:
-        """Give a shape the graph that it had, by calls that leave no trace."""
-        kept = shape.counts()
-        buffers = [buffer for module in self.shapes.modules for buffer in module.buffers()]
-        before = gradients_of(self._parameters())
-        with rehearsal(buffers):
-            shape.call(self.function, leaves)  # makes the parameters
-        with rehearsal(buffers):
-            self._compile(shape, leaves)
-        for parameter in self._parameters():
-            parameter.grad = before.get(id(parameter))
-        shape.restore(kept)
-
-    def _parameters(self) -> list[Tensor]:
-        in_modules = [p for module in self.shapes.modules for p in module.parameters()]
-        return [*in_modules, *pyro.get_param_store()._params.values()]
 
     def _fits(self, shape: Shape, graph: Graph, leaves: list[Any]) -> bool:
         if graph.fits(shape.tensors(leaves)):
@@ -171,77 +157,41 @@ class Compiled:
             return False
         shape.misses += 1
         for name, change in graph.guards.broken():
-            self._warn(
-                f"{name} {change}, since it was compiled: hand over what changes as an argument, "
-                "or as a tensor that is changed in place",
-                cause=name,
-            )
+            self._warn(f"{name} {change}, {SINCE_THEN}", cause=name)
             break
         return False
 
     def _worth(self, shape: Shape) -> bool:
-        if shape.graph is not None:
+        first = self.engine == "compiled" and self.graphs == 0
+        if shape.graph is not None:  # one that does not fit
             missed = shape.misses >= FIRST_MISSES * 4**shape.compiled
-            if self.engine == "auto":
-                missed = missed and worth_compiling(shape.misses, shape.numbers)
-            return missed and shape.compiled < MOST_GRAPHS
-        if shape.compiled >= MOST_GRAPHS:
+            worth = missed and (self.engine == "compiled" or _saves(shape, shape.misses))
+        else:
+            worth = shape.calls > 1 and (first or _saves(shape, shape.calls))
+        if worth and shape.compiled >= MOST_GRAPHS:
             self._refuse(shape, f"{MOST_GRAPHS} graphs were made, and each time something changed")
-            return False
-        if self.engine == "compiled" and self.graphs == 0:
-            return shape.calls > 1
-        worth = shape.calls > 1 and worth_compiling(shape.calls / shape.weight, shape.numbers)
-        if worth and self.graphs >= MOST_GRAPHS:
+        elif worth and shape.graph is None and self.graphs >= MOST_GRAPHS:
             self._refuse(shape, f"there are {MOST_GRAPHS} graphs already, for other arguments")
         return worth and not shape.refused
 
     def _compile(self, shape: Shape, leaves: list[Any]) -> Any:
-        """Capture this call, whose results are the function's own, and compile what it did."""
-        inputs, before = shape.tensors(leaves), random_state()
         self.on_progress(0.0, "compiling, once")
+        enough = lambda: self.engine == "compiled" or _saves(shape, shape.calls)  # noqa: E731
         try:
-            found = capture(shape.of_tensors(self.function, leaves), *inputs)
-        except CaptureError as error:
-            self._refuse(shape, str(error))
-            if error.results:
-                return error.results[0]
-            set_random_state(before)
-            return shape.call(self.function, leaves)
-        else:
-            self._run_first(shape, found, inputs, before)
-            return found.results
+            results, refusal = _make_graph(shape, self.function, leaves, enough)
         finally:
             self.on_progress(0.0, "")
-
-    def _run_first(self, shape: Shape, found: Any, inputs: list[Any], before: Any) -> None:
-        shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
-        if self.engine == "auto" and not worth_compiling(shape.calls / shape.weight, shape.numbers):
-            return
-        shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
-        shape.next_check = FIRST_CHECK
-        try:
-            shape.graph = first_run(found, inputs, before, compile_graph)
-        except CaptureError as error:
-            self._refuse(shape, str(error))
+        if refusal:
+            self._refuse(shape, refusal)
+        return results
 
     def _check(self, shape: Shape, graph: Graph, leaves: list[Any]) -> Any:
         """Run the graph and, with the same draws, the function, whose results are returned."""
         shape.next_check += min(shape.next_check, FURTHEST_CHECK)
-        given = shape.tensors(leaves)
-        with rehearsal(graph.changed(given)):
-            again = graph(given)
-        with rehearsal(graph.changed(given)):
-            plain = graph(given, plain=True)
-        with gradients_apart(graph.targets) as gradients:
-            results = shape.call(self.function, leaves)
-            expected = results, gradients()
-        if not agree(again, expected) and not agree(plain, expected, ROUNDING):
-            self._refuse(
-                shape,
-                "its results are not those of its graph: what it reads beside its arguments must "
-                "be a tensor, changed in place, or an argument",
-            )
-        add_gradients(graph.targets, expected[1])
+        call = lambda: shape.call(self.function, leaves)  # noqa: E731
+        results, same = run_beside(graph, shape.tensors(leaves), call)
+        if not same:
+            self._refuse(shape, "its results are not those of its graph")
         return results
 
     def _refuse(self, shape: Shape, reason: str) -> None:
@@ -252,3 +202,63 @@ class Compiled:
         if (cause or reason) not in self._told:
             self._told.add(cause or reason)
             warnings.warn(f"{self.name} runs eagerly: {reason}", EagerWarning, stacklevel=4)
+
+
+def _saves(shape: Shape, calls: int) -> bool:
+    return worth_compiling(calls / shape.weight, shape.numbers)
+
+
+def _make_graph(
+    shape: Shape,
+    function: Callable[..., Any],
+    leaves: list[Any],
+    enough: Callable[[], bool],
+) -> tuple[Any, str]:
+    """Capture a call, whose results are the function's own, and compile what it did.
+
+    Arguments:
+        shape: What is given the graph.
+        function: What is called.
+        leaves: Its arguments.
+        enough: Whether a graph saves enough, once it is known how large it is.
+
+    Returns:
+        The results, and what speaks against a graph, if anything.
+    """
+    inputs, before = shape.tensors(leaves), random_state()
+    try:
+        found = capture(shape.of_tensors(function, leaves), *inputs)
+    except CaptureError as error:
+        if error.results:
+            return error.results[0], str(error)
+        set_random_state(before)
+        return shape.call(function, leaves), str(error)
+    shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
+    if enough():
+        shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
+        shape.next_check = FIRST_CHECK
+        try:
+            shape.graph = first_run(found, inputs, before, compile_graph)
+        except CaptureError as error:
+            return found.results, str(error)
+    return found.results, ""
+
+
+def _make_again(
+    shape: Shape, function: Callable[..., Any], leaves: list[Any], modules: list[Any]
+) -> None:
+    """Give a shape the graph that it had, by calls that leave no trace."""
+    kept, before = shape.counts(), gradients_of(_parameters(modules))
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    with rehearsal(buffers):
+        shape.call(function, leaves)  # makes the parameters
+    with rehearsal(buffers):
+        _make_graph(shape, function, leaves, lambda: True)
+    for parameter in _parameters(modules):
+        parameter.grad = before.get(id(parameter))
+    shape.restore(kept)
+
+
+def _parameters(modules: Iterable[Any]) -> list[Tensor]:
+    in_modules = [parameter for module in modules for parameter in module.parameters()]
+    return [*in_modules, *pyro.get_param_store()._params.values()]

@@ -5,7 +5,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -42,6 +42,7 @@ class Recorder:
         self.state, self._refuse = State(refuse), refuse
         self.existed: set[int] = set()
         self.sets_gradients = False
+        self._looked_for: set[CodeType] = set()
 
     def __enter__(self) -> Self:
         self._kept = gc.get_objects()  # so that no new object gets the place of an old one
@@ -109,7 +110,8 @@ class Recorder:
             self.state.open(value, names, name)
         for name, value in frame.f_locals.items():
             self._local(value, names, name)
-        if code.co_freevars and code not in self.state.functions:
+        if code.co_freevars and code not in self._looked_for | self.state.functions.keys():
+            self._looked_for.add(code)
             for function in gc.get_referrers(code):
                 if isinstance(function, FunctionType) and id(function) in self.existed:
                     self.state.function(function, names)

@@ -1,6 +1,6 @@
 """The shapes of calls that a compiled function has seen, and the graph of each."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import InitVar, dataclass
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -13,12 +13,8 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _pytree as pytree
 from torch.utils._device import DeviceContext
 
-from ..errors import first_line
-from .agreement import agree, agree_in_double
-from .capture import Capture, CaptureError, rehearsal, set_random_state
-from .cuda_graph import CUDAGraphCallable
-from .leaf_gradients import add_gradients, has_no_gradient
-from .tracing import memory
+from .capture import CaptureError
+from .graphs import Graph
 
 MOST_SHAPES, FEW_SHAPES = 64, 8
 # Calls of a graph before it is compared with the function again, which takes as long as some ten
@@ -95,7 +91,7 @@ class Shape:
     described: tuple
     example: InitVar[list[Any]]
     calls: int = 0
-    graph: "Graph | None" = None
+    graph: Graph | None = None
     compiled_at: int = 0
     next_check: int = FIRST_CHECK
     compiled: int = 0  # how often
@@ -153,101 +149,6 @@ class Shape:
             return self.call(function, filled)
 
         return call
-
-
-class GraphError(RuntimeError):
-    """A graph that does not run."""
-
-
-class Graph:
-    """A compiled graph that returns what the function does, and gives leaves their gradients."""
-
-    def __init__(self, found: Capture, run: Callable[..., Any]) -> None:
-        self.closed, self.run, self._changed = found.closed, run, list(found.before)
-        self.plain, self.guards, self.targets = found.graph, found.guards, found.leaves
-        self._sets_gradients = found.sets_gradients
-        self.recording: CUDAGraphCallable | None = None
-        self.recorded_for: Any = None
-        self.leaves, self.spec = pytree.tree_flatten(found.results)
-        self.computed = [isinstance(leaf, Tensor) for leaf in self.leaves]
-        self.copied = [True] * len(found.leaves)
-
-    def fits(self, inputs: list[Tensor]) -> bool:
-        """Whether all is as it was when it was captured, that it takes for granted."""
-        if self._sets_gradients and not all(map(has_no_gradient, self.targets)):
-            return False
-        return self.guards.hold() and not (self._changed and self._overlaps(inputs))
-
-    def _overlaps(self, inputs: list[Tensor]) -> bool:
-        given = [memory(tensor) for tensor in (*inputs, *self.closed) if tensor.numel()]
-        changed = [memory(tensor) for tensor in self.changed(inputs)]
-        return any(given.count(place) > 1 for place in changed)
-
-    def changed(self, inputs: list[Tensor]) -> list[Tensor]:
-        """What a run on these inputs changes in place."""
-        given = (*inputs, *self.closed)
-        return [given[position] for position in self._changed]
-
-    def replay(
-        self,
-        inputs: list[Tensor],
-        follow: Callable[[Any], None],
-        recordable: Callable[[], Any],
-        warn: Callable[[str], None],
-    ) -> Any:
-        """Run the graph and what follows its results, on a GPU as one CUDA graph where it may be.
-
-        Where it cannot be recorded, ``warn`` is told why, once.
-        """
-
-        def work(tensors: list[Tensor]) -> Any:
-            results, gradients = self(tensors)
-            add_gradients(self.targets, gradients)
-            follow(results)
-            return results
-
-        token = recordable() if self.on_gpu(inputs) else None
-        if token is None:
-            return work(inputs)
-        if self.recorded_for is not token:
-            self.recorded_for, self.recording = token, None
-            try:
-                self.recording = CUDAGraphCallable(work, inputs)
-            except GraphError:
-                raise
-            except RuntimeError as error:
-                warn(f"it cannot be a CUDA graph: {first_line(error)}")
-        return work(inputs) if self.recording is None else self.recording(inputs)
-
-    def on_gpu(self, inputs: list[Tensor]) -> bool:
-        """Whether nothing that it reads is elsewhere."""
-        return all(tensor.is_cuda for tensor in (*inputs, *self.closed))
-
-    def __call__(self, inputs: list[Tensor], plain: bool = False) -> tuple[Any, list[Tensor]]:
-        """The results, and what is to be added to the gradient of each leaf.
-
-        Arguments:
-            inputs: The tensors of a call.
-            plain: Whether to carry out what was captured, one operation after the other.
-        """
-        run = torch.no_grad()(self.plain) if plain else self.run
-        try:
-            outputs = iter(run(*inputs, *self.closed))
-        except Exception as error:
-            raise GraphError(f"its graph does not run: {first_line(error)}") from error
-        leaves = [
-            next(outputs) if computed else leaf
-            for leaf, computed in zip(self.leaves, self.computed, strict=True)
-        ]
-        gradients = [g.clone() if own else g for g, own in zip(outputs, self.copied, strict=True)]
-        return pytree.tree_unflatten(leaves, self.spec), gradients
-
-    def copy_shared(self, inputs: list[Tensor]) -> None:
-        """Find out which gradients lie where nothing else does: they need no copy of their own."""
-        outputs = self.run(*inputs, *self.closed)
-        used = [memory(tensor) for tensor in (*outputs, *inputs, *self.closed)]
-        gradients = outputs[len(outputs) - len(self.copied) :]
-        self.copied = [used.count(memory(g)) > 1 or not g.is_contiguous() for g in gradients]
 
 
 def _describe(leaf: Any) -> Any:
@@ -308,45 +209,3 @@ def _change(described: tuple, others: list[tuple]) -> str:
                 return f"the latest a tensor of shape {of_shape}: pad or crop it to one shape"
             return f"the latest {now[1]!r}: hand it over as a tensor or a float"
     return "in number or structure"
-
-
-def first_run(
-    found: Capture,
-    inputs: Sequence[Tensor],
-    random_state: list[Tensor],
-    compiler: Callable[..., Any],
-) -> Graph:
-    """Compile what was captured, and compare it with the function on the same inputs and draws.
-
-    Arguments:
-        found: What was captured.
-        inputs: The arguments that it was captured with.
-        random_state: The state before that.
-        compiler: Takes a graph and its inputs.
-
-    Raises:
-        CaptureError: If it does not compile, does not run, or comes to other results.
-    """
-    given = [*inputs, *found.closed]
-
-    def begin() -> None:
-        set_random_state(random_state)
-        with torch.no_grad():
-            for position, values in found.before.items():
-                given[position].copy_(values)
-
-    with rehearsal(given[i] for i in found.before):
-        try:
-            graph = Graph(found, compiler(found.graph, given))
-            graph.copy_shared(list(inputs))
-            begin()
-            again = graph(list(inputs))
-            if agree(again, (found.results, list(found.gradients))):
-                return graph
-            same = agree_in_double(found.graph, given, again, compiler, begin)
-        except Exception as error:  # whatever a compiler may raise
-            cause = getattr(error, "inner_exception", error)
-            raise CaptureError(f"it does not compile here: {first_line(cause)}") from error
-    if not same:
-        raise CaptureError("its results are not those of its graph, once that is compiled")
-    return graph

@@ -6,7 +6,7 @@ import sysconfig
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyro
@@ -74,13 +74,10 @@ def is_engine(kind: type) -> bool:
     return kind.__module__.startswith(f"{__package__}.") and not kind.__module__.endswith("svi")
 
 
-@cache
-def of_library(kind: Any) -> bool:
-    """Whether a class is one of torch's, NumPy's or Pyro's, or built in."""
+def of_library(kind: type) -> bool:
+    """Whether a class is one of torch's, NumPy's or Pyro's."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    if file is None:
-        return False
-    return trusted(file) and not file.startswith(STANDARD)
+    return file is not None and trusted(file) and not file.startswith(STANDARD)
 
 
 @cache

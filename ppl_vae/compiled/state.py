@@ -42,18 +42,20 @@ class State:
     Attributes:
         guards: What was recorded.
         functions: The functions that were found, by their code.
+        seen: All values that were looked into.
+        located: The identities of the tensors that were found.
     """
 
     def __init__(self, refuse: Callable[[str], None]) -> None:
-        self.guards, self._refuse = Guards(), refuse
+        self.guards, self.refuse = Guards(), refuse
         self.functions: dict[CodeType, list[FunctionType]] = {}
-        self._seen: dict[Any, Any] = {}
+        self.seen: dict[Any, Any] = {}
         self._recorded: set[Any] = set()
-        self._located: set[int] = set()
+        self.located: set[int] = set()
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether it is known where the program found a tensor."""
-        return id(tensor) in self._located
+        return id(tensor) in self.located
 
     def open(self, value: Any, names: Names, called: str) -> None:
         """Record what there is to read of a value, which lies where a message calls it."""
@@ -63,12 +65,12 @@ class State:
             return
         key = id(value), None if isinstance(value, Tensor | nn.Module) else names
         if isinstance(value, nn.Module):
-            self._module(value, called)
-        if key in self._seen and not isinstance(value, nn.Module):
+            _open_module(self, value, called)
+        if key in self.seen and not isinstance(value, nn.Module):
             return
-        self._seen[key] = value
+        self.seen[key] = value
         if isinstance(value, Tensor):
-            self._located.add(id(value))
+            self.located.add(id(value))
         elif isinstance(value, ModuleType):
             if not trusted(getattr(value, "__file__", None) or "<frozen"):
                 self._by_name(value, names, called)
@@ -88,23 +90,23 @@ class State:
             for part in (value.func, value.args, value.keywords):
                 self.open(part, names, called)
         elif isinstance(value, tuple | frozenset):
-            self._items(value, names, called)
+            _open_items(self, value, names, called)
         elif isinstance(value, list | deque | set | dict | np.ndarray):
-            self._collection(value, names, called)
+            _open_collection(self, value, names, called)
         elif isinstance(value, GENERATORS):
-            self._refuse(f"it draws from {called}, a {type(value).__name__} of its own")
+            self.refuse(f"it draws from {called}, a {type(value).__name__} of its own")
         elif isinstance(value, OUTPUTS):
-            self._refuse(f"it writes to {called}, a {type(value).__name__}")
+            self.refuse(f"it writes to {called}, a {type(value).__name__}")
         elif isinstance(value, functools._lru_cache_wrapper):
-            self._refuse(f"it calls {called}, which keeps its results")
+            self.refuse(f"it calls {called}, which keeps its results")
         elif type(value) is object:  # a mark, such as of what is missing
             return
         elif of_library(type(value)):
-            self._whole(value, names, called)
+            _open_whole(self, value, names, called)
         elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
             self._by_name(value, names, called)
         else:
-            self._refuse(f"it reads {called}, a {type(value).__name__}, whose state no graph sees")
+            self.refuse(f"it reads {called}, a {type(value).__name__}, whose state no graph sees")
 
     def record(self, kind: str, guard: tuple[Any, ...], called: str) -> bool:
         """Record one guard, unless there is one of the same place."""
@@ -135,27 +137,6 @@ class State:
             self.open(function.__dict__.get("__wrapped__"), names, called)
             if not trusted(function.__code__.co_filename):
                 self._by_name(function, names, called)
-
-    def _items(self, values: Iterable[Any], names: Names, called: str) -> None:
-        for position, value in enumerate(values):
-            self.open(value, names, f"{called}[{position}]")
-
-    def _collection(self, value: Any, names: Names, called: str) -> None:
-        size = value.size if isinstance(value, np.ndarray) else len(value)
-        if size > MOST_ITEMS:
-            self._refuse(f"it reads {called}, which has {size} items: hand it over as a tensor")
-        elif isinstance(value, np.ndarray):
-            if value.dtype.hasobject:
-                self._refuse(f"it reads {called}, an array of objects")
-            self.record("arrays", (value, value.copy()), called)
-        elif isinstance(value, dict):
-            if not self.record("dicts", (value, dict(value)), called):
-                return
-            for key, item in list(value.items()):
-                self.open(item, names, f"{called}[{key!r}]")
-        else:
-            self.record("items", (value, list(value)), called)
-            self._items(list(value), names, called)
 
     def _by_name(self, owner: Any, names: Names, called: str) -> None:
         """Record the attributes of an object that code names."""
@@ -190,45 +171,70 @@ class State:
         if entries is not None and not isinstance(owner, ModuleType | nn.Module | type):
             self.record("entries", (entries, name, MISSING), called)
 
-    def _module(self, module: nn.Module, called: str) -> None:
-        """Record all that decides about what a module does, apart from the code of its class."""
-        if ("module", id(module)) in self._seen:
-            return
-        self._seen["module", id(module)] = module
-        entries = module.__dict__
-        for values in (module._parameters, module._buffers, module._modules):
-            if values or values is module._modules:
-                self.record("dicts", (values, dict(values)), called)
-        for name in HOOKS:
-            for hook in entries.get(name, {}).values():
-                self.open(hook, NONE, called)
-            if entries.get(name):
-                self.record("dicts", (entries[name], dict(entries[name])), f"{called}.{name}")
-            elif name in entries:
-                self.record("empty", (entries[name],), f"{called}.{name}")
-        for name in OF_PYRO_MODULES:
-            self.open(entries.get(name, MISSING), NONE, f"{called}.{name}")
-        whole = of_library(type(module))
-        for name, value in list(entries.items()):
-            public = whole and not name.startswith("_")
-            if name == "training" or (public and isinstance(value, (*SCALARS, tuple, Tensor))):
-                self.record("entries", (entries, name, value), f"{called}.{name}")
-            if public and isinstance(value, Tensor | FunctionType | MethodType):
-                self.open(value, NONE, f"{called}.{name}")
-        for values in (module._parameters, module._buffers):
-            self._located.update(id(value) for value in values.values())
-        for name, child in module._modules.items():
-            if child is not None:
-                self._module(child, f"{called}.{name}")
 
-    def _whole(self, thing: Any, names: Names, called: str) -> None:
-        """Record numbers, tensors and collections of an object of torch, Pyro or Python."""
-        entries = getattr(thing, "__dict__", None)
-        for name, value in list((entries or {}).items()):
-            inner = f"{called}.{name}"
-            if isinstance(value, (*SCALARS, Tensor)):
-                self.record("entries", (entries, name, value), inner)
-            if isinstance(value, Tensor | FunctionType | MethodType | tuple | list | nn.Module):
-                self.open(value, names, inner)
-            elif not isinstance(value, ATOMS) and of_library(type(value)):
-                self.open(value, names, inner) if hasattr(value, "__dict__") else None
+def _open_items(state: State, values: Iterable[Any], names: Names, called: str) -> None:
+    for position, value in enumerate(values):
+        state.open(value, names, f"{called}[{position}]")
+
+
+def _open_collection(state: State, value: Any, names: Names, called: str) -> None:
+    size = value.size if isinstance(value, np.ndarray) else len(value)
+    if size > MOST_ITEMS:
+        state.refuse(f"it reads {called}, which has {size} items: hand it over as a tensor")
+    elif isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            state.refuse(f"it reads {called}, an array of objects")
+        state.record("arrays", (value, value.copy()), called)
+    elif isinstance(value, dict):
+        if not state.record("dicts", (value, dict(value)), called):
+            return
+        for key, item in list(value.items()):
+            state.open(item, names, f"{called}[{key!r}]")
+    else:
+        state.record("items", (value, list(value)), called)
+        _open_items(state, list(value), names, called)
+
+
+def _open_module(state: State, module: nn.Module, called: str) -> None:
+    """Record all that decides about what a module does, apart from the code of its class."""
+    if ("module", id(module)) in state.seen:
+        return
+    state.seen["module", id(module)] = module
+    entries = module.__dict__
+    for values in (module._parameters, module._buffers, module._modules):
+        if values or values is module._modules:
+            state.record("dicts", (values, dict(values)), called)
+    for name in HOOKS:
+        for hook in entries.get(name, {}).values():
+            state.open(hook, NONE, called)
+        if entries.get(name):
+            state.record("dicts", (entries[name], dict(entries[name])), f"{called}.{name}")
+        elif name in entries:
+            state.record("empty", (entries[name],), f"{called}.{name}")
+    for name in OF_PYRO_MODULES:
+        state.open(entries.get(name, MISSING), NONE, f"{called}.{name}")
+    whole = of_library(type(module))
+    for name, value in list(entries.items()):
+        public = whole and not name.startswith("_")
+        if name == "training" or (public and isinstance(value, (*SCALARS, tuple, Tensor))):
+            state.record("entries", (entries, name, value), f"{called}.{name}")
+        if public and isinstance(value, Tensor | FunctionType | MethodType):
+            state.open(value, NONE, f"{called}.{name}")
+    for values in (module._parameters, module._buffers):
+        state.located.update(id(value) for value in values.values())
+    for name, child in module._modules.items():
+        if child is not None:
+            _open_module(state, child, f"{called}.{name}")
+
+
+def _open_whole(state: State, thing: Any, names: Names, called: str) -> None:
+    """Record numbers, tensors and collections of an object of torch, Pyro or Python."""
+    entries = getattr(thing, "__dict__", None)
+    for name, value in list((entries or {}).items()):
+        inner = f"{called}.{name}"
+        if isinstance(value, (*SCALARS, Tensor)):
+            state.record("entries", (entries, name, value), inner)
+        if isinstance(value, Tensor | FunctionType | MethodType | tuple | list | nn.Module):
+            state.open(value, names, inner)
+        elif not isinstance(value, ATOMS) and of_library(type(value)):
+            state.open(value, names, inner) if hasattr(value, "__dict__") else None
