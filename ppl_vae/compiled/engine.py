@@ -238,7 +238,7 @@ def _make_graph(
         shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
         shape.next_check = FIRST_CHECK
         try:
-            shape.graph = first_run(found, inputs, before, compile_graph)
+            shape.graph = first_run(found, inputs, (before, random_state()), compile_graph)
         except CaptureError as error:
             return found.results, str(error)
     return found.results, ""

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import first_line
 from .agreement import agree, agree_in_double
-from .capture import Capture, CaptureError, rehearsal, set_random_state
+from .capture import Capture, CaptureError, random_state, rehearsal, set_random_state
 from .cuda_graph import CUDAGraphCallable
 from .leaf_gradients import add_gradients, gradients_apart, has_no_gradient
 from .tracing import memory
@@ -69,7 +69,8 @@ class Graph:
             return results
 
         token = recordable() if self.on_gpu(inputs) else None
-        if token is None:
+        # What was recorded sets gradients, and adds to none.
+        if token is None or not all(map(has_no_gradient, self.targets)):
             return work(inputs)
         if self.recorded_for is not token:
             self.recorded_for, self.recording = token, None
@@ -115,7 +116,7 @@ class Graph:
 def first_run(
     found: Capture,
     inputs: Sequence[Tensor],
-    random_state: list[Tensor],
+    random_states: tuple[list[Tensor], list[Tensor]],
     compiler: Callable[..., Any],
 ) -> Graph:
     """Compile what was captured, and compare it with the function on the same inputs and draws.
@@ -123,7 +124,7 @@ def first_run(
     Arguments:
         found: What was captured.
         inputs: The arguments that it was captured with.
-        random_state: The state before that.
+        random_states: Those before and after that.
         compiler: Takes a graph and its inputs.
 
     Raises:
@@ -132,7 +133,7 @@ def first_run(
     given = [*inputs, *found.closed]
 
     def begin() -> None:
-        set_random_state(random_state)
+        set_random_state(random_states[0])
         with torch.no_grad():
             for position, values in found.before.items():
                 given[position].copy_(values)
@@ -143,9 +144,14 @@ def first_run(
             graph.copy_shared(list(inputs))
             begin()
             again = graph(list(inputs))
+            drawn = zip(random_state(), random_states[1], strict=True)
+            if not all(map(torch.equal, *zip(*drawn, strict=True))):
+                raise CaptureError("it sets the state of torch's random numbers")
             if agree(again, (found.results, list(found.gradients))):
                 return graph
             same = agree_in_double(found.graph, given, again, compiler, begin)
+        except CaptureError:
+            raise
         except Exception as error:  # whatever a compiler may raise
             cause = getattr(error, "inner_exception", error)
             raise CaptureError(f"it does not compile here: {first_line(cause)}") from error

@@ -17,7 +17,7 @@ from .state import State
 
 CALLS = {print: "prints", open: "opens a file", input: "asks for input"}
 CLOCKS = {"time", "_datetime", "posix", "secrets"}
-UNTRACEABLE = {"globals", "eval", "exec"}
+UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv"}
 GRADIENTS = {"grad", "zero_grad"}
 
 
@@ -101,8 +101,9 @@ class Recorder:
     def _enter(self, frame: FrameType) -> None:
         code, names = frame.f_code, mentioned(frame.f_code)
         self.sets_gradients |= not GRADIENTS.isdisjoint(names.attributes)
-        for name in UNTRACEABLE & names.globals:
-            self._refuse(f"it calls {name}()")
+        for name in UNTRACEABLE & (names.globals | names.attributes):
+            if name not in ("eval", "exec") or name in names.globals:  # net.eval() is another
+                self._refuse(f"it reads {name}")
         for name in names.globals:
             value = frame.f_globals.get(name, MISSING)
             if value is not MISSING and not isinstance(value, ModuleType):

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pyro
 import torch
+from pyro.nn import PyroModule
+from torch import nn
 
 HERE, PYRO = (Path(place).parent for place in (__file__, pyro.__file__))
 # Pyro, torch, and what torch imports while it traces.
@@ -78,6 +80,17 @@ def of_library(kind: type) -> bool:
     """Whether a class is one of torch's, NumPy's or Pyro's."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return file is not None and trusted(file) and not file.startswith(STANDARD)
+
+
+def derives_from_library(kind: type) -> bool:
+    """Whether library code may read what an object of a class holds."""
+    return any(of_library(base) for base in kind.__mro__ if base not in (nn.Module, PyroModule))
+
+
+def is_standard(kind: type) -> bool:
+    """Whether a class is one of Python's own library, and none of a program's."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return file is not None and trusted(file) and file.startswith(STANDARD)
 
 
 @cache

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from .guards import MISSING, SCALARS, Guards, contents
-from .sources import NONE, Names, is_engine, of_library, trusted
+from .sources import (
+    NONE,
+    Names,
+    derives_from_library,
+    is_engine,
+    is_standard,
+    of_library,
+    trusted,
+)
 
 ATOMS = (
     *SCALARS, Enum, range, slice, PurePath, np.generic, np.dtype, torch.dtype, torch.device,
@@ -30,6 +38,7 @@ GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.G
 OUTPUTS = (io.IOBase, logging.Logger)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 OF_PYRO_MODULES = ("_pyro_samples", "_pyro_params")
+OF_PARAMETERS = {"unconstrained"}  # what Pyro keeps on them
 MOST_ITEMS = 10_000
 
 
@@ -63,14 +72,16 @@ class State:
             self.open(value.__self__, names, called)  # as of seen.append
         if isinstance(value, ATOMS) or value is MISSING or is_engine(type(value)):
             return
-        key = id(value), None if isinstance(value, Tensor | nn.Module) else names
+        key = id(value), names
         if isinstance(value, nn.Module):
             _open_module(self, value, called)
-        if key in self.seen and not isinstance(value, nn.Module):
+        if key in self.seen:
             return
         self.seen[key] = value
         if isinstance(value, Tensor):
             self.located.add(id(value))
+            if value.__dict__:
+                self._by_name(value, names, called)
         elif isinstance(value, ModuleType):
             if not trusted(getattr(value, "__file__", None) or "<frozen"):
                 self._by_name(value, names, called)
@@ -93,6 +104,8 @@ class State:
             _open_items(self, value, names, called)
         elif isinstance(value, list | deque | set | dict | np.ndarray):
             _open_collection(self, value, names, called)
+            if hasattr(value, "__dict__"):  # of a class derived from one of these
+                self._by_name(value, names, called)
         elif isinstance(value, GENERATORS):
             self.refuse(f"it draws from {called}, a {type(value).__name__} of its own")
         elif isinstance(value, OUTPUTS):
@@ -101,8 +114,10 @@ class State:
             self.refuse(f"it calls {called}, which keeps its results")
         elif type(value) is object:  # a mark, such as of what is missing
             return
-        elif of_library(type(value)):
+        elif derives_from_library(type(value)):
             _open_whole(self, value, names, called)
+            if not of_library(type(value)):
+                self._by_name(value, names, called)
         elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
             self._by_name(value, names, called)
         else:
@@ -140,10 +155,13 @@ class State:
 
     def _by_name(self, owner: Any, names: Names, called: str) -> None:
         """Record the attributes of an object that code names."""
-        entries = getattr(owner, "__dict__", None)
+        entries = getattr(owner, "__dict__", None) if not isinstance(owner, type) else None
         mentioned = names.attributes
-        if names.every and entries is not None:
+        # No frame of Python's own library is watched: its objects are read as a whole.
+        if entries is not None and (names.every or is_standard(type(owner))):
             mentioned = mentioned | {name for name in entries if not name.startswith("__")}
+        if isinstance(owner, Tensor):
+            mentioned = (mentioned - OF_PARAMETERS) & entries.keys()
         for name in mentioned:
             self._attribute(owner, entries, name, names, f"{called}.{name}")
 
@@ -161,7 +179,10 @@ class State:
                 value = getattr(owner, name, MISSING)
                 self.record("attributes", (owner, name, value), called)
             elif not of_library(kind):
-                self.record("entries", (vars(kind), name, value), called)
+                if hasattr(type(value), "__get__"):
+                    self.record("entries", (vars(kind), name, value), called)
+                else:
+                    self.record("attributes", (kind, name, value), called)
                 if entries is not None:
                     self.record("entries", (entries, name, MISSING), called)
             else:
@@ -186,8 +207,7 @@ def _open_collection(state: State, value: Any, names: Names, called: str) -> Non
             state.refuse(f"it reads {called}, an array of objects")
         state.record("arrays", (value, value.copy()), called)
     elif isinstance(value, dict):
-        if not state.record("dicts", (value, dict(value)), called):
-            return
+        state.record("dicts", (value, dict(value)), called)
         for key, item in list(value.items()):
             state.open(item, names, f"{called}[{key!r}]")
     else:
@@ -213,7 +233,7 @@ def _open_module(state: State, module: nn.Module, called: str) -> None:
             state.record("empty", (entries[name],), f"{called}.{name}")
     for name in OF_PYRO_MODULES:
         state.open(entries.get(name, MISSING), NONE, f"{called}.{name}")
-    whole = of_library(type(module))
+    whole = derives_from_library(type(module))
     for name, value in list(entries.items()):
         public = whole and not name.startswith("_")
         if name == "training" or (public and isinstance(value, (*SCALARS, tuple, Tensor))):
