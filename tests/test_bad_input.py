@@ -137,4 +137,4 @@ def test_a_message_is_one_line_whatever_it_quotes():
         message = str(ppl_vae.InputError(f"file {text!s}", "is missing"))
         assert message.isprintable()
         assert len(message.splitlines()) == 1
-    assert str(ppl_vae.InputError("дані 数")) == "дані 数"
+    assert str(ppl_vae.InputError("дані 数", "is missing")) == "дані 数 is missing"

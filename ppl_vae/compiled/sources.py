@@ -56,7 +56,7 @@ def is_program(frame: FrameType) -> bool:
     """Whether a frame runs code of the program's own, or of a library that is not trusted."""
     file = frame.f_code.co_filename
     if file.startswith("<"):  # made from text, by a library or in a session
-        if frame.f_globals.get("__name__") == "__main__":
+        if file.startswith("<doctest") or frame.f_globals.get("__name__") == "__main__":
             return True
         file = frame.f_globals.get("__file__") or "<frozen"
     return not trusted(file)

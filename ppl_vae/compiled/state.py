@@ -13,6 +13,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ ATOMS = (
     torch.layout, torch.memory_format, torch.Size, type(...), types.CodeType, types.GenericAlias,
     types.UnionType, types.BuiltinFunctionType, types.MethodDescriptorType, types.MethodWrapperType,
     types.WrapperDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
-    types.MemberDescriptorType,
+    types.MemberDescriptorType, pyro.nn.module._Context,
 )  # fmt: skip
 GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 OUTPUTS = (io.IOBase, logging.Logger)
