@@ -15,6 +15,7 @@ from unittest import mock
 
 import pyro
 import torch
+from pyro.optim import PyroOptim
 
 from ppl_vae import CompiledSVI
 from ppl_vae.compiled.guards import Guards
@@ -45,7 +46,7 @@ def main() -> None:
     torch.manual_seed(0)
     x = torch.rand(args.batch_size, 784).round()
     vae = VAE((784,), latent_dim=20, hidden=(args.hidden,))
-    optim, loss = pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()
+    optim, loss = PyroOptim(torch.optim.Adam, {"lr": 1e-3}), pyro.infer.Trace_ELBO()
     svi = CompiledSVI(vae.model, vae.guide, optim, loss, engine="compiled")
     for _ in range(100):
         svi.step(x)
@@ -56,6 +57,7 @@ def main() -> None:
         with_guards.append(seconds(lambda: svi.step(x), 200))
         with mock.patch.object(Guards, "hold", return_value=True):
             without.append(seconds(lambda: svi.step(x), 200))
+        assert shape.graph is not None
         guards.append(seconds(shape.graph.guards.hold, 2000))
         shape.next_check = 0
         checks.append(seconds(lambda: svi.step(x), 1))

@@ -58,12 +58,15 @@ class Recorder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Record what is read inside."""
-        previous = sys.getprofile()
+        previous, collects = sys.getprofile(), gc.isenabled()
+        gc.disable()  # what others do when garbage is collected is none of the program's doing
         sys.setprofile(self._event)
         try:
             yield
         finally:
             sys.setprofile(previous)
+            if collects:
+                gc.enable()
 
     def changed(self) -> str:
         """What the program has changed since it was read, if anything."""

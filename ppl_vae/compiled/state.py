@@ -161,7 +161,7 @@ class State:
         # No frame of Python's own library is watched: its objects are read as a whole.
         if entries is not None and (names.every or is_standard(type(owner))):
             mentioned = mentioned | {name for name in entries if not name.startswith("__")}
-        if isinstance(owner, Tensor):
+        if isinstance(owner, Tensor) and entries is not None:
             mentioned = (mentioned - OF_PARAMETERS) & entries.keys()
         for name in mentioned:
             self._attribute(owner, entries, name, names, f"{called}.{name}")

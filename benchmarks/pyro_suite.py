@@ -1,0 +1,238 @@
+"""Pyro's own tests and examples with CompiledSVI in the place of SVI.
+
+    python benchmarks/pyro_suite.py CHECKOUT examples [--steps 100] [--only hmm]
+    python benchmarks/pyro_suite.py CHECKOUT tests [--only test_enum]
+
+CHECKOUT is a checkout of github.com/pyro-ppl/pyro; nothing of it is copied. Each example runs
+twice, each time in another process, until it has taken so many steps. Printed are how many of its
+SVIs compiled, why others did not, the largest relative difference of the losses of the first 20
+steps, and the time of a step beside stock SVI's, in the median over the second half. Each test
+file runs twice; printed is how many tests pass. Examples that need data from the network fail
+under both.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+EXAMPLE = re.compile(r'"([\w/-]+\.py[^"]*)"')
+COUNTS = re.compile(r"--(num-steps|num-epochs|epochs|num-vi-steps|max_epochs)[= ]\d+")
+COMPARED = 20
+RECORD: dict = {}
+TESTS = ("tests/infer", "tests/optim", "tests/contrib/easyguide")
+
+
+class Enough(BaseException):
+    """An example has taken its steps."""
+
+
+def replace_svi(ours: bool, steps: int, seconds: float, record: dict) -> None:
+    """Put an SVI that counts and times its steps in the place of Pyro's."""
+    import pyro.infer.svi
+
+    from ppl_vae import CompiledSVI
+
+    record.update(losses=[], seconds=[], svis=0, compiled=0, reasons=[])
+    made: list[Any] = []
+    begun: list[float] = []
+    stock = pyro.infer.svi.SVI
+
+    base: Any = CompiledSVI if ours else stock
+
+    class Timed(base):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs, **({"engine": "compiled"} if ours else {}))
+            made.append(self)
+
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            loss = super().step(*args, **kwargs)
+            record["seconds"].append(time.perf_counter() - start)
+            record["losses"].append(loss if isinstance(loss, float) else math.nan)
+            record["svis"] = len(made)
+            if ours:
+                graphs = [svi for svi in made if svi.gradients.graphs or svi.losses.graphs]
+                record["compiled"] = len(graphs)
+            if len(record["losses"]) == 3:  # by then it has been compiled
+                begun.append(time.perf_counter())
+            late = begun and time.perf_counter() - begun[0] > seconds
+            if len(record["losses"]) >= steps or late:
+                raise Enough
+            return loss
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("pyro") and getattr(module, "SVI", None) is stock:
+            setattr(module, "SVI", Timed)  # noqa: B010
+
+
+def run_example(arguments: argparse.Namespace) -> None:
+    """In a process of its own: run one example, and write what was recorded."""
+    import pyro
+    import pyro.contrib.epidemiology
+    import pyro.contrib.forecast  # modules that have imported SVI by name
+
+    from ppl_vae import EagerWarning
+
+    script, *words = arguments.example
+    record: dict = {}
+    replace_svi(arguments.run == "ours", arguments.steps, arguments.seconds, record)
+    pyro.set_rng_seed(0)
+    sys.argv, sys.path[0] = [script, *words], str(Path(script).parent)
+    sys.path.insert(1, arguments.checkout)  # examples import each other
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except Enough:
+            pass
+        except BaseException as error:
+            record["error"] = f"{type(error).__name__}: {error}".partition("\n")[0][:150]
+    record["reasons"] = [str(w.message) for w in told if issubclass(w.category, EagerWarning)]
+    Path(arguments.output).write_text(json.dumps(record))
+
+
+def examples(checkout: Path, only: str) -> list[str]:
+    """Command lines of Pyro's examples, one for each script, or model of a script."""
+    found = {}
+    for line in EXAMPLE.findall((checkout / "tests/test_examples.py").read_text()):
+        script = line.split()[0]
+        text = (checkout / "examples" / script).read_text()
+        if ("SVI(" not in text and "--svi" not in line) or "tmc" in line or "--jit" in line:
+            continue
+        model = re.search(r"(--model=|-m |--guide )\S+", line)
+        key = script, model and model[0]
+        if only in line and key not in found:
+            found[key] = COUNTS.sub(lambda count: f"--{count[1]}=1000000", line)
+    return list(found.values())
+
+
+def child(*words: str, seconds: float) -> dict:
+    """Run this script in another process, and return what it recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = str(Path(folder, "record.json"))
+        command = [sys.executable, str(Path(__file__).resolve()), *words]
+        command[4:4] = ["--output", output]
+        try:
+            subprocess.run(command, timeout=seconds, capture_output=True, cwd=folder, check=False)
+            return json.loads(Path(output).read_text())
+        except (subprocess.TimeoutExpired, OSError) as error:
+            return {"error": type(error).__name__, "losses": [], "seconds": []}
+
+
+def compare(line: str, checkout: Path, steps: int, seconds: float) -> dict:
+    """One example under both."""
+    script, *words = line.split()
+    found = {}
+    for run in ("stock", "ours"):
+        path = str(checkout / "examples" / script)
+        options = ["--run", run, "--steps", str(steps), "--seconds", str(seconds)]
+        options += ["--example", path, *words]
+        found[run] = child(str(checkout), "examples", *options, seconds=seconds + 300)
+    stock, ours = found["stock"], found["ours"]
+    count = min(len(stock["seconds"]), len(ours["seconds"]))
+    result = {"example": line, "steps": count, "errors": [f.get("error") for f in found.values()]}
+    if count >= 2:
+        pairs = list(zip(stock["losses"], ours["losses"], strict=False))[:COMPARED]
+        result["difference"] = max(abs(a - b) / (abs(a) + 1e-12) for a, b in pairs)
+        medians = [statistics.median(f["seconds"][count // 2 : count]) for f in (stock, ours)]
+        result["speed-up"] = medians[0] / medians[1]
+        result |= {name: ours[name] for name in ("svis", "compiled", "reasons")}
+    return result
+
+
+def main_examples(arguments: argparse.Namespace) -> None:
+    checkout = Path(arguments.checkout).resolve()
+    results = []
+    for line in examples(checkout, arguments.only):
+        result = compare(line, checkout, arguments.steps, arguments.seconds)
+        results.append(result)
+        if "speed-up" not in result:
+            print(f"- {line}: not run ({result['errors']})", flush=True)
+            continue
+        why = "; ".join(result["reasons"])[:150]
+        print(
+            f"- {line}: {result['steps']} steps, "
+            f"{result['compiled']} of {result['svis']} compiled, "
+            f"difference {result['difference']:.1e}, speed-up {result['speed-up']:.2f} {why}",
+            flush=True,
+        )
+    ran = [result for result in results if "speed-up" in result]
+    compiled = [result["speed-up"] for result in ran if result["compiled"]]
+    print(f"{len(ran)} of {len(results)} examples ran, {len(compiled)} of these compiled")
+    if compiled:
+        low, high = min(compiled), max(compiled)
+        print(f"speed-up: {statistics.median(compiled):.2f} ({low:.2f} to {high:.2f})")
+
+
+def pytest_configure() -> None:
+    """As a plugin of pytest, in a process of its own: run Pyro's tests with another SVI."""
+    if run := os.environ.get("PYRO_SUITE"):
+        replace_svi(run == "ours", sys.maxsize, math.inf, RECORD)
+
+
+def pytest_unconfigure() -> None:
+    """Write what was recorded."""
+    if output := os.environ.get("PYRO_SUITE_OUTPUT"):
+        Path(output).write_text(json.dumps({**RECORD, "losses": [], "seconds": []}))
+
+
+def run_tests(file: Path, checkout: Path, run: str) -> tuple[str, dict]:
+    """The last line of pytest, and what was recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "record.json")
+        plugins = str(Path(__file__).parent)
+        environment = os.environ | {"PYRO_SUITE": run, "PYRO_SUITE_OUTPUT": str(output)}
+        environment["PYTHONPATH"] = os.pathsep.join([plugins, os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += ["-p", "pyro_suite", "-W", "default", str(file)]
+        done = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, check=False, env=environment
+        )
+        record = json.loads(output.read_text()) if output.exists() else {}
+    return (done.stdout.strip().splitlines() or ["nothing ran"])[-1], record
+
+
+def main_tests(arguments: argparse.Namespace) -> None:
+    checkout = Path(arguments.checkout).resolve()
+    for file in sorted(f for folder in TESTS for f in (checkout / folder).rglob("test_*.py")):
+        if "SVI" not in file.read_text() or arguments.only not in file.name:
+            continue
+        stock, _ = run_tests(file, checkout, "stock")
+        ours, record = run_tests(file, checkout, "ours")
+        compiled = f"{record.get('compiled', 0)} of {record.get('svis', 0)} compiled"
+        name = file.relative_to(checkout)
+        print(f"- {name}: stock {stock}; ours {ours}; {compiled}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("checkout")
+    parser.add_argument("what", choices=("examples", "tests"))
+    parser.add_argument("--output", help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help="those whose command or name contains it")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=60.0, help="the most for one example")
+    parser.add_argument("--run", choices=("stock", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--example", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        run_example(arguments)
+    elif arguments.what == "examples":
+        main_examples(arguments)
+    else:
+        main_tests(arguments)
+
+
+if __name__ == "__main__":
+    main()
