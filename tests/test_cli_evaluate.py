@@ -47,7 +47,7 @@ def test_every_option_of_evaluate_reaches_the_estimate(fitted, monkeypatch):
 
     def estimate(estimator, program, batch, draws, annealing, seed, on_progress):
         seen.update(estimator=estimator, draws=draws, seed=seed, n=batch.size, **asdict(annealing))
-        raise ppl_vae.InputError("seen")
+        raise ppl_vae.InputError("seen", "is all")
 
     monkeypatch.setattr("ppl_vae.evidence.estimate.estimate", estimate)
     given = {
