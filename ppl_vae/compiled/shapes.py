@@ -128,7 +128,7 @@ class Shape:
     def tensors(self, leaves: list[Any]) -> list[Tensor]:
         """What a graph takes."""
         return [
-            leaf.contiguous()
+            leaf
             if isinstance(leaf, Tensor)
             else torch.tensor(leaf, dtype=self.dtype, device=self.device)
             for leaf in leaves
@@ -164,7 +164,7 @@ def _describe(leaf: Any) -> Any:
             raise CaptureError("an argument requires a gradient, which goes on outside of it")
         if leaf.layout is not torch.strided:
             raise CaptureError(f"an argument has layout {leaf.layout}")
-        return leaf.shape, leaf.dtype, leaf.device
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
     if isinstance(leaf, float):
         return float
     if not isinstance(leaf, ATOMS):
