@@ -85,6 +85,9 @@ def run_example(arguments: argparse.Namespace) -> None:
     from ppl_vae import EagerWarning
 
     script, *words = arguments.example
+    # Examples assert that they belong to the version that is installed.
+    source = Path(arguments.checkout, "pyro/__init__.py").read_text()
+    pyro.__version__ = re.findall(r'version_prefix = "(.+)"', source)[0]
     record: dict = {}
     replace_svi(arguments.run == "ours", arguments.steps, arguments.seconds, record)
     pyro.set_rng_seed(0)
