@@ -372,7 +372,7 @@ class Conditional(nn.Module):
 
     def evidence(self, x, y):
         """log p(x | y), of shape (N,)."""
-        eye = torch.eye(x.shape[1], dtype=x.dtype)
+        eye = torch.eye(x.shape[1]).to(x)
         return dist.MultivariateNormal(self.offset[y], self.weight @ self.weight.T + eye).log_prob(
             x
         )
@@ -399,7 +399,7 @@ class Incomplete(nn.Module):
 
     def evidence(self, x, mask):
         """log p of the observed cells, of shape (N,)."""
-        covariance = self.weight @ self.weight.T + torch.eye(x.shape[1], dtype=x.dtype)
+        covariance = self.weight @ self.weight.T + torch.eye(x.shape[1]).to(x)
         found = []
         for row, seen in zip(x, mask, strict=True):
             normal = dist.MultivariateNormal(
@@ -432,6 +432,6 @@ class Labelled(Conditional):
 
 def exact_posterior(weight, x, seen):
     """p(z | x) where z ~ N(0, I) and the cells that were seen are N(W z, 1)."""
-    precision = torch.eye(2, dtype=x.dtype) + torch.einsum("nd,di,dj->nij", seen, weight, weight)
+    precision = torch.eye(2).to(x) + torch.einsum("nd,di,dj->nij", seen, weight, weight)
     loc = torch.linalg.solve(precision, ((seen * x) @ weight).unsqueeze(-1)).squeeze(-1)
     return dist.MultivariateNormal(loc, precision_matrix=precision)

@@ -202,7 +202,7 @@ def test_numpy_alone_finds_the_same_bound(digits):
     ppl_vae.fit(vae, digits, ppl_vae.Settings(epochs=5), progress=False)
     x = digits.fixed("test")
     found = score(vae, x, draws=2000)
-    state = {name: value.double().numpy() for name, value in vae.state_dict().items()}
+    state = {name: value.double().cpu().numpy() for name, value in vae.state_dict().items()}
     bound, error = numpy_bound(state, x.double().numpy(), 2000, np.random.default_rng(0))
     difference = found.per_datum["iw_bound"].numpy() - bound
     stderr = np.sqrt(found.per_datum["iw_error"].numpy() ** 2 + error**2)

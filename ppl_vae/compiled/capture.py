@@ -173,6 +173,8 @@ class _Capturing:
         for tensor in closed:
             if tensor.requires_grad and not tensor.is_leaf:
                 return "it reads a tensor whose gradient goes on outside of it"
+            if id(tensor) not in self.recorder.existed:
+                return "a tensor that it computes is a constant to its graph, as in TraceGraph_ELBO"
             if id(tensor) not in known and not self.recorder.state.holds(tensor):
                 shape = tuple(tensor.shape)
                 return f"it reads a tensor of shape {shape} that no name in its code leads to"

@@ -149,16 +149,18 @@ class Compiled:
         return shape
 
     def _fits(self, shape: Shape, graph: Graph, leaves: list[Any]) -> bool:
-        if graph.fits(shape.tensors(leaves)):
+        inputs = shape.tensors(leaves)
+        if graph.fits(inputs):
             shape.misses = 0
             return True
         if graph.guards.moved():  # as after pyro.clear_param_store(), or net.double()
             shape.graph, shape.calls, shape.misses = None, 1, 0
             return False
         shape.misses += 1
-        for name, change in graph.guards.broken():
-            self._warn(f"{name} {change}, {SINCE_THEN}", cause=name)
-            break
+        name, change = next(graph.guards.broken(), ("", ""))
+        reason = f"{name} {change}, {SINCE_THEN}" if name else graph.hindrance(inputs)
+        if name or shape.misses == FIRST_MISSES:  # a step or two by hand are not worth a word
+            self._warn(reason, cause=name)
         return False
 
     def _worth(self, shape: Shape) -> bool:

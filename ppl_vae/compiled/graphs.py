@@ -36,9 +36,15 @@ class Graph:
 
     def fits(self, inputs: list[Tensor]) -> bool:
         """Whether all is as it was when it was captured, that it takes for granted."""
+        return self.guards.hold() and not self.hindrance(inputs)
+
+    def hindrance(self, inputs: list[Tensor]) -> str:
+        """What speaks against a run now, apart from guards; nothing, if all is well."""
         if self._sets_gradients and not all(map(has_no_gradient, self.targets)):
-            return False
-        return self.guards.hold() and not (self._changed and self._overlaps(inputs))
+            return "its own code sets gradients, and there are some already"
+        if self._changed and self._overlaps(inputs):
+            return "it changes a tensor that shares its memory with another"
+        return ""
 
     def _overlaps(self, inputs: list[Tensor]) -> bool:
         given = [memory(tensor) for tensor in (*inputs, *self.closed) if tensor.numel()]

@@ -109,7 +109,7 @@ class Guards:
             for key in {**copy, **entries}:
                 before, now = copy.get(key, MISSING), entries.get(key, MISSING)
                 if not same(before, now):
-                    yield f"{self.names['dicts', position]}[{key!r}]", _change(before, now)
+                    yield f"{self.names['dicts', position]}[{short(key)}]", _change(before, now)
         for position, found in enumerate(self.empty):
             if found:
                 yield self.names["empty", position], "is empty no more"
@@ -196,17 +196,20 @@ def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
     name, old, new = next(
         (name, a, b) for name, a, b in zip(KINDS, before, now, strict=True) if a != b
     )
-    return f"had {name} {_short(old)}, and now {_short(new)}"
+    return f"had {name} {short(old)}, and now {short(new)}"
 
 
 def _change(before: Any, now: Any) -> str:
     if isinstance(before, SCALARS) and isinstance(now, SCALARS):
-        return f"was {_short(before)}, and now is {_short(now)}"
+        return f"was {short(before)}, and now is {short(now)}"
     if before is MISSING or now is MISSING:
         return "is there now" if before is MISSING else "is gone"
     return "is another object now"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value on one line of a message."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
     text = repr(tuple(value) if isinstance(value, tuple) else value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,8 +1,11 @@
 """Which of Python's state a program reads, recorded while it is captured."""
 
 import gc
+import io
+import logging
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -16,7 +19,9 @@ from .sources import Names, imports, is_program, mentioned
 from .state import State
 
 CALLS = {print: "prints", open: "opens a file", input: "asks for input"}
-CLOCKS = {"time", "_datetime", "posix", "secrets"}
+# Clocks, and what leaves a trace outside; the second by the file that its code is in.
+MODULES = {"time", "datetime", "posix", "secrets", "_warnings"}
+FILES = {logging.__file__, warnings.__file__}
 UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv"}
 GRADIENTS = {"grad", "zero_grad"}
 
@@ -30,7 +35,8 @@ class Recorder:
     modules and objects of torch and Pyro as a whole.
 
     Arguments:
-        refuse: Takes what keeps the program from being a graph, in a few words.
+        refuse: Takes what keeps the program from being a graph, in a few words, and perhaps the
+            frame that does.
 
     Attributes:
         state: What was recorded.
@@ -38,7 +44,7 @@ class Recorder:
         sets_gradients: Whether the program's own code may change ``.grad``.
     """
 
-    def __init__(self, refuse: Callable[[str], None]) -> None:
+    def __init__(self, refuse: Callable[..., None]) -> None:
         self.state, self._refuse = State(refuse), refuse
         self.existed: set[int] = set()
         self.sets_gradients = False
@@ -85,21 +91,36 @@ class Recorder:
         self.state.guards.undo()
 
     def _event(self, frame: FrameType, event: str, arg: Any) -> None:
-        if event not in ("call", "return", "c_call") or not is_program(frame):
+        if event not in ("call", "return", "c_call"):
             return
-        if imports(frame):
+        if event == "call" and frame.f_code.co_filename in FILES:
+            caller = frame.f_back
+            if caller is not None and is_program(caller) and not imports(caller):
+                called = f"{frame.f_code.co_name} of {frame.f_globals['__name__']}"
+                self._refuse(f"it calls {called}", caller)
+            return
+        if not is_program(frame) or imports(frame):
             return
         try:
             if event == "call":
                 self._enter(frame)
             elif event == "return":
                 self._leave(frame, arg)
-            elif getattr(arg, "__module__", "") in CLOCKS:
-                self._refuse(f"it calls {arg.__module__}.{arg.__name__}")
-            elif arg in CALLS:
-                self._refuse(f"it {CALLS[arg]}")
+            else:
+                self._call(arg)
         except Exception as error:  # of an object that cannot be looked into
             self._refuse(f"what it reads cannot be recorded: {type(error).__name__}: {error}")
+
+    def _call(self, function: Any) -> None:
+        """See a function that is written in C."""
+        owner = getattr(function, "__self__", None)
+        module = getattr(function, "__module__", None) or getattr(owner, "__module__", None)
+        if function in CALLS:
+            self._refuse(f"it {CALLS[function]}")
+        elif module in MODULES:
+            self._refuse(f"it calls {function.__name__} of {module}")
+        elif isinstance(owner, io.IOBase):
+            self._refuse("it writes to a file")
 
     def _enter(self, frame: FrameType) -> None:
         code, names = frame.f_code, mentioned(frame.f_code)

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from .guards import MISSING, SCALARS, Guards, contents
+from .guards import MISSING, SCALARS, Guards, contents, short
 from .sources import (
     NONE,
     Names,
@@ -210,7 +211,7 @@ def _open_collection(state: State, value: Any, names: Names, called: str) -> Non
     elif isinstance(value, dict):
         state.record("dicts", (value, dict(value)), called)
         for key, item in list(value.items()):
-            state.open(item, names, f"{called}[{key!r}]")
+            state.open(item, names, f"{called}[{short(key)}]")
     else:
         state.record("items", (value, list(value)), called)
         _open_items(state, list(value), names, called)
@@ -249,13 +250,14 @@ def _open_module(state: State, module: nn.Module, called: str) -> None:
 
 
 def _open_whole(state: State, thing: Any, names: Names, called: str) -> None:
-    """Record numbers, tensors and collections of an object of torch, Pyro or Python."""
+    """Record numbers, tensors and collections of an object of torch or Pyro."""
     entries = getattr(thing, "__dict__", None)
+    opened: tuple[type, ...] = (Tensor, FunctionType, MethodType, tuple, list, nn.Module)
+    if isinstance(thing, Messenger):  # such as the data of condition(); other dictionaries change
+        opened = (*opened, dict)
     for name, value in list((entries or {}).items()):
         inner = f"{called}.{name}"
         if isinstance(value, (*SCALARS, Tensor)):
             state.record("entries", (entries, name, value), inner)
-        if isinstance(value, Tensor | FunctionType | MethodType | tuple | list | nn.Module):
+        if isinstance(value, opened) or (of_library(type(value)) and hasattr(value, "__dict__")):
             state.open(value, names, inner)
-        elif not isinstance(value, ATOMS) and of_library(type(value)):
-            state.open(value, names, inner) if hasattr(value, "__dict__") else None

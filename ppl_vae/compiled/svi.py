@@ -129,8 +129,6 @@ class Parameters:
         mine = list(map(id, self.tensors))
         return isinstance(other, Parameters) and mine == list(map(id, other.tensors))
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 def _as_floats(loss: Any) -> Any:
     if isinstance(loss, tuple):

@@ -24,7 +24,9 @@ def draw_binary(stored: Tensor, levels: int | None, generator: torch.Generator) 
         tensor([False,  True])
     """
     if levels is None:
-        noise = torch.rand(stored.shape, generator=generator, dtype=stored.dtype)
+        noise = torch.rand(
+            stored.shape, generator=generator, dtype=stored.dtype, device=stored.device
+        )
         return noise < stored
     if stored.device.type != "cpu":  # where to count the ties is to wait for them
         drawn = torch.randint(

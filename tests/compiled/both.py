@@ -30,6 +30,19 @@ def svi_of(kind, model, guide=lambda *args, **kwargs: None, lr=0.01, loss=None):
     return kind(model, guide, optim, loss or pyro.infer.Trace_ELBO())
 
 
+def steps(kind, model, guide=lambda *args, **kwargs: None, count=12, change=lambda step: None):
+    """The losses of so many steps, before each of which something may be changed."""
+    svi = svi_of(kind, model, guide)
+    for step in range(count):
+        change(step)
+        yield svi.step()
+
+
+def loc():
+    """The parameter of most programs here."""
+    return pyro.param("loc", torch.zeros(3))
+
+
 def normal(loc, x=X, scale=1.0):
     """The observed site of most programs here."""
     pyro.sample("x", dist.Normal(loc, scale).expand(x.shape).to_event(x.dim()), obs=x)

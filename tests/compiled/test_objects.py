@@ -15,13 +15,9 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import nn
 
-from .both import X, compare, normal, svi_of
+from .both import X, compare, loc, normal, steps, svi_of
 
 pytestmark = pytest.mark.usefixtures("as_it_is")
-
-
-def loc():
-    return pyro.param("loc", torch.zeros(3))
 
 
 class Derived(list):
@@ -96,6 +92,16 @@ def of_derived_handler():
     return model, lambda v: setattr(holder, "scale", v)
 
 
+def of_conditioned_data():
+    data = {"shift": torch.tensor(1.0)}
+
+    def model():
+        shift = pyro.sample("shift", dist.Normal(0.0, 1.0))
+        normal(loc() + shift)
+
+    return pyro.poutine.condition(model, data=data), lambda v: data.update(shift=torch.tensor(v))
+
+
 def of_dataclasses():
     holder = Outer()
     return (
@@ -167,6 +173,7 @@ HOLDERS = [
     of_derived_list,
     of_derived_module,
     of_derived_handler,
+    of_conditioned_data,
     of_dataclasses,
     of_delegation,
     of_decorator,
@@ -206,9 +213,7 @@ def counting(kind):
         Counter.count += 1
         normal(loc() + Counter.count)
 
-    svi = svi_of(kind, model)
-    for _ in range(6):
-        yield svi.step()
+    yield from steps(kind, model, count=6)
     yield Counter.count
 
 
@@ -237,9 +242,7 @@ def seeded_inside(kind):
         torch.manual_seed(3)
         normal(loc() + torch.rand(3))
 
-    svi = svi_of(kind, model)
-    for _ in range(6):
-        yield svi.step()
+    yield from steps(kind, model, count=6)
 
 
 def forked(kind):
@@ -248,9 +251,7 @@ def forked(kind):
             noise = torch.rand(3)
         normal(loc() + noise + torch.rand(3))
 
-    svi = svi_of(kind, model)
-    for _ in range(6):
-        yield svi.step()
+    yield from steps(kind, model, count=6)
 
 
 def of_the_environment(kind):
@@ -272,9 +273,7 @@ def appending_by_a_method(kind):
         add(1)
         normal(loc() + len(seen))
 
-    svi = svi_of(kind, model)
-    for _ in range(6):
-        yield svi.step()
+    yield from steps(kind, model, count=6)
 
 
 @pytest.mark.parametrize(
@@ -296,9 +295,8 @@ def test_what_a_step_does_beside_tensors_is_done_once_a_step(program):
 
 def gradients_of_a_stranger(kind):
     net = nn.Linear(3, 3)
-    svi = svi_of(kind, lambda: normal(net(X) + loc()))
-    for _ in range(8):
-        yield svi.step()
+    for loss in steps(kind, lambda: normal(net(X) + loc()), count=8):
+        yield loss
         yield net.weight.grad.sum()
 
 
@@ -339,9 +337,7 @@ def weights_as_random_variables(kind):
     def model():
         normal(net(X))
 
-    svi = svi_of(kind, model, AutoNormal(model))
-    for _ in range(8):
-        yield svi.step()
+    yield from steps(kind, model, AutoNormal(model), count=8)
 
 
 def an_easy_guide(kind):
@@ -352,9 +348,7 @@ def an_easy_guide(kind):
         def guide(self):
             return self.map_estimate("z")
 
-    svi = svi_of(kind, model, Guide(model))
-    for _ in range(8):
-        yield svi.step()
+    yield from steps(kind, model, Guide(model), count=8)
 
 
 def a_plate_that_is_kept(kind):
@@ -365,9 +359,7 @@ def a_plate_that_is_kept(kind):
         with plate as rows:
             pyro.sample("x", dist.Normal(center, 1.0).to_event(1), obs=X[rows])
 
-    svi = svi_of(kind, model)
-    for _ in range(8):
-        yield svi.step()
+    yield from steps(kind, model, count=8)
 
 
 @pytest.mark.parametrize(
