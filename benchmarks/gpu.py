@@ -92,6 +92,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 def training(options: argparse.Namespace) -> dict[str, Any]:
     """Fit the default program; seconds of all of it, and of the epochs without compilation."""
     data = _data(options)
+    pyro.set_rng_seed(0)
     program = VAE(data.shape)
     epochs = 2 if options.dry_run else 20
     settings = ppl_vae.Settings(epochs=epochs, engine="eager" if options.dry_run else "compiled")
