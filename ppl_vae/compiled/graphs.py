@@ -99,7 +99,8 @@ class Graph:
             inputs: The tensors of a call.
             plain: Whether to carry out what was captured, one operation after the other.
         """
-        run = torch.no_grad()(self.plain) if plain else self.run
+        # Without the hooks that others may have set on all modules.
+        run = torch.no_grad()(self.plain.forward) if plain else self.run
         try:
             outputs = iter(run(*inputs, *self.closed))
         except Exception as error:

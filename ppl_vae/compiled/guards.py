@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from types import CellType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,9 @@ class Guards:
 
     Attributes:
         entries: Values in dictionaries: instances, modules, globals.
+        absent: Such dictionaries, and the names that they lack.
+        classes: Objects, and what classes they are of.
+        functions: Functions, with their code and defaults.
         attributes: Values that lie elsewhere: in slots and classes.
         cells: What closures hold.
         dicts: Dictionaries, with all that they hold.
@@ -49,6 +52,9 @@ class Guards:
     """
 
     entries: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    absent: list[tuple[Any, set[str]]] = field(default_factory=list)
+    classes: list[tuple[Any, type]] = field(default_factory=list)
+    functions: list[tuple[FunctionType, CodeType, Any, Any]] = field(default_factory=list)
     attributes: list[tuple[Any, str, Any]] = field(default_factory=list)
     cells: list[tuple[CellType, Any]] = field(default_factory=list)
     dicts: list[tuple[Any, dict[Any, Any]]] = field(default_factory=list)
@@ -73,6 +79,9 @@ class Guards:
                 return False
         for tensor, kind in self.tensors:
             if kind_of(tensor) != kind:
+                return False
+        for entries, names in self.absent:
+            if not entries.keys().isdisjoint(names):
                 return False
         for entries, copy in self.dicts:
             if len(entries) != len(copy) or not _holds(entries, copy):
@@ -105,11 +114,20 @@ class Guards:
         for position, (tensor, kind) in enumerate(self.tensors):
             if kind_of(tensor) != kind:
                 yield self.names["tensors", position], _difference(kind, kind_of(tensor))
+        for position, (entries, lacks) in enumerate(self.absent):
+            for key in sorted(entries.keys() & lacks):
+                yield f"{self.names['absent', position]}{key}", "is there now"
         for position, (entries, copy) in enumerate(self.dicts):
+            if _holds(entries, copy) and len(entries) == len(copy):
+                continue
+            called, found = self.names["dicts", position], False
             for key in {**copy, **entries}:
                 before, now = copy.get(key, MISSING), entries.get(key, MISSING)
                 if not same(before, now):
-                    yield f"{self.names['dicts', position]}[{short(key)}]", _change(before, now)
+                    found = True
+                    yield f"{called}[{short(key)}]", _change(before, now)
+            if not found:
+                yield called, "has another order now"
         for position, found in enumerate(self.empty):
             if found:
                 yield self.names["empty", position], "is empty no more"
@@ -117,6 +135,13 @@ class Guards:
             yield self.names[where, position], change
 
     def _rest(self) -> Iterator[tuple[str, int, str]]:
+        for position, (thing, kind) in enumerate(self.classes):
+            if type(thing) is not kind:
+                yield "classes", position, f"is of class {type(thing).__name__} now"
+        for position, (function, *parts) in enumerate(self.functions):
+            now = function.__code__, function.__defaults__, function.__kwdefaults__
+            if any(one is not other for one, other in zip(now, parts, strict=True)):
+                yield "functions", position, "has other code or defaults now"
         for position, (owner, name, value) in enumerate(self.attributes):
             found = getattr(owner, name, MISSING)
             if not same(found, value):
@@ -141,6 +166,9 @@ class Guards:
                     del entries[key]
                 else:
                     entries[key] = value
+        for entries, lacks in self.absent:
+            for key in entries.keys() & lacks if isinstance(entries, dict) else ():
+                del entries[key]
         for owner, name, value in self.attributes:
             if not same(getattr(owner, name, MISSING), value):
                 delattr(owner, name) if value is MISSING else setattr(owner, name, value)
@@ -160,9 +188,11 @@ class Guards:
 
 
 def _holds(entries: Any, copy: dict[Any, Any]) -> bool:
-    for key, value in copy.items():
-        found = entries.get(key, MISSING)
+    """Whether a dictionary, of the same length, has the same items in the same order."""
+    for (key, value), (name, found) in zip(copy.items(), entries.items(), strict=False):
         if found is not value and not same(found, value):
+            return False
+        if name is not key and not same(name, key) and not (type(key) is tuple and name == key):
             return False
     return True
 
@@ -184,8 +214,8 @@ def kind_of(tensor: Tensor) -> tuple[Any, ...]:
         tensor.stride(),
         tensor.requires_grad,
         tensor.device,
-        len(hooks) if hooks else 0,
-        len(after) if after else 0,
+        tuple(hooks.values()) if hooks else (),
+        tuple(after.values()) if after else (),
     )
 
 
@@ -196,6 +226,8 @@ def _difference(before: Sequence[Any], now: Sequence[Any]) -> str:
     name, old, new = next(
         (name, a, b) for name, a, b in zip(KINDS, before, now, strict=True) if a != b
     )
+    if name == "hooks":
+        return "has other hooks now"
     return f"had {name} {short(old)}, and now {short(new)}"
 
 

@@ -1,6 +1,8 @@
 """Which of Python's state a program reads, recorded while it is captured."""
 
+import builtins
 import gc
+import importlib.util
 import io
 import logging
 import random
@@ -13,17 +15,41 @@ from typing import Any, Self
 
 import numpy as np
 import pyro
+import torch
+from torch.nn.modules import module as modules_of_torch
 
 from .guards import MISSING
-from .sources import Names, imports, is_program, mentioned, of_library
+from .sources import (
+    EVERY,
+    PASSING,
+    Names,
+    from_program,
+    imports,
+    in_standard,
+    is_program,
+    mentioned,
+    of_library,
+    of_program,
+    trusted,
+)
 from .state import State
 
 CALLS = {print: "prints", open: "opens a file", input: "asks for input"}
-# Clocks, and what leaves a trace outside; the second by the file that its code is in.
-MODULES = {"time", "datetime", "posix", "secrets", "_warnings"}
-FILES = {logging.__file__, warnings.__file__}
-UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv"}
+# Clocks, and what leaves a trace outside, in C; what but computes a path is none of it.
+MODULES = {
+    "time", "datetime", "posix", "secrets", "_warnings", "_socket", "socket", "_posixsubprocess",
+    "_sqlite3", "sqlite3", "mmap", "fcntl", "select",
+}  # fmt: skip
+ANYWHERE = MODULES - {"_warnings", "time", "datetime"}  # whoever calls, if for the program
+PURE = {"fspath", "_path_normpath", "getpid", "fsencode", "fsdecode"}
+OF_FILES = {"fromfile", "tofile", "from_file"}
+# The same by the file that its code is in.
+FILES = {logging.__file__, warnings.__file__, torch.serialization.__file__}
+UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv", "import_module", "__import__"}
+BUILTINS = {"eval", "exec"}  # net.eval() is another
 GRADIENTS = {"grad", "zero_grad"}
+MOST_ARGUMENTS = 100
+HOOKS_ON_ALL = [name for name in vars(modules_of_torch) if name.startswith("_global_")]
 
 
 class Recorder:
@@ -64,13 +90,17 @@ class Recorder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Record what is read inside."""
-        previous, collects = sys.getprofile(), gc.isenabled()
+        previous, collects, output = sys.getprofile(), gc.isenabled(), sys.stdout
         gc.disable()  # what others do when garbage is collected is none of the program's doing
+        told: Any = _Output(output, lambda: self._refuse("it prints"))
+        sys.stdout = told
         sys.setprofile(self._event)
         try:
             yield
         finally:
             sys.setprofile(previous)
+            if sys.stdout is told:
+                sys.stdout = output
             if collects:
                 gc.enable()
 
@@ -99,40 +129,63 @@ class Recorder:
                 called = f"{frame.f_code.co_name} of {frame.f_globals['__name__']}"
                 self._refuse(f"it calls {called}", caller)
             return
-        if not is_program(frame) or imports(frame):
-            return
         try:
-            if event == "call":
+            if not is_program(frame):
+                self._elsewhere(frame, event, arg)
+            elif imports(frame):
+                return
+            elif event == "call":
                 self._enter(frame)
             elif event == "return":
                 self._leave(frame, arg)
-            else:
-                self._call(arg)
+            elif effect := self._effect(arg, MODULES):
+                self._refuse(effect)
         except Exception as error:  # of an object that cannot be looked into
             self._refuse(f"what it reads cannot be recorded: {type(error).__name__}: {error}")
 
-    def _call(self, function: Any) -> None:
-        """See a function that is written in C."""
+    def _elsewhere(self, frame: FrameType, event: str, arg: Any) -> None:
+        """See what libraries do for the program: to files, and to what it hands over."""
+        if event == "c_call":
+            effect = self._effect(arg, ANYWHERE)
+            caller = from_program(frame, trusted) if effect else None
+            if caller is not None and not imports(frame):
+                self._refuse(effect, caller)
+        elif event == "call" and in_standard(frame.f_code.co_filename):
+            if frame.f_code.co_filename in PASSING or imports(frame):
+                return
+            handed = [part for value in frame.f_locals.values() for part in _parts(value)]
+            handed = [x for x in handed if of_program(type(x)) and id(x) in self.existed]
+            if handed and from_program(frame, in_standard) is not None:
+                for thing in handed:
+                    called = f"what {frame.f_code.co_name} of Python's library is given"
+                    self.state.open(thing, EVERY, called)
+
+    def _effect(self, function: Any, modules: set[str]) -> str:
+        """What a function that is written in C does outside, if anything."""
         owner = getattr(function, "__self__", None)
         module = getattr(function, "__module__", None) or getattr(owner, "__module__", None)
-        if function in CALLS:
-            self._refuse(f"it {CALLS[function]}")
-        elif module in MODULES:
-            self._refuse(f"it calls {function.__name__} of {module}")
-        elif isinstance(owner, io.IOBase):
-            self._refuse("it writes to a file")
+        name = getattr(function, "__name__", "")
+        if isinstance(module, str) and module in modules and name not in PURE:
+            return f"it calls {name} of {module}"
+        if isinstance(owner, io.IOBase):
+            seen = modules is MODULES or id(owner) in self.existed
+            return "it writes to a file" if seen else ""
+        if name in OF_FILES:
+            return f"it calls {name}, which opens a file"
+        return f"it {CALLS[function]}" if function in CALLS else ""
 
     def _enter(self, frame: FrameType) -> None:
         code, names = frame.f_code, mentioned(frame.f_code)
         self.sets_gradients |= not GRADIENTS.isdisjoint(names.attributes)
         for name in UNTRACEABLE & (names.globals | names.attributes):
-            if name not in ("eval", "exec") or name in names.globals:  # net.eval() is another
+            if name not in BUILTINS or name in names.globals:
                 self._refuse(f"it reads {name}")
-        for name in names.globals:
-            value = frame.f_globals.get(name, MISSING)
-            if value is not MISSING and not isinstance(value, ModuleType):
-                self.state.record("entries", (frame.f_globals, name, value), name)
-            self.state.open(value, names, name)
+        if "modules" in names.attributes and frame.f_globals.get("sys") is sys:
+            if "sys" in names.globals:
+                self._refuse("it reads sys.modules")
+        if "get_param_store" in names.globals | names.attributes:
+            self.state.open(pyro.get_param_store(), names, "Pyro's store")
+        self._globals(frame, names)
         for name, value in frame.f_locals.items():
             self._local(value, names, name)
         if code.co_freevars and code not in self._looked_for | self.state.functions.keys():
@@ -142,6 +195,21 @@ class Recorder:
                     self.state.function(function, names)
         for function in self.state.functions.get(code, ()):
             self.state.function(function, names)
+
+    def _globals(self, frame: FrameType, names: Names) -> None:
+        entries = frame.f_globals
+        for name in names.globals:
+            value = entries.get(name, MISSING)
+            if value is MISSING:
+                self.state.absent(entries, name, "")
+                value = vars(builtins).get(name, MISSING)
+            elif not isinstance(value, ModuleType):
+                self.state.record("entries", (entries, name, value), name)
+            self.state.open(value, names, name)
+        for above, name in names.imports:
+            if above:
+                name = importlib.util.resolve_name("." * above + name, entries["__package__"])
+            self.state.open(sys.modules.get(name, MISSING), names, name)
 
     def _leave(self, frame: FrameType, returned: Any) -> None:
         names, caller = mentioned(frame.f_code), frame.f_back
@@ -158,6 +226,14 @@ class Recorder:
             self.state.open(type(value), names, f"{type(value).__name__} of {called}")
 
     def _settings(self) -> None:
+        for name in HOOKS_ON_ALL:
+            hooks = getattr(modules_of_torch, name)
+            if isinstance(hooks, dict) and hooks:
+                self._refuse("a hook on all modules sees what they do")
+            elif isinstance(hooks, dict):
+                self.state.record("empty", (hooks,), "what sees all modules")
+        for name, parameter in pyro.get_param_store()._params.items():
+            self.state.hooks(parameter, f"the parameter {name}")
         for alias, (module, deep_name, _) in pyro.settings._REGISTRY.items():
             if alias.startswith("validate"):
                 continue
@@ -172,3 +248,24 @@ class Recorder:
 
 def _equal_states(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _parts(value: Any) -> list[Any]:
+    """A value, and what arguments hold that are handed on by position or name."""
+    if type(value) in (tuple, dict) and len(value) < MOST_ARGUMENTS:
+        return [value, *(value.values() if isinstance(value, dict) else value)]
+    return [value]
+
+
+class _Output:
+    """A stream that tells when it is written to, as C code does whom no hook sees."""
+
+    def __init__(self, stream: Any, tell: Callable[[], None]) -> None:
+        self._stream, self._tell = stream, tell
+
+    def write(self, text: str) -> int:
+        self._tell()
+        return int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

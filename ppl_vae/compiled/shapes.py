@@ -241,6 +241,8 @@ def _environment() -> tuple[Any, ...]:
     """
     if torch._C._is_any_autocast_enabled():
         raise CaptureError("autocast is on")
+    if torch.is_anomaly_enabled():
+        raise CaptureError("anomaly detection is on")
     device = None
     if torch._C._len_torch_function_stack():
         modes = _get_current_function_mode_stack()

@@ -5,6 +5,7 @@ import io
 import logging
 import random
 import types
+import weakref
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.params.param_store import ParamStoreDict
+from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -23,9 +26,11 @@ from .sources import (
     NONE,
     Names,
     derives_from_library,
+    derives_from_standard,
+    in_c,
     is_engine,
-    is_standard,
     of_library,
+    of_program,
     trusted,
 )
 
@@ -63,6 +68,8 @@ class State:
         self.functions: dict[CodeType, list[FunctionType]] = {}
         self.seen: dict[Any, Any] = {}
         self._recorded: set[Any] = set()
+        self._absent: dict[int, set[str]] = {}
+        self._of_classes: dict[type, Any] = {}
         self.located: set[int] = set()
 
     def holds(self, tensor: Tensor) -> bool:
@@ -73,17 +80,18 @@ class State:
         """Record what there is to read of a value, which lies where a message calls it."""
         if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
             self.open(value.__self__, names, called)  # as of seen.append
-        if isinstance(value, ATOMS) or value is MISSING or is_engine(type(value)):
+        if value is MISSING or is_engine(type(value)) or _is_atom(value):
             return
         key = id(value), names
-        if isinstance(value, nn.Module):
-            _open_module(self, value, called)
         if key in self.seen:
             return
         self.seen[key] = value
+        if isinstance(value, nn.Module):
+            _open_module(self, value, names, called)
         if isinstance(value, Tensor):
             self.located.add(id(value))
-            if value.__dict__:
+            self.hooks(value, called)
+            if value.__dict__ or names.every:
                 self._by_name(value, names, called)
         elif isinstance(value, ModuleType):
             if not trusted(getattr(value, "__file__", None) or "<frozen"):
@@ -98,6 +106,8 @@ class State:
             self.open(value.__self__, names, called)
         elif isinstance(value, staticmethod | classmethod):
             self.open(value.__func__, names, called)
+        elif isinstance(value, weakref.ref):
+            self.open(value(), names, called)
         elif isinstance(value, property):
             self.open(value.fget, names, called)
         elif isinstance(value, functools.partial):
@@ -119,8 +129,10 @@ class State:
             return
         elif derives_from_library(type(value)):
             _open_whole(self, value, names, called)
-            if not of_library(type(value)):
+            if not of_library(type(value)) or isinstance(value, nn.Module):
                 self._by_name(value, names, called)
+        elif in_c(type(value)):
+            self.refuse(f"it reads {called}, a {type(value).__name__}, whose state no graph sees")
         elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
             self._by_name(value, names, called)
         else:
@@ -135,12 +147,29 @@ class State:
         self.guards.add(kind, guard, called)
         return True
 
+    def absent(self, entries: Any, name: str, called: str) -> None:
+        """Record that a dictionary lacks a name, which lies where a message calls it."""
+        lacks = self._absent.get(id(entries))
+        if lacks is None:
+            lacks = self._absent[id(entries)] = set()
+            self.guards.add("absent", (entries, lacks), called)
+        lacks.add(name)
+
+    def hooks(self, tensor: Tensor, called: str) -> None:
+        """Open the hooks on a tensor, which run when its gradient comes."""
+        for hooks in (tensor._backward_hooks, tensor._post_accumulate_grad_hooks):
+            for hook in (hooks or {}).values():
+                self.open(hook, NONE, f"a hook on {called}")
+
     def function(self, function: FunctionType, names: Names) -> None:
-        """Record what a function closes over, and its defaults."""
+        """Record what a function closes over, its code and its defaults."""
         known = self.functions.setdefault(function.__code__, [])
         if function not in known:
             known.append(function)
         called = function.__code__.co_name
+        if not trusted(function.__code__.co_filename):
+            parts = function.__code__, function.__defaults__, function.__kwdefaults__
+            self.record("functions", (function, *parts), called)
         for name, cell in zip(
             function.__code__.co_freevars, function.__closure__ or (), strict=True
         ):
@@ -159,41 +188,80 @@ class State:
     def _by_name(self, owner: Any, names: Names, called: str) -> None:
         """Record the attributes of an object that code names."""
         entries = getattr(owner, "__dict__", None) if not isinstance(owner, type) else None
-        mentioned = names.attributes
+        mentioned, kind = names.attributes, type(owner)
         # No frame of Python's own library is watched: its objects are read as a whole.
-        if entries is not None and (names.every or is_standard(type(owner))):
-            mentioned = mentioned | {name for name in entries if not name.startswith("__")}
-        if isinstance(owner, Tensor) and entries is not None:
-            mentioned = (mentioned - OF_PARAMETERS) & entries.keys()
+        if names.every or derives_from_standard(kind):
+            mentioned = mentioned | _attributes(owner, entries)
+        if isinstance(owner, Tensor):
+            mentioned = mentioned - OF_PARAMETERS
+            if not names.every:
+                mentioned = mentioned & (entries or {}).keys()
+        elif isinstance(owner, nn.Module):
+            mentioned = mentioned | {"forward"}
+        if of_program(kind) or isinstance(owner, nn.Module):
+            self.record("classes", (owner, kind), called)
         for name in mentioned:
-            self._attribute(owner, entries, name, names, f"{called}.{name}")
+            self._attribute(owner, entries, name, names, f"{called}.")
+        for base in (*(owner.__mro__ if isinstance(owner, type) else ()), *kind.__mro__):
+            if of_program(base):
+                self._operators(base, names)
+
+    def _operators(self, kind: type, names: Names) -> None:
+        """Record what Python calls of a class though no code names it, such as ``__call__``."""
+        if (kind, names) in self.seen:
+            return
+        self.seen[kind, names] = kind
+        for name, value in self._of(kind).items():
+            if name.startswith("__") and isinstance(value, FunctionType):
+                self.record("entries", (self._of(kind), name, value), f"{kind.__name__}.{name}")
+                self.open(value, names, f"{kind.__name__}.{name}")
 
     def _attribute(self, owner: Any, entries: Any, name: str, names: Names, called: str) -> None:
-        if entries is not None and name in entries:
-            value = entries[name]
-            self.record("entries", (entries, name, value), called)
-            self.open(value, names, called)
-            return
-        for kind in type(owner).__mro__ if not isinstance(owner, type) else owner.__mro__:
-            if name not in vars(kind):
-                continue
-            value = vars(kind)[name]
-            if type(value).__name__ == "member_descriptor":
+        if entries is not None:
+            if name in entries:
+                self.record("entries", (entries, name, entries[name]), called + name)
+                self.open(entries[name], names, called + name)
+                return
+            self.absent(entries, name, called)
+        # All classes that have the name, or might: any may come first, or be asked by super().
+        for kind in (*(owner.__mro__ if isinstance(owner, type) else ()), *type(owner).__mro__):
+            value = vars(kind).get(name, MISSING)
+            if value is MISSING:
+                if of_program(kind):
+                    self.absent(self._of(kind), name, f"{kind.__name__}.")
+            elif type(value).__name__ == "member_descriptor":
                 value = getattr(owner, name, MISSING)
-                self.record("attributes", (owner, name, value), called)
-            elif not of_library(kind):
+                self.record("attributes", (owner, name, value), called + name)
+                self.open(value, names, called + name)
+                return
+            elif not of_library(kind) or name == "forward":
                 if hasattr(type(value), "__get__"):
-                    self.record("entries", (vars(kind), name, value), called)
+                    self.record("entries", (self._of(kind), name, value), called + name)
                 else:
-                    self.record("attributes", (kind, name, value), called)
-                if entries is not None:
-                    self.record("entries", (entries, name, MISSING), called)
+                    self.record("attributes", (kind, name, value), called + name)
+                self.open(value, names, called + name)
             else:
                 return
-            self.open(value, names, called)
-            return
-        if entries is not None and not isinstance(owner, ModuleType | nn.Module | type):
-            self.record("entries", (entries, name, MISSING), called)
+
+    def _of(self, kind: type) -> Any:
+        """The attributes of a class, as the same object each time."""
+        return self._of_classes.setdefault(kind, vars(kind))
+
+
+def _is_atom(value: Any) -> bool:
+    """Whether there is nothing inside of a value that could change."""
+    if isinstance(value, (*SCALARS, Enum)) and of_program(type(value)):
+        return not vars(value) if hasattr(value, "__dict__") else True
+    return isinstance(value, ATOMS)
+
+
+def _attributes(owner: Any, entries: Any) -> set[str]:
+    """The names of all attributes that an object itself has."""
+    names = set(entries or ())
+    for kind in type(owner).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        names |= {slots} if isinstance(slots, str) else set(slots)
+    return {name for name in names if not (isinstance(name, str) and name.startswith("__"))}
 
 
 def _open_items(state: State, values: Iterable[Any], names: Names, called: str) -> None:
@@ -212,28 +280,35 @@ def _open_collection(state: State, value: Any, names: Names, called: str) -> Non
     elif isinstance(value, dict):
         state.record("dicts", (value, dict(value)), called)
         for key, item in list(value.items()):
+            state.open(key, names, f"a key of {called}")
             state.open(item, names, f"{called}[{short(key)}]")
     else:
         state.record("items", (value, list(value)), called)
         _open_items(state, list(value), names, called)
 
 
-def _open_module(state: State, module: nn.Module, called: str) -> None:
+def _open_module(state: State, module: nn.Module, names: Names, called: str) -> None:
     """Record all that decides about what a module does, apart from the code of its class."""
-    if ("module", id(module)) in state.seen:
-        return
-    state.seen["module", id(module)] = module
+    if ("module", id(module)) not in state.seen:
+        state.seen["module", id(module)] = module
+        _open_parts(state, module, called)
+    for name, child in module._modules.items():
+        state.open(child, names, f"{called}.{name}")
+
+
+def _open_parts(state: State, module: nn.Module, called: str) -> None:
     entries = module.__dict__
     for values in (module._parameters, module._buffers, module._modules):
-        if values or values is module._modules:
-            state.record("dicts", (values, dict(values)), called)
+        _record_dict(state, values, called)
+        state.located.update(id(value) for value in values.values() if isinstance(value, Tensor))
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            state.hooks(parameter, f"{called}.{name}")
     for name in HOOKS:
         for hook in entries.get(name, {}).values():
             state.open(hook, NONE, called)
-        if entries.get(name):
-            state.record("dicts", (entries[name], dict(entries[name])), f"{called}.{name}")
-        elif name in entries:
-            state.record("empty", (entries[name],), f"{called}.{name}")
+        if name in entries:
+            _record_dict(state, entries[name], f"{called}.{name}")
     for name in OF_PYRO_MODULES:
         state.open(entries.get(name, MISSING), NONE, f"{called}.{name}")
     whole = derives_from_library(type(module))
@@ -243,19 +318,25 @@ def _open_module(state: State, module: nn.Module, called: str) -> None:
             state.record("entries", (entries, name, value), f"{called}.{name}")
         if public and isinstance(value, Tensor | FunctionType | MethodType):
             state.open(value, NONE, f"{called}.{name}")
-    for values in (module._parameters, module._buffers):
-        state.located.update(id(value) for value in values.values())
-    for name, child in module._modules.items():
-        if child is not None:
-            _open_module(state, child, f"{called}.{name}")
+
+
+def _record_dict(state: State, entries: Any, called: str) -> None:
+    if entries:
+        state.record("dicts", (entries, dict(entries)), called)
+    else:
+        state.record("empty", (entries,), called)
 
 
 def _open_whole(state: State, thing: Any, names: Names, called: str) -> None:
-    """Record numbers, tensors and collections of an object of torch or Pyro."""
+    """Record numbers, tensors and collections of an object of torch, NumPy or Pyro."""
     entries = getattr(thing, "__dict__", None)
-    opened: tuple[type, ...] = (Tensor, FunctionType, MethodType, tuple, list, nn.Module)
-    if isinstance(thing, Messenger):  # such as the data of condition(); other dictionaries change
+    opened: tuple[type, ...] = (
+        Tensor, FunctionType, MethodType, tuple, list, np.ndarray, nn.Module,
+    )  # fmt: skip
+    if isinstance(thing, Messenger | Trace):  # such as condition()'s data; others' change
         opened = (*opened, dict)
+    if isinstance(thing, ParamStoreDict):
+        _record_dict(state, thing._params, called)
     for name, value in list((entries or {}).items()):
         inner = f"{called}.{name}"
         if isinstance(value, (*SCALARS, Tensor)):

@@ -28,6 +28,9 @@ READS = {
 # Their schemas do not say that they change the running mean and variance.
 BATCH_NORMS = {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
 MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new}
+# What reads tensors in C++ where no operation shows it: lengths and places to split.
+LENGTHS = {"tensor_split", "ctc_loss", "_pack_padded_sequence", "_pad_packed_sequence"}
+PACKED = {"lstm": 1, "gru": 2, "rnn_tanh": 2, "rnn_relu": 2}  # which argument tells of packing
 PYRO = Path(pyro.__file__).parent
 OURS = Path(__file__).parents[1]
 MODELS = OURS / "models"  # which is where an installation has them
@@ -96,6 +99,8 @@ class Reads(TorchFunctionMode):
             isinstance(x, Tensor) for x in _inside((*args, *kwargs.values()))
         ):
             run.by_value(caller)
+        if _reads_lengths(func, args, kwargs):
+            run.refuse(f"{func.__name__} reads the values of a tensor", caller)
         return func(*args, **kwargs)
 
 
@@ -197,6 +202,17 @@ def _sizes_by_value(func: Any, args: tuple) -> bool:
         masks = (torch.bool, torch.uint8)
         return any(isinstance(index, Tensor) and index.dtype in masks for index in args[1])
     return torch.Tag.dynamic_output_shape in func.tags
+
+
+def _reads_lengths(func: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a function reads lengths off a tensor, which would stay as they are."""
+    name = getattr(func, "__name__", "")
+    if name in PACKED:
+        return len(args) > PACKED[name] and isinstance(args[PACKED[name]], Tensor)
+    if name not in LENGTHS:
+        return False
+    lengths = args[2:] if name == "ctc_loss" else args[1:]
+    return any(isinstance(x, Tensor) for x in (*lengths, *kwargs.values()))
 
 
 def _inside(args: tuple) -> list[Any]:
