@@ -8,6 +8,8 @@ from pyro.optim import PyroOptim
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from pyro.optim.optim import is_scheduler
 from torch import Tensor
+from torch.optim import lr_scheduler
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 # They move each parameter by its own gradient and state, and in place.
 INDEPENDENT = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
@@ -128,6 +130,13 @@ def _is_plain(optimizer: Any, kind: Any) -> bool:
     (group,) = optimizer.param_groups
     (parameter,) = group["params"]
     hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    hooks = hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    # Only torch's schedulers, which count steps, may put another function in its place.
+    step = optimizer.__dict__.get("step")
+    if step is not None:
+        code = getattr(step, "__code__", None)
+        if code is None or code.co_filename != lr_scheduler.__file__:
+            return False
     unusual = group.get("foreach") or group.get("differentiable")
     sparse = parameter.grad is not None and parameter.grad.layout != torch.strided
     # One that has not moved yet has no momentum, which a fused kernel wants of all or none.

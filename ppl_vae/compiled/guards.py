@@ -118,16 +118,8 @@ class Guards:
             for key in sorted(entries.keys() & lacks):
                 yield f"{self.names['absent', position]}{key}", "is there now"
         for position, (entries, copy) in enumerate(self.dicts):
-            if _holds(entries, copy) and len(entries) == len(copy):
-                continue
-            called, found = self.names["dicts", position], False
-            for key in {**copy, **entries}:
-                before, now = copy.get(key, MISSING), entries.get(key, MISSING)
-                if not same(before, now):
-                    found = True
-                    yield f"{called}[{short(key)}]", _change(before, now)
-            if not found:
-                yield called, "has another order now"
+            for where, change in _differences(entries, copy):
+                yield self.names["dicts", position] + where, change
         for position, found in enumerate(self.empty):
             if found:
                 yield self.names["empty", position], "is empty no more"
@@ -138,9 +130,12 @@ class Guards:
         for position, (thing, kind) in enumerate(self.classes):
             if type(thing) is not kind:
                 yield "classes", position, f"is of class {type(thing).__name__} now"
-        for position, (function, *parts) in enumerate(self.functions):
-            now = function.__code__, function.__defaults__, function.__kwdefaults__
-            if any(one is not other for one, other in zip(now, parts, strict=True)):
+        for position, (function, code, defaults, named) in enumerate(self.functions):
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not named
+            ):
                 yield "functions", position, "has other code or defaults now"
         for position, (owner, name, value) in enumerate(self.attributes):
             found = getattr(owner, name, MISSING)
@@ -195,6 +190,20 @@ def _holds(entries: Any, copy: dict[Any, Any]) -> bool:
         if name is not key and not same(name, key) and not (type(key) is tuple and name == key):
             return False
     return True
+
+
+def _differences(entries: Any, copy: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Where a dictionary is not what it was, and what happened there."""
+    if len(entries) == len(copy) and _holds(entries, copy):
+        return
+    pairs = {
+        key: (copy.get(key, MISSING), entries.get(key, MISSING)) for key in {**copy, **entries}
+    }
+    changed = {key: pair for key, pair in pairs.items() if not same(*pair)}
+    for key, pair in changed.items():
+        yield f"[{short(key)}]", _change(*pair)
+    if not changed:
+        yield "", "has another order now"
 
 
 def contents(cell: CellType) -> Any:

@@ -3,11 +3,8 @@
 import builtins
 import gc
 import importlib.util
-import io
-import logging
 import random
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType, ModuleType
@@ -15,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 import pyro
-import torch
 from torch.nn.modules import module as modules_of_torch
 
+from .effects import FILES, Output, effect_of
 from .guards import MISSING
 from .sources import (
     EVERY,
@@ -34,17 +31,6 @@ from .sources import (
 )
 from .state import State
 
-CALLS = {print: "prints", open: "opens a file", input: "asks for input"}
-# Clocks, and what leaves a trace outside, in C; what but computes a path is none of it.
-MODULES = {
-    "time", "datetime", "posix", "secrets", "_warnings", "_socket", "socket", "_posixsubprocess",
-    "_sqlite3", "sqlite3", "mmap", "fcntl", "select",
-}  # fmt: skip
-ANYWHERE = MODULES - {"_warnings", "time", "datetime"}  # whoever calls, if for the program
-PURE = {"fspath", "_path_normpath", "getpid", "fsencode", "fsdecode"}
-OF_FILES = {"fromfile", "tofile", "from_file"}
-# The same by the file that its code is in.
-FILES = {logging.__file__, warnings.__file__, torch.serialization.__file__}
 UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv", "import_module", "__import__"}
 BUILTINS = {"eval", "exec"}  # net.eval() is another
 GRADIENTS = {"grad", "zero_grad"}
@@ -80,7 +66,7 @@ class Recorder:
         self._kept = gc.get_objects()  # so that no new object gets the place of an old one
         self.existed = {id(thing) for thing in self._kept}
         self._random = random.getstate(), np.random.get_state()
-        self._settings()
+        _record_settings(self.state)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -92,7 +78,7 @@ class Recorder:
         """Record what is read inside."""
         previous, collects, output = sys.getprofile(), gc.isenabled(), sys.stdout
         gc.disable()  # what others do when garbage is collected is none of the program's doing
-        told: Any = _Output(output, lambda: self._refuse("it prints"))
+        told: Any = Output(output, lambda frame: self._refuse("it prints", frame))
         sys.stdout = told
         sys.setprofile(self._event)
         try:
@@ -138,7 +124,7 @@ class Recorder:
                 self._enter(frame)
             elif event == "return":
                 self._leave(frame, arg)
-            elif effect := self._effect(arg, MODULES):
+            elif effect := effect_of(arg, self.existed):
                 self._refuse(effect)
         except Exception as error:  # of an object that cannot be looked into
             self._refuse(f"what it reads cannot be recorded: {type(error).__name__}: {error}")
@@ -146,7 +132,7 @@ class Recorder:
     def _elsewhere(self, frame: FrameType, event: str, arg: Any) -> None:
         """See what libraries do for the program: to files, and to what it hands over."""
         if event == "c_call":
-            effect = self._effect(arg, ANYWHERE)
+            effect = effect_of(arg, self.existed, of_library=True)
             caller = from_program(frame, trusted) if effect else None
             if caller is not None and not imports(frame):
                 self._refuse(effect, caller)
@@ -160,32 +146,17 @@ class Recorder:
                     called = f"what {frame.f_code.co_name} of Python's library is given"
                     self.state.open(thing, EVERY, called)
 
-    def _effect(self, function: Any, modules: set[str]) -> str:
-        """What a function that is written in C does outside, if anything."""
-        owner = getattr(function, "__self__", None)
-        module = getattr(function, "__module__", None) or getattr(owner, "__module__", None)
-        name = getattr(function, "__name__", "")
-        if isinstance(module, str) and module in modules and name not in PURE:
-            return f"it calls {name} of {module}"
-        if isinstance(owner, io.IOBase):
-            seen = modules is MODULES or id(owner) in self.existed
-            return "it writes to a file" if seen else ""
-        if name in OF_FILES:
-            return f"it calls {name}, which opens a file"
-        return f"it {CALLS[function]}" if function in CALLS else ""
-
     def _enter(self, frame: FrameType) -> None:
         code, names = frame.f_code, mentioned(frame.f_code)
         self.sets_gradients |= not GRADIENTS.isdisjoint(names.attributes)
         for name in UNTRACEABLE & (names.globals | names.attributes):
             if name not in BUILTINS or name in names.globals:
                 self._refuse(f"it reads {name}")
-        if "modules" in names.attributes and frame.f_globals.get("sys") is sys:
-            if "sys" in names.globals:
-                self._refuse("it reads sys.modules")
+        if "modules" in names.attributes and "sys" in names.globals:
+            self._refuse("it reads sys.modules")
         if "get_param_store" in names.globals | names.attributes:
             self.state.open(pyro.get_param_store(), names, "Pyro's store")
-        self._globals(frame, names)
+        _record_globals(self.state, frame, names)
         for name, value in frame.f_locals.items():
             self._local(value, names, name)
         if code.co_freevars and code not in self._looked_for | self.state.functions.keys():
@@ -195,21 +166,6 @@ class Recorder:
                     self.state.function(function, names)
         for function in self.state.functions.get(code, ()):
             self.state.function(function, names)
-
-    def _globals(self, frame: FrameType, names: Names) -> None:
-        entries = frame.f_globals
-        for name in names.globals:
-            value = entries.get(name, MISSING)
-            if value is MISSING:
-                self.state.absent(entries, name, "")
-                value = vars(builtins).get(name, MISSING)
-            elif not isinstance(value, ModuleType):
-                self.state.record("entries", (entries, name, value), name)
-            self.state.open(value, names, name)
-        for above, name in names.imports:
-            if above:
-                name = importlib.util.resolve_name("." * above + name, entries["__package__"])
-            self.state.open(sys.modules.get(name, MISSING), names, name)
 
     def _leave(self, frame: FrameType, returned: Any) -> None:
         names, caller = mentioned(frame.f_code), frame.f_back
@@ -225,26 +181,6 @@ class Recorder:
         elif not of_library(type(value)):  # as a dataclass that is an argument, or made from one
             self.state.open(type(value), names, f"{type(value).__name__} of {called}")
 
-    def _settings(self) -> None:
-        for name in HOOKS_ON_ALL:
-            hooks = getattr(modules_of_torch, name)
-            if isinstance(hooks, dict) and hooks:
-                self._refuse("a hook on all modules sees what they do")
-            elif isinstance(hooks, dict):
-                self.state.record("empty", (hooks,), "what sees all modules")
-        for name, parameter in pyro.get_param_store()._params.items():
-            self.state.hooks(parameter, f"the parameter {name}")
-        for alias, (module, deep_name, _) in pyro.settings._REGISTRY.items():
-            if alias.startswith("validate"):
-                continue
-            owner: Any = sys.modules[module]
-            *path, name = deep_name.split(".")
-            for part in path:
-                owner = getattr(owner, part)
-            self.state.record(
-                "entries", (vars(owner), name, vars(owner)[name]), f"the setting {alias}"
-            )
-
 
 def _equal_states(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -257,15 +193,37 @@ def _parts(value: Any) -> list[Any]:
     return [value]
 
 
-class _Output:
-    """A stream that tells when it is written to, as C code does whom no hook sees."""
+def _record_globals(state: State, frame: FrameType, names: Names) -> None:
+    entries = frame.f_globals
+    for name in names.globals:
+        value = entries.get(name, MISSING)
+        if value is MISSING:
+            state.absent(entries, name, "")
+            value = vars(builtins).get(name, MISSING)
+        elif not isinstance(value, ModuleType):
+            state.record("entries", (entries, name, value), name)
+        state.open(value, names, name)
+    for above, name in names.imports:
+        if above:
+            name = importlib.util.resolve_name("." * above + name, entries["__package__"])
+        state.open(sys.modules.get(name, MISSING), names, name)
 
-    def __init__(self, stream: Any, tell: Callable[[], None]) -> None:
-        self._stream, self._tell = stream, tell
 
-    def write(self, text: str) -> int:
-        self._tell()
-        return int(self._stream.write(text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+def _record_settings(state: State) -> None:
+    """Record what decides about all programs."""
+    for name in HOOKS_ON_ALL:
+        hooks = getattr(modules_of_torch, name)
+        if isinstance(hooks, dict) and hooks:
+            state.refuse("a hook on all modules sees what they do")
+        elif isinstance(hooks, dict):
+            state.record("empty", (hooks,), "what sees all modules")
+    for name, parameter in pyro.get_param_store()._params.items():
+        state.hooks(parameter, f"the parameter {name}")
+    for alias, (module, deep_name, _) in pyro.settings._REGISTRY.items():
+        if alias.startswith("validate"):
+            continue
+        owner: Any = sys.modules[module]
+        *path, name = deep_name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        state.record("entries", (vars(owner), name, vars(owner)[name]), f"the setting {alias}")

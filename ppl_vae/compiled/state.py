@@ -21,12 +21,12 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from .attributes import by_name
 from .guards import MISSING, SCALARS, Guards, contents, short
 from .sources import (
     NONE,
     Names,
     derives_from_library,
-    derives_from_standard,
     in_c,
     is_engine,
     of_library,
@@ -46,7 +46,6 @@ GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.G
 OUTPUTS = (io.IOBase, logging.Logger)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 OF_PYRO_MODULES = ("_pyro_samples", "_pyro_params")
-OF_PARAMETERS = {"unconstrained"}  # what Pyro keeps on them
 MOST_ITEMS = 10_000
 
 
@@ -92,13 +91,13 @@ class State:
             self.located.add(id(value))
             self.hooks(value, called)
             if value.__dict__ or names.every:
-                self._by_name(value, names, called)
+                by_name(self, value, names, called)
         elif isinstance(value, ModuleType):
             if not trusted(getattr(value, "__file__", None) or "<frozen"):
-                self._by_name(value, names, called)
+                by_name(self, value, names, called)
         elif isinstance(value, type):
             if not of_library(value):
-                self._by_name(value, names, called)
+                by_name(self, value, names, called)
         elif isinstance(value, FunctionType):
             self.function(value, names)
         elif isinstance(value, MethodType):
@@ -106,10 +105,8 @@ class State:
             self.open(value.__self__, names, called)
         elif isinstance(value, staticmethod | classmethod):
             self.open(value.__func__, names, called)
-        elif isinstance(value, weakref.ref):
-            self.open(value(), names, called)
-        elif isinstance(value, property):
-            self.open(value.fget, names, called)
+        elif isinstance(value, property | weakref.ref):
+            self.open(value.fget if isinstance(value, property) else value(), names, called)
         elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self.open(part, names, called)
@@ -118,7 +115,7 @@ class State:
         elif isinstance(value, list | deque | set | dict | np.ndarray):
             _open_collection(self, value, names, called)
             if hasattr(value, "__dict__"):  # of a class derived from one of these
-                self._by_name(value, names, called)
+                by_name(self, value, names, called)
         elif isinstance(value, GENERATORS):
             self.refuse(f"it draws from {called}, a {type(value).__name__} of its own")
         elif isinstance(value, OUTPUTS):
@@ -130,11 +127,11 @@ class State:
         elif derives_from_library(type(value)):
             _open_whole(self, value, names, called)
             if not of_library(type(value)) or isinstance(value, nn.Module):
-                self._by_name(value, names, called)
+                by_name(self, value, names, called)
         elif in_c(type(value)):
             self.refuse(f"it reads {called}, a {type(value).__name__}, whose state no graph sees")
         elif hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
-            self._by_name(value, names, called)
+            by_name(self, value, names, called)
         else:
             self.refuse(f"it reads {called}, a {type(value).__name__}, whose state no graph sees")
 
@@ -183,67 +180,9 @@ class State:
         if function.__dict__:
             self.open(function.__dict__.get("__wrapped__"), names, called)
             if not trusted(function.__code__.co_filename):
-                self._by_name(function, names, called)
+                by_name(self, function, names, called)
 
-    def _by_name(self, owner: Any, names: Names, called: str) -> None:
-        """Record the attributes of an object that code names."""
-        entries = getattr(owner, "__dict__", None) if not isinstance(owner, type) else None
-        mentioned, kind = names.attributes, type(owner)
-        # No frame of Python's own library is watched: its objects are read as a whole.
-        if names.every or derives_from_standard(kind):
-            mentioned = mentioned | _attributes(owner, entries)
-        if isinstance(owner, Tensor):
-            mentioned = mentioned - OF_PARAMETERS
-            if not names.every:
-                mentioned = mentioned & (entries or {}).keys()
-        elif isinstance(owner, nn.Module):
-            mentioned = mentioned | {"forward"}
-        if of_program(kind) or isinstance(owner, nn.Module):
-            self.record("classes", (owner, kind), called)
-        for name in mentioned:
-            self._attribute(owner, entries, name, names, f"{called}.")
-        for base in (*(owner.__mro__ if isinstance(owner, type) else ()), *kind.__mro__):
-            if of_program(base):
-                self._operators(base, names)
-
-    def _operators(self, kind: type, names: Names) -> None:
-        """Record what Python calls of a class though no code names it, such as ``__call__``."""
-        if (kind, names) in self.seen:
-            return
-        self.seen[kind, names] = kind
-        for name, value in self._of(kind).items():
-            if name.startswith("__") and isinstance(value, FunctionType):
-                self.record("entries", (self._of(kind), name, value), f"{kind.__name__}.{name}")
-                self.open(value, names, f"{kind.__name__}.{name}")
-
-    def _attribute(self, owner: Any, entries: Any, name: str, names: Names, called: str) -> None:
-        if entries is not None:
-            if name in entries:
-                self.record("entries", (entries, name, entries[name]), called + name)
-                self.open(entries[name], names, called + name)
-                return
-            self.absent(entries, name, called)
-        # All classes that have the name, or might: any may come first, or be asked by super().
-        for kind in (*(owner.__mro__ if isinstance(owner, type) else ()), *type(owner).__mro__):
-            value = vars(kind).get(name, MISSING)
-            if value is MISSING:
-                if of_program(kind):
-                    self.absent(self._of(kind), name, f"{kind.__name__}.")
-            elif type(value).__name__ == "member_descriptor":
-                value = getattr(owner, name, MISSING)
-                self.record("attributes", (owner, name, value), called + name)
-                self.open(value, names, called + name)
-                return
-            elif not of_library(kind) or name == "forward":
-                if hasattr(type(value), "__get__"):
-                    self.record("entries", (self._of(kind), name, value), called + name)
-                else:
-                    self.record("attributes", (kind, name, value), called + name)
-                self.open(value, names, called + name)
-            else:
-                return
-
-    def _of(self, kind: type) -> Any:
+    def of(self, kind: type) -> Any:
         """The attributes of a class, as the same object each time."""
         return self._of_classes.setdefault(kind, vars(kind))
 
@@ -253,15 +192,6 @@ def _is_atom(value: Any) -> bool:
     if isinstance(value, (*SCALARS, Enum)) and of_program(type(value)):
         return not vars(value) if hasattr(value, "__dict__") else True
     return isinstance(value, ATOMS)
-
-
-def _attributes(owner: Any, entries: Any) -> set[str]:
-    """The names of all attributes that an object itself has."""
-    names = set(entries or ())
-    for kind in type(owner).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        names |= {slots} if isinstance(slots, str) else set(slots)
-    return {name for name in names if not (isinstance(name, str) and name.startswith("__"))}
 
 
 def _open_items(state: State, values: Iterable[Any], names: Names, called: str) -> None:
@@ -339,6 +269,8 @@ def _open_whole(state: State, thing: Any, names: Names, called: str) -> None:
         _record_dict(state, thing._params, called)
     for name, value in list((entries or {}).items()):
         inner = f"{called}.{name}"
+        if isinstance(thing, nn.Module) and name.startswith("_"):
+            continue  # its parts, which are recorded, and what modules remember for a while
         if isinstance(value, (*SCALARS, Tensor)):
             state.record("entries", (entries, name, value), inner)
         if isinstance(value, opened) or (of_library(type(value)) and hasattr(value, "__dict__")):
