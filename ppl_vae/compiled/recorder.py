@@ -24,6 +24,7 @@ MODULES = {"time", "datetime", "posix", "secrets", "_warnings"}
 FILES = {logging.__file__, warnings.__file__}
 UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv"}
 GRADIENTS = {"grad", "zero_grad"}
+TYPES = {"isinstance", "issubclass", "type", "is_tensor"}
 
 
 class Recorder:
@@ -42,12 +43,13 @@ class Recorder:
         state: What was recorded.
         existed: The identities of all objects that were there before.
         sets_gradients: Whether the program's own code may change ``.grad``.
+        asks_for_types: Whether it asks for the type of anything.
     """
 
     def __init__(self, refuse: Callable[..., None]) -> None:
         self.state, self._refuse = State(refuse), refuse
         self.existed: set[int] = set()
-        self.sets_gradients = False
+        self.sets_gradients = self.asks_for_types = False
         self._looked_for: set[CodeType] = set()
 
     def __enter__(self) -> Self:
@@ -125,6 +127,7 @@ class Recorder:
     def _enter(self, frame: FrameType) -> None:
         code, names = frame.f_code, mentioned(frame.f_code)
         self.sets_gradients |= not GRADIENTS.isdisjoint(names.attributes)
+        self.asks_for_types |= bool(TYPES & names.globals) or "is_tensor" in names.attributes
         for name in UNTRACEABLE & (names.globals | names.attributes):
             if name not in ("eval", "exec") or name in names.globals:  # net.eval() is another
                 self._refuse(f"it reads {name}")

@@ -5,6 +5,7 @@ import io
 import logging
 import random
 import types
+import weakref
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -42,6 +43,7 @@ OUTPUTS = (io.IOBase, logging.Logger)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 OF_PYRO_MODULES = ("_pyro_samples", "_pyro_params")
 OF_PARAMETERS = {"unconstrained"}  # what Pyro keeps on them
+OF_SVI = {"model", "guide", "loss", "loss_and_grads"}
 MOST_ITEMS = 10_000
 
 
@@ -103,6 +105,8 @@ class State:
         elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self.open(part, names, called)
+        elif isinstance(value, weakref.ref):
+            self.open(value(), names, called)
         elif isinstance(value, tuple | frozenset):
             _open_items(self, value, names, called)
         elif isinstance(value, list | deque | set | dict | np.ndarray):
@@ -223,6 +227,8 @@ def _open_module(state: State, module: nn.Module, called: str) -> None:
     if ("module", id(module)) in state.seen:
         return
     state.seen["module", id(module)] = module
+    if isinstance(module, torch.jit.ScriptModule):
+        state.refuse(f"it reads {called}, a {type(module).__name__}, whose state no graph sees")
     entries = module.__dict__
     for values in (module._parameters, module._buffers, module._modules):
         if values or values is module._modules:
@@ -257,6 +263,8 @@ def _open_whole(state: State, thing: Any, names: Names, called: str) -> None:
     if isinstance(thing, Messenger):  # such as the data of condition(); other dictionaries change
         opened = (*opened, dict)
     for name, value in list((entries or {}).items()):
+        if isinstance(thing, pyro.infer.SVI) and name not in OF_SVI:
+            continue  # the user's, who may keep losses there
         inner = f"{called}.{name}"
         if isinstance(value, (*SCALARS, Tensor)):
             state.record("entries", (entries, name, value), inner)
