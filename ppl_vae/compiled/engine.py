@@ -64,7 +64,6 @@ class Compiled:
     call: where it has changed, the function runs as it is, and after a while makes another graph.
     Graph and function are compared at once, and at calls 16, 32, 64, ..., then every 1,024. What
     cannot be captured, or does not agree, runs as it is. An :class:`EagerWarning` names each cause.
-
     Tensors and floats may change from call to call. Each shape, and each value of anything else, is
     a graph of its own. On a GPU, the graph and what follows a call replay as one CUDA graph.
 
@@ -113,8 +112,7 @@ class Compiled:
             if self.engine == "compiled" and self.graphs == 0:
                 self._warn("Pyro's handlers around it see its sites, which a graph does not have")
             return self._followed(self.function(*args, **kwargs))
-        # On the arguments as they are: a program may change what they hold.
-        call = partial(self.function, *args, **kwargs)
+        call = partial(self.function, *args, **kwargs)  # as they are: it may change what they hold
         try:
             leaves, spec = flatten(args, kwargs)
             shape = self._shape(leaves, spec)
@@ -126,12 +124,14 @@ class Compiled:
         if graph is not None and self._fits(shape, graph, leaves):
             if shape.is_checked():
                 shape.next_check += min(shape.next_check, FURTHEST_CHECK)
-                return self._followed(self._check(shape, graph, leaves, call))
+                return self._followed(_check(shape, leaves, call, self._refuse))
             try:
-                follow = self.on_result, self.recordable, self._warn
-                return graph.replay(shape.tensors(leaves), *follow)
+                inputs = shape.tensors(leaves)
+                return graph.replay(inputs, self.on_result, self.recordable, self._warn)
             except GraphError as error:
-                return self._followed(self._after(error, shape, call))
+                results = call()  # which may raise the same error, as its own
+                self._refuse(shape, str(error))
+                return self._followed(results)
         if not shape.refused and self._worth(shape):
             return self._followed(self._compile(shape, leaves, call))
         return self._followed(call())
@@ -187,33 +187,16 @@ class Compiled:
     def _compile(self, shape: Shape, leaves: list[Any], call: Callable[[], Any]) -> Any:
         self.on_progress(0.0, "compiling, once")
         enough = lambda: self.engine == "compiled" or _saves(shape, shape.calls)  # noqa: E731
-        shape.graph = None
         try:
             refusal = _make_graph(shape, self.function, leaves, enough)
         finally:
             self.on_progress(0.0, "")
         if shape.graph is not None:
-            return self._check(shape, shape.graph, leaves, call)
+            return _check(shape, leaves, call, self._refuse)
         found = call()  # which may raise an error of its own
         if refusal:
             self._refuse(shape, refusal)
         return found
-
-    def _check(self, shape: Shape, graph: Graph, leaves: list[Any], call: Callable[[], Any]) -> Any:
-        """Run the graph and, with the same draws, the function, whose results are returned."""
-        try:
-            results, same = run_beside(graph, shape.tensors(leaves), call)
-        except GraphError as error:
-            return self._after(error, shape, call)
-        if not same:
-            self._refuse(shape, "its results are not those of its graph")
-        return results
-
-    def _after(self, error: GraphError, shape: Shape, call: Callable[[], Any]) -> Any:
-        """The function's results, where its graph has none: it may raise the same error."""
-        results = call()
-        self._refuse(shape, str(error))
-        return results
 
     def _refuse(self, shape: Shape, reason: str) -> None:
         shape.refused, shape.graph = True, None
@@ -223,6 +206,24 @@ class Compiled:
         if (cause or reason) not in self._told:
             self._told.add(cause or reason)
             warnings.warn(f"{self.name} runs eagerly: {reason}", EagerWarning, stacklevel=4)
+
+
+def _check(
+    shape: Shape,
+    leaves: list[Any],
+    call: Callable[[], Any],
+    refuse: Callable[[Shape, str], None],
+) -> Any:
+    """Run the graph and, with the same draws, the function, whose results are returned."""
+    assert shape.graph is not None
+    try:
+        results, same = run_beside(shape.graph, shape.tensors(leaves), call)
+    except GraphError as error:
+        results, same = call(), True  # which may raise the same error, as its own
+        refuse(shape, str(error))
+    if not same:
+        refuse(shape, "its results are not those of its graph")
+    return results
 
 
 def _saves(shape: Shape, calls: int) -> bool:
@@ -246,6 +247,7 @@ def _make_graph(
     Returns:
         What speaks against a graph, if anything.
     """
+    shape.graph = None  # one that no longer fits
     try:
         found = capture(shape.of_tensors(function, leaves), *shape.tensors(leaves))
         if shape.widen(leaves, found.closed):  # floats must be as precise as all that they meet

@@ -100,13 +100,11 @@ class State:
             self.open(value.__self__, names, called)
         elif isinstance(value, staticmethod | classmethod):
             self.open(value.__func__, names, called)
-        elif isinstance(value, property):
-            self.open(value.fget, names, called)
+        elif isinstance(value, property | weakref.ref):
+            self.open(value.fget if isinstance(value, property) else value(), names, called)
         elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self.open(part, names, called)
-        elif isinstance(value, weakref.ref):
-            self.open(value(), names, called)
         elif isinstance(value, tuple | frozenset):
             _open_items(self, value, names, called)
         elif isinstance(value, list | deque | set | dict | np.ndarray):
