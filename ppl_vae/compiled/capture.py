@@ -1,11 +1,11 @@
 """A function that runs a Pyro program, as one graph of tensor operations."""
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import pyro
 import torch
@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.utils import _pytree as pytree
 
 from ..errors import first_line
@@ -24,14 +24,7 @@ from .tracing import Operations, Reads, Run, memory, place
 
 
 class CaptureError(RuntimeError):
-    """What keeps a function from being one graph, in one line.
-
-    Attributes:
-        results: A tuple of what the function returned, if its run is as good as any other; empty if
-            nothing is left of it, and it is to be run again.
-    """
-
-    results: tuple[Any, ...] = ()
+    """What keeps a function from being one graph, in one line."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,9 @@ class Capture:
         leaves: What it gave gradients to, as ``backward()`` does.
         gradients: Those gradients.
         sets_gradients: Whether its own code may set gradients, and not only add to them.
-        before: What it has changed in place of all these inputs: their former values, by position.
+        asks_for_types: Whether its own code may tell a tensor from a number.
+        before: What it changes in place of all these inputs: their former values, by position.
+        drawn: The state of torch's random numbers, once it was through.
         guards: What the graph takes for granted of Python's state.
     """
 
@@ -56,7 +51,9 @@ class Capture:
     leaves: tuple[Tensor, ...]
     gradients: tuple[Tensor, ...]
     sets_gradients: bool
+    asks_for_types: bool
     before: dict[int, Tensor]
+    drawn: list[Tensor]
     guards: Guards
 
 
@@ -65,7 +62,7 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
 
     Gradients that it takes are recorded with it, and so is what it changes in place. Pyro's
     validation is off, and a number that ``.item()`` reads stays a tensor: Pyro's estimators sum
-    such numbers up for the loss that they return.
+    such numbers up for the loss that they return. The run is a rehearsal, which leaves no trace.
 
     Arguments:
         function: Returns any tree of tensors and other things; the latter are taken as constant.
@@ -73,9 +70,7 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
 
     Raises:
         CaptureError: If what it does is no graph: it chooses by the value of a tensor, draws other
-            random numbers than torch's, changes Python's state, prints, or raises an error. Either
-            its run is then as good as any other, and the error has its results; or all that it
-            changed is undone.
+            random numbers than torch's, changes Python's state, prints, or raises an error.
 
     Example:
         >>> weight = torch.ones(3)
@@ -97,68 +92,98 @@ class _Capturing:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.run = function, Run()
         self.recorder = Recorder(self.run.refuse)
-        self.results: tuple[Any, ...] = ()
+        self.results: Any = None
         self.added: list[tuple[Tensor, Tensor]] = []
         self.parameters: dict[str, Tensor] = {}
 
     def of(self, inputs: tuple[Tensor, ...]) -> Capture:
-        cause: Exception | None = None
-        with self.recorder:
+        cause: BaseException | None = None
+        with self.recorder, rehearsal(), _store_kept():
             self.operations = Operations(self.run, self.recorder.existed)
             try:
-                self.recorder.state.open(self.function, NONE, "the function")
-                with (
-                    pyro.validation_enabled(False),
-                    torch.autograd.set_multithreading_enabled(False),
-                    # What torch.compile says of itself while it traces.
-                    mock.patch.object(torch.compiler, "_is_compiling_flag", True),
-                    # One for all nodes: make_fx would make one for each, which takes longer.
-                    tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))),
-                ):
-                    # Aliases, for a tensor that is an argument may also be read as a global.
-                    graph = make_fx(self._flat)(*(tensor.view_as(tensor) for tensor in inputs))
-                if not self.run.refusal:
-                    return self._finish(graph, inputs)
-            except Exception as error:  # whatever make_fx, or the function, raises
+                graph = self._trace(inputs)
+                drawn = random_state()
+                closed = self._close(graph, inputs)
+            except KeyboardInterrupt:  # which is no doing of the program's
+                raise
+            except BaseException as error:  # whatever make_fx, or the function, raises
                 cause = error
                 if not self.run.refusal:
                     where = _culprit(error)
                     self.run.refusal = first_line(error) + (f" ({where})" if where else "")
-            raise self._refusal() from cause
+            finally:
+                self.operations.undo()
+                self.recorder.undo()
+        if self.run.refusal:
+            raise CaptureError(self.run.refusal) from cause
+        leaves, gradients = zip(*self.added, strict=True) if self.added else ((), ())
+        return Capture(
+            graph=graph,
+            closed=closed,
+            results=self.results,
+            leaves=leaves,
+            gradients=gradients,
+            sets_gradients=self.recorder.sets_gradients,
+            asks_for_types=self.recorder.asks_for_types,
+            before=self._former((*inputs, *closed)),
+            drawn=drawn,
+            guards=self.recorder.state.guards,
+        )
+
+    def _trace(self, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+        with (
+            pyro.validation_enabled(False),
+            torch.autograd.set_multithreading_enabled(False),
+            warnings.catch_warnings(),  # a run that counts tells them, too
+            # One for all nodes: make_fx would make one for each, which takes longer.
+            tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))),
+        ):
+            warnings.simplefilter("ignore")
+            self.recorder.state.open(self.function, NONE, "the function")
+            # Aliases, for a tensor that is an argument may also be read as a global.
+            return make_fx(self._flat)(*(tensor.view_as(tensor) for tensor in inputs))
 
     def _flat(self, *arguments: Tensor) -> list[Tensor]:
+        self.operations.arguments = set(map(id, arguments))
         with self.operations, Reads(self.run):
             with self.recorder.watching(), poutine.trace(param_only=True) as found:
                 results = self.function(*arguments)
             self.added = self.operations.added()
         sites: Any = found.trace.nodes.items()
         self.parameters = {name: site["value"].unconstrained() for name, site in sites}
-        self.results = (results,)
-        if self.run.refusal:
-            return []
+        with disable_proxy_modes_tracing():  # as they are now, for what is changed is undone
+            copied = lambda tensor: tensor.detach().clone()  # noqa: E731
+            self.results = pytree.tree_map_only(Tensor, copied, results)
         tensors = [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
         return tensors + [gradient for _, gradient in self.added]
 
-    def _finish(self, graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Capture:
-        """What was captured, if nothing speaks against it."""
-        guards = self.recorder.state.guards
+    def _close(self, graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the graph reads beside its inputs, once all is said against it that there is."""
         closed = _lift(graph)
         graph.graph.eliminate_dead_code()
         graph.recompile()
-        refused = self._unguarded(closed) or self.recorder.changed()
-        before = self.operations.former((*inputs, *closed))
-        refused = refused or _shared(before, (*inputs, *closed))
-        if refused:
-            raise CaptureError(refused)
+        self.changed = self.operations.changed((*inputs, *closed))
+        self.run.refusal = (
+            self.run.refusal
+            or self._unguarded(closed)
+            or self.recorder.changed()
+            or _shared(self.changed, (*inputs, *closed))
+        )
         for tensor in closed:
-            guards.add("tensors", (tensor, kind_of(tensor)), _called(tensor, self.parameters))
-        leaves, gradients = zip(*self.added, strict=True) if self.added else ((), ())
-        (results,) = self.results
-        sets_gradients = self.recorder.sets_gradients
-        if sets_gradients and not self.operations.began_without_gradients():
-            raise CaptureError("its own code sets gradients, and there were some before")
-        self.operations.join_gradients()
-        return Capture(graph, closed, results, leaves, gradients, sets_gradients, before, guards)
+            kind = tensor, kind_of(tensor)
+            self.recorder.state.guards.add("tensors", kind, _called(tensor, self.parameters))
+        if self.recorder.sets_gradients and not self.operations.began_without_gradients:
+            self.run.refusal = self.run.refusal or (
+                "its own code sets gradients, and there were some before"
+            )
+        if self.run.floats and self.recorder.asks_for_types:
+            self.run.refusal = self.run.refusal or (
+                "its own code asks for types, and what .item() gives is a tensor to its graph"
+            )
+        return closed
+
+    def _former(self, tensors: tuple[Tensor, ...]) -> dict[int, Tensor]:
+        return {position: tensors[position].detach().clone() for position in self.changed}
 
     def _unguarded(self, closed: tuple[Tensor, ...]) -> str:
         """What the graph reads of which nobody knows where the program found it."""
@@ -184,23 +209,6 @@ class _Capturing:
                 return f"it reads a tensor of shape {shape} that no name in its code leads to"
         return ""
 
-    def _refusal(self) -> CaptureError:
-        """The error, once the run is either as good as any other, or undone."""
-        error = CaptureError(self.run.refusal)
-        changed = self.recorder.changed() if self.run.numbers else ""
-        if self.results and not changed:
-            self.operations.join_gradients()
-            numbers = {id(number) for number in self.run.numbers}
-            error.results = tuple(
-                pytree.tree_map_only(Tensor, lambda t: t.item() if id(t) in numbers else t, tree)
-                for tree in self.results
-            )
-        else:
-            self.operations.undo()
-            self.operations.join_gradients(keep=False)
-            self.recorder.undo()
-        return error
-
 
 @contextmanager
 def rehearsal(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
@@ -214,6 +222,21 @@ def rehearsal(tensors: Iterable[Tensor] = ()) -> Iterator[None]:
         with torch.no_grad():
             for tensor, values in kept:
                 tensor.copy_(values)
+
+
+@contextmanager
+def _store_kept() -> Iterator[None]:
+    """Undo what happens to Pyro's store, values apart."""
+    store = pyro.get_param_store()
+    entries: list[dict[Any, Any]] = [store._params, store._constraints, store._param_to_name]
+    kept = [dict(mapping) for mapping in entries]
+    try:
+        yield
+    finally:
+        for mapping, before in zip(entries, kept, strict=True):
+            if mapping.keys() != before.keys() or any(mapping[k] is not before[k] for k in before):
+                mapping.clear()
+                mapping.update(before)
 
 
 def random_state() -> list[Tensor]:
@@ -236,10 +259,10 @@ def _called(tensor: Tensor, parameters: dict[str, Tensor]) -> str:
     return f"a tensor of shape {tuple(tensor.shape)}"
 
 
-def _shared(before: dict[int, Tensor], inputs: tuple[Tensor, ...]) -> str:
+def _shared(changed: list[int], inputs: tuple[Tensor, ...]) -> str:
     """Whether memory that the program changes is that of two of its inputs."""
     places = [memory(tensor) for tensor in inputs if tensor.numel()]
-    if any(places.count(memory(inputs[position])) > 1 for position in before):
+    if any(places.count(memory(inputs[position])) > 1 for position in changed):
         return "it changes a tensor that shares its memory with another"
     return ""
 

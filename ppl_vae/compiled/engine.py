@@ -1,5 +1,6 @@
 """Functions that run Pyro programs: compiled where that is worth it, run as they are elsewhere."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -13,11 +14,11 @@ from torch import Tensor
 from ..choices import Engine
 from ..errors import InputError
 from ..progress import OnProgress
-from .capture import CaptureError, capture, random_state, rehearsal, set_random_state
+from .capture import CaptureError, capture, random_state, rehearsal
 from .graphs import Graph, GraphError, first_run, run_beside
 from .kernels import compile_graph
 from .leaf_gradients import gradients_of
-from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes, flatten
+from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes, flatten, has_floats
 
 # Measured on two cores: what compiling takes, what a call saves, and for each number in it.
 SECONDS_TO_COMPILE, SECONDS_SAVED = 15.0, 3e-3
@@ -63,7 +64,6 @@ class Compiled:
     call: where it has changed, the function runs as it is, and after a while makes another graph.
     Graph and function are compared at once, and at calls 16, 32, 64, ..., then every 1,024. What
     cannot be captured, or does not agree, runs as it is. An :class:`EagerWarning` names each cause.
-
     Tensors and floats may change from call to call. Each shape, and each value of anything else, is
     a graph of its own. On a GPU, the graph and what follows a call replay as one CUDA graph.
 
@@ -112,10 +112,9 @@ class Compiled:
             if self.engine == "compiled" and self.graphs == 0:
                 self._warn("Pyro's handlers around it see its sites, which a graph does not have")
             return self._followed(self.function(*args, **kwargs))
-        leaves, spec = flatten(args, kwargs)
-        # On the arguments as they are: a program may change what they hold.
-        call = partial(self.function, *args, **kwargs)
+        call = partial(self.function, *args, **kwargs)  # as they are: it may change what they hold
         try:
+            leaves, spec = flatten(args, kwargs)
             shape = self._shape(leaves, spec)
         except CaptureError as error:
             self._warn(str(error), cause=str(error).partition(",")[0])
@@ -124,12 +123,15 @@ class Compiled:
         graph = shape.graph
         if graph is not None and self._fits(shape, graph, leaves):
             if shape.is_checked():
-                return self._followed(self._check(shape, graph, leaves, call))
+                shape.next_check += min(shape.next_check, FURTHEST_CHECK)
+                return self._followed(_check(shape, leaves, call, self._refuse))
             try:
-                follow = self.on_result, self.recordable, self._warn
-                return graph.replay(shape.tensors(leaves), *follow)
+                inputs = shape.tensors(leaves)
+                return graph.replay(inputs, self.on_result, self.recordable, self._warn)
             except GraphError as error:
+                results = call()  # which may raise the same error, as its own
                 self._refuse(shape, str(error))
+                return self._followed(results)
         if not shape.refused and self._worth(shape):
             return self._followed(self._compile(shape, leaves, call))
         return self._followed(call())
@@ -173,6 +175,9 @@ class Compiled:
             worth = missed and (self.engine == "compiled" or _saves(shape, shape.misses))
         else:
             worth = shape.calls > 1 and (first or _saves(shape, shape.calls))
+        if worth and sys.getprofile() is not None:  # there is but one such hook, and guards need it
+            self._warn("a profiler sees its calls, as cProfile does, and nothing can be captured")
+            return False
         if worth and shape.compiled >= MOST_GRAPHS:
             self._refuse(shape, f"{MOST_GRAPHS} graphs were made, and each time something changed")
         elif worth and shape.graph is None and self.graphs >= MOST_GRAPHS:
@@ -183,21 +188,15 @@ class Compiled:
         self.on_progress(0.0, "compiling, once")
         enough = lambda: self.engine == "compiled" or _saves(shape, shape.calls)  # noqa: E731
         try:
-            results, refusal = _make_graph(shape, self.function, leaves, enough)
+            refusal = _make_graph(shape, self.function, leaves, enough)
         finally:
             self.on_progress(0.0, "")
-        found = results[0] if results else call()  # which may raise an error of its own
+        if shape.graph is not None:
+            return _check(shape, leaves, call, self._refuse)
+        found = call()  # which may raise an error of its own
         if refusal:
             self._refuse(shape, refusal)
         return found
-
-    def _check(self, shape: Shape, graph: Graph, leaves: list[Any], call: Callable[[], Any]) -> Any:
-        """Run the graph and, with the same draws, the function, whose results are returned."""
-        shape.next_check += min(shape.next_check, FURTHEST_CHECK)
-        results, same = run_beside(graph, shape.tensors(leaves), call)
-        if not same:
-            self._refuse(shape, "its results are not those of its graph")
-        return results
 
     def _refuse(self, shape: Shape, reason: str) -> None:
         shape.refused, shape.graph = True, None
@@ -209,6 +208,24 @@ class Compiled:
             warnings.warn(f"{self.name} runs eagerly: {reason}", EagerWarning, stacklevel=4)
 
 
+def _check(
+    shape: Shape,
+    leaves: list[Any],
+    call: Callable[[], Any],
+    refuse: Callable[[Shape, str], None],
+) -> Any:
+    """Run the graph and, with the same draws, the function, whose results are returned."""
+    assert shape.graph is not None
+    try:
+        results, same = run_beside(shape.graph, shape.tensors(leaves), call)
+    except GraphError as error:
+        results, same = call(), True  # which may raise the same error, as its own
+        refuse(shape, str(error))
+    if not same:
+        refuse(shape, "its results are not those of its graph")
+    return results
+
+
 def _saves(shape: Shape, calls: int) -> bool:
     return worth_compiling(calls / shape.weight, shape.numbers)
 
@@ -218,8 +235,8 @@ def _make_graph(
     function: Callable[..., Any],
     leaves: list[Any],
     enough: Callable[[], bool],
-) -> tuple[tuple[Any, ...], str]:
-    """Capture a call, whose results are the function's own, and compile what it did.
+) -> str:
+    """Capture a call and compile what it did. This is a rehearsal, which leaves no trace.
 
     Arguments:
         shape: What is given the graph.
@@ -228,25 +245,27 @@ def _make_graph(
         enough: Whether a graph saves enough, once it is known how large it is.
 
     Returns:
-        A tuple of the results, empty if the call is undone and to be made again, and what speaks
-        against a graph, if anything.
+        What speaks against a graph, if anything.
     """
-    inputs, before = shape.tensors(leaves), random_state()
+    shape.graph = None  # one that no longer fits
     try:
-        found = capture(shape.of_tensors(function, leaves), *inputs)
+        found = capture(shape.of_tensors(function, leaves), *shape.tensors(leaves))
+        if shape.widen(leaves, found.closed):  # floats must be as precise as all that they meet
+            found = capture(shape.of_tensors(function, leaves), *shape.tensors(leaves))
+        if found.asks_for_types and has_floats(leaves):
+            raise CaptureError(
+                "its own code asks for types, and an argument that is a float is a tensor to its "
+                "graph: hand it over as a tensor"
+            )
+        shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
+        if enough():
+            shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
+            shape.next_check = FIRST_CHECK
+            states = random_state(), found.drawn
+            shape.graph = first_run(found, shape.tensors(leaves), states, compile_graph)
     except CaptureError as error:
-        if not error.results:
-            set_random_state(before)
-        return error.results, str(error)
-    shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
-    if enough():
-        shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
-        shape.next_check = FIRST_CHECK
-        try:
-            shape.graph = first_run(found, inputs, (before, random_state()), compile_graph)
-        except CaptureError as error:
-            return (found.results,), str(error)
-    return (found.results,), ""
+        return str(error)
+    return ""
 
 
 def _make_again(

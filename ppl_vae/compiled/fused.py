@@ -80,6 +80,7 @@ class FusedOptimizer:
     def _can_join(self, own: list[Any]) -> bool:
         kind = type(own[0]) if own else None
         plain = type(self.optim).__call__ in (PyroOptim.__call__, PyroLRScheduler.__call__)
+        plain = plain and not (_global_optimizer_pre_hooks or _global_optimizer_post_hooks)
         return plain and kind in INDEPENDENT and all(_is_plain(o, kind) for o in own)
 
     def _shares(self, parameters: Sequence[Tensor], states: list[Any]) -> bool:
@@ -129,6 +130,11 @@ def _is_plain(optimizer: Any, kind: Any) -> bool:
         return False
     (group,) = optimizer.param_groups
     (parameter,) = group["params"]
+    # A step of the user's own; what a scheduler makes of it only counts.
+    own = vars(optimizer).get("step")
+    code = getattr(own, "__code__", None)
+    if own is not None and (code is None or code.co_filename != lr_scheduler.__file__):
+        return False
     hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     hooks = hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
     # Only torch's schedulers, which count steps, may put another function in its place.

@@ -28,6 +28,10 @@ class Graph:
         self.closed, self.run, self._changed = found.closed, run, list(found.before)
         self.plain, self.guards, self.targets = found.graph, found.guards, found.leaves
         self._sets_gradients = found.sets_gradients
+        self._draws = any(
+            torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+            for node in found.graph.graph.nodes
+        )
         self.recording: CUDAGraphCallable | None = None
         self.recorded_for: Any = None
         self.leaves, self.spec = pytree.tree_flatten(found.results)
@@ -98,12 +102,23 @@ class Graph:
         Arguments:
             inputs: The tensors of a call.
             plain: Whether to carry out what was captured, one operation after the other.
+
+        Raises:
+            GraphError: If it does not run through. Then nothing is changed, and nothing drawn.
         """
         # Without the hooks that others may have set on all modules.
         run = torch.no_grad()(self.plain.forward) if plain else self.run
+        recorded = self.on_gpu(inputs) and torch.cuda.is_current_stream_capturing()
+        state = random_state() if self._draws and not recorded else []
+        before = [] if recorded else [(t, t.detach().clone()) for t in self.changed(inputs)]
         try:
             outputs = iter(run(*inputs, *self.closed))
         except Exception as error:
+            if state:
+                set_random_state(state)
+            with torch.no_grad():
+                for tensor, values in before:
+                    tensor.copy_(values)
             raise GraphError(f"its graph does not run: {first_line(error)}") from error
         leaves = [
             next(outputs) if computed else leaf
@@ -181,5 +196,4 @@ def run_beside(graph: Graph, inputs: list[Tensor], function: Callable[[], Any]) 
     with gradients_apart(graph.targets) as gradients:
         results = function()
         expected = results, gradients()
-    add_gradients(graph.targets, expected[1])
     return results, agree(again, expected) or agree(plain, expected, ROUNDING)

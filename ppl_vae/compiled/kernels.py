@@ -38,7 +38,7 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
         3.9398
     """
     if len(graph.graph.nodes) > LONGEST:
-        return torch.no_grad()(graph)
+        return torch.no_grad()(graph.forward)  # which the user's hooks on modules do not see
     with _quiet():
         if all(tensor.device.type == "cpu" for tensor in inputs):
             table = {**_SERIES, **(_PRODUCTS if _one_dnn() else {})}

@@ -36,6 +36,7 @@ BUILTINS = {"eval", "exec"}  # net.eval() is another
 GRADIENTS = {"grad", "zero_grad"}
 MOST_ARGUMENTS = 100
 HOOKS_ON_ALL = [name for name in vars(modules_of_torch) if name.startswith("_global_")]
+TYPES = {"isinstance", "issubclass", "type", "is_tensor"}
 
 
 class Recorder:
@@ -54,12 +55,13 @@ class Recorder:
         state: What was recorded.
         existed: The identities of all objects that were there before.
         sets_gradients: Whether the program's own code may change ``.grad``.
+        asks_for_types: Whether it asks for the type of anything.
     """
 
     def __init__(self, refuse: Callable[..., None]) -> None:
         self.state, self._refuse = State(refuse), refuse
         self.existed: set[int] = set()
-        self.sets_gradients = False
+        self.sets_gradients = self.asks_for_types = False
         self._looked_for: set[CodeType] = set()
 
     def __enter__(self) -> Self:
@@ -149,6 +151,7 @@ class Recorder:
     def _enter(self, frame: FrameType) -> None:
         code, names = frame.f_code, mentioned(frame.f_code)
         self.sets_gradients |= not GRADIENTS.isdisjoint(names.attributes)
+        self.asks_for_types |= bool(TYPES & names.globals) or "is_tensor" in names.attributes
         for name in UNTRACEABLE & (names.globals | names.attributes):
             if name not in BUILTINS or name in names.globals:
                 self._refuse(f"it reads {name}")

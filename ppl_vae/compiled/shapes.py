@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils import _pytree as pytree
 from torch.utils._device import DeviceContext
@@ -50,7 +51,10 @@ class Shapes:
         described = tuple(map(_describe, leaves))
         modes = tuple(m.training for module in self.modules for m in module.modules())
         key = (spec, described, _alike(leaves), modes, _environment())
-        known = self._known.get(key)
+        try:
+            known = self._known.get(key)
+        except TypeError as error:
+            raise CaptureError(f"an argument cannot be told from others: {error}") from None
         if known is not None:
             return known, False
         counts = self._remembered.pop(repr(key), None)
@@ -110,6 +114,14 @@ class Shape:
         for tensor in tensors:
             if tensor.is_floating_point():
                 self.dtype = torch.promote_types(self.dtype, tensor.dtype)
+
+    def widen(self, leaves: list[Any], closed: Iterable[Tensor]) -> bool:
+        """Make floats as precise as tensors beside the arguments, and say whether they were not."""
+        before = self.dtype
+        for tensor in closed:
+            if tensor.is_floating_point():
+                self.dtype = torch.promote_types(self.dtype, tensor.dtype)
+        return self.dtype != before and has_floats(leaves)
 
     def counts(self) -> list[int]:
         """What a shape of the same kind must be given to go on as this one."""
@@ -185,11 +197,23 @@ pytree.register_pytree_node(Opened, Opened.flatten, Opened.unflatten)
 
 
 def flatten(args: Any, kwargs: Any) -> tuple[list[Any], Any]:
-    """Arguments as a list, and their structure: collections, namespaces and dataclasses."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
-    if any(map(_has_attributes, leaves)):
-        return pytree.tree_flatten(pytree.tree_map(_open, (args, kwargs)))
+    """Arguments as a list, and their structure: collections, namespaces and dataclasses.
+
+    Raises:
+        CaptureError: If there is no end of them.
+    """
+    try:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        if any(map(_has_attributes, leaves)):
+            return pytree.tree_flatten(pytree.tree_map(_open, (args, kwargs)))
+    except RecursionError:
+        raise CaptureError("an argument holds itself") from None
     return leaves, spec
+
+
+def has_floats(leaves: Iterable[Any]) -> bool:
+    """Whether there are arguments that are floats, which graphs take as tensors."""
+    return any(isinstance(leaf, float) for leaf in leaves)
 
 
 def _has_attributes(leaf: Any) -> bool:
@@ -218,12 +242,17 @@ def _describe(leaf: Any) -> Any:
             raise CaptureError("an argument requires a gradient, which goes on outside of it")
         if leaf.layout is not torch.strided:
             raise CaptureError(f"an argument has layout {leaf.layout}")
+        # Copies of it, which graphs are captured with, have none. Pyro's own decide about nothing.
+        if leaf.__dict__ and not all(name.startswith("_pyro") for name in leaf.__dict__):
+            raise CaptureError(f"an argument is a tensor with attributes, {min(leaf.__dict__)}")
         return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
     if isinstance(leaf, float):
         return float
     if not isinstance(leaf, ATOMS):
         kind = type(leaf).__name__
         raise CaptureError(f"an argument is a {kind}, which no graph sees into: give its tensors")
+    if isinstance(leaf, slice):  # which has no hash before Python 3.12
+        return slice, *(_describe(part) for part in (leaf.start, leaf.stop, leaf.step))
     return type(leaf), leaf
 
 
@@ -239,6 +268,10 @@ def _environment() -> tuple[Any, ...]:
     Raises:
         CaptureError: If a mode is on that graphs do not know of.
     """
+    if _has_any_global_hook():
+        raise CaptureError("a hook on all modules is set")
+    if torch.is_anomaly_enabled():
+        raise CaptureError("anomaly mode is on, which sees each operation")
     if torch._C._is_any_autocast_enabled():
         raise CaptureError("autocast is on")
     if torch.is_anomaly_enabled():

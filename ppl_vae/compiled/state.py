@@ -46,6 +46,7 @@ GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.G
 OUTPUTS = (io.IOBase, logging.Logger)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 OF_PYRO_MODULES = ("_pyro_samples", "_pyro_params")
+OF_SVI = {"model", "guide", "loss", "loss_and_grads"}
 MOST_ITEMS = 10_000
 
 
@@ -221,6 +222,10 @@ def _open_module(state: State, module: nn.Module, names: Names, called: str) -> 
     """Record all that decides about what a module does, apart from the code of its class."""
     if ("module", id(module)) not in state.seen:
         state.seen["module", id(module)] = module
+        if isinstance(module, torch.jit.ScriptModule):
+            kind = type(module).__name__
+            state.refuse(f"it reads {called}, a {kind}, whose state no graph sees")
+            return
         _open_parts(state, module, called)
     for name, child in module._modules.items():
         state.open(child, names, f"{called}.{name}")
@@ -268,6 +273,8 @@ def _open_whole(state: State, thing: Any, names: Names, called: str) -> None:
     if isinstance(thing, ParamStoreDict):
         _record_dict(state, thing._params, called)
     for name, value in list((entries or {}).items()):
+        if isinstance(thing, pyro.infer.SVI) and name not in OF_SVI:
+            continue  # the user's, who may keep losses there
         inner = f"{called}.{name}"
         if isinstance(thing, nn.Module) and name.startswith("_"):
             continue  # its parts, which are recorded, and what modules remember for a while

@@ -17,6 +17,16 @@ from .fused import FusedOptimizer
 from .leaf_gradients import zero_gradients
 
 
+class _Shown:
+    """An attribute to read, which a subclass or the user may replace by one of theirs."""
+
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self._read = read
+
+    def __get__(self, svi: Any, kind: type) -> Any:
+        return self if svi is None else self._read(svi)
+
+
 class CompiledSVI(pyro.infer.SVI):
     """A drop-in for :class:`pyro.infer.SVI` that leaves Pyro out of all steps but a few.
 
@@ -54,6 +64,8 @@ class CompiledSVI(pyro.infer.SVI):
         (True, 1)
 
     Attributes:
+        gradients: The engine of steps, a :class:`Compiled`.
+        losses: That of :meth:`evaluate_loss`.
         parameters: Those that the last step moved, unconstrained, as Pyro's store has them.
     """
 
@@ -73,13 +85,31 @@ class CompiledSVI(pyro.infer.SVI):
         super().__init__(
             model, guide, optim, loss, loss_and_grads, num_samples, num_steps, **kwargs
         )
-        owners = _modules(model, guide)
-        self.gradients = Compiled(self._gradients, engine, owners, _name(model))
-        self.losses = Compiled(self._loss, engine, owners, _name(model))
-        self._joint = FusedOptimizer(optim)
-        self.gradients.on_result = self._descend
-        self.gradients.recordable = lambda: self._joint.recordable(self.parameters)
-        self.parameters: list[Tensor] = []
+        self.__engine: Engine = engine
+        self.__prepare()
+
+    def __prepare(self) -> None:
+        # Names of its own: those without underscores may be a subclass's, or set by the user.
+        owners, name = _modules(self.model, self.guide), _name(self.model)
+        self.__gradients = Compiled(self.__loss_and_gradients, self.__engine, owners, name)
+        self.__losses = Compiled(self.__loss, self.__engine, owners, name)
+        self.__joint = FusedOptimizer(self.optim)
+        self.__gradients.on_result = self.__descend
+        self.__gradients.recordable = lambda: self.__joint.recordable(self.__moved)
+        self.__moved: list[Tensor] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs, which makes graphs of its own."""
+        own = [f"_CompiledSVI__{name}" for name in ("gradients", "losses", "joint", "moved")]
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.__prepare()
+
+    gradients = _Shown(lambda svi: svi.__gradients)
+    losses = _Shown(lambda svi: svi.__losses)
+    parameters = _Shown(lambda svi: svi.__moved)
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step on the loss; arguments are those of model and guide.
@@ -88,34 +118,34 @@ class CompiledSVI(pyro.infer.SVI):
             An estimate of the loss in nats, summed over the batch, as a float; or a tuple of
             floats, for a loss that returns one.
         """
-        return _as_floats(self.update(*args, **kwargs))
+        return _as_floats(CompiledSVI.update(self, *args, **kwargs))
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`step`, but the loss may be a tensor, so that nobody waits for a GPU."""
-        if self._joint.optim is not self.optim:
-            self._joint = FusedOptimizer(self.optim)
-        loss, _ = self.gradients(*args, **kwargs)
+        if self.__joint.optim is not self.optim:
+            self.__joint = FusedOptimizer(self.optim)
+        loss, _ = self.__gradients(*args, **kwargs)
         return loss
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Estimate the loss as :meth:`step` does, and change nothing."""
         with torch.no_grad():
-            return _as_floats(self.losses(*args, **kwargs))
+            return _as_floats(self.__losses(*args, **kwargs))
 
-    def _gradients(self, *args: Any, **kwargs: Any) -> "tuple[Any, Parameters]":
+    def __loss_and_gradients(self, *args: Any, **kwargs: Any) -> "tuple[Any, Parameters]":
         """The loss, and the parameters that the program used; gradients are left in ``.grad``."""
         with poutine.trace(param_only=True) as found:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
         sites: Any = found.trace.nodes.values()
         return loss, Parameters(site["value"].unconstrained() for site in sites)
 
-    def _descend(self, results: "tuple[Any, Parameters]") -> None:
+    def __descend(self, results: "tuple[Any, Parameters]") -> None:
         """Step along the gradients."""
-        self.parameters = results[1].tensors
-        self._joint.step(self.parameters)
-        zero_gradients(self.parameters)
+        self.__moved = results[1].tensors
+        self.__joint.step(self.__moved)
+        zero_gradients(self.__moved)
 
-    def _loss(self, *args: Any, **kwargs: Any) -> Any:
+    def __loss(self, *args: Any, **kwargs: Any) -> Any:
         return self.loss(self.model, self.guide, *args, **kwargs)
 
 

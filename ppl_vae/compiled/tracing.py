@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .leaf_gradients import are_zeros
+from .leaf_gradients import has_no_gradient
+from .sources import is_program
 
 # How Python reads a number off a tensor, for use in control flow.
 READS = {
@@ -27,6 +28,7 @@ READS = {
 }
 # Their schemas do not say that they change the running mean and variance.
 BATCH_NORMS = {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
+HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
 MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor, Tensor.new}
 # What reads tensors in C++ where no operation shows it: lengths and places to split.
 LENGTHS = {"tensor_split", "ctc_loss", "_pack_padded_sequence", "_pad_packed_sequence"}
@@ -42,26 +44,31 @@ SUMS = Dice.compute_expectation.__code__  # over enumerated values
 ANSWERS = {warn_if_nan.__code__: False, Distribution._validate_sample.__code__: True, SUMS: False}
 
 
-class Run:
-    """A program's run while it is captured.
+class Refused(BaseException):
+    """Ends a run that is captured: no program catches it, as it would an Exception."""
 
-    What cannot be in a graph refuses it; from then on operations are only carried out, so that the
-    run ends as any other does.
+
+class Run:
+    """A program's run while it is captured, and undone afterwards.
+
+    What cannot be in a graph ends it, before it prints, say. Should somebody swallow that,
+    operations are only carried out from then on.
 
     Attributes:
         refusal: What was the first to keep the program from being a graph, with its line.
-        numbers: The tensors that stand for numbers which ``.item()`` would have given.
+        floats: Whether tensors take the place of numbers that the program's own code sees.
     """
 
     def __init__(self) -> None:
         self.refusal = ""
-        self.numbers: list[Tensor] = []
+        self.floats = False
 
     def refuse(self, reason: str, frame: FrameType | None = None) -> None:
-        """Say what keeps the program from being a graph."""
+        """Say what keeps the program from being a graph, and end its run."""
         if not self.refusal:
             where = place(traceback.walk_stack(frame or sys._getframe(1)))
             self.refusal = f"{reason} ({where})" if where else reason
+        raise Refused(self.refusal)
 
     def by_value(self, frame: FrameType) -> None:
         """Refuse what Python decides by the value of a tensor."""
@@ -82,8 +89,12 @@ class Reads(TorchFunctionMode):
         if run.refusal:
             return func(*args, **kwargs)
         if func is Tensor.item:
-            run.numbers.append(args[0].detach().clone())  # as it is now
-            return run.numbers[-1]
+            run.floats |= is_program(sys._getframe(1))
+            number = args[0].detach().clone()  # as it is now, and as precise as a float is
+            wide = torch.promote_types(number.dtype, torch.get_default_dtype())
+            return number.to(wide) if number.is_floating_point() else number
+        if func in HOOKS and args[0].is_leaf and args[0].requires_grad:
+            run.refuse("it registers a hook on a parameter", sys._getframe(1))
         if func is Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
             return None
         if func is torch.nn.functional.one_hot and _classes(*args, **kwargs) > 0:
@@ -109,6 +120,10 @@ class Operations(TorchDispatchMode):
 
     Gradients that leaves hold are set aside when they are seen first, so that afterwards each holds
     what the program has added.
+
+    Attributes:
+        arguments: The identities of those of the program.
+        began_without_gradients: Whether no leaf had any, but zeros that Pyro's steps leave there.
     """
 
     def __init__(self, run: Run, existed: Container[int]) -> None:
@@ -116,6 +131,8 @@ class Operations(TorchDispatchMode):
         self._run, self._existed = run, existed
         self._before: list[tuple[Tensor, Tensor]] = []
         self._leaves: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.arguments: set[int] = set()
+        self.began_without_gradients = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -124,12 +141,15 @@ class Operations(TorchDispatchMode):
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         for tensor in tensors:
             self._see(tensor)
+        if torch.Tag.inplace_view in func.tags and self._is_given(args[0]):
+            self._run.refuse("it changes the shape of a tensor in place", sys._getframe(1))
         if torch.Tag.data_dependent_output in func.tags or _sizes_by_value(func, args):
             self._run.by_value(sys._getframe(1))
         with disable_proxy_modes_tracing():
             for tensor in pytree.tree_leaves(_changes(func, args, kwargs)):
                 if isinstance(tensor, Tensor):
-                    self._before.append((tensor, tensor.detach().clone()))
+                    # By way of an alias, for its shape may change, too.
+                    self._before.append((tensor.detach(), tensor.detach().clone()))
             if self._run.refusal:
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
@@ -139,44 +159,30 @@ class Operations(TorchDispatchMode):
             self._run.refuse(f"it reads a tensor of layout {tensor.layout}")
         is_leaf = tensor.requires_grad and tensor.is_leaf and id(tensor) in self._existed
         if is_leaf and id(tensor) not in self._leaves:
+            self.began_without_gradients &= has_no_gradient(tensor)
             self._leaves[id(tensor)] = tensor, tensor.grad
             tensor.grad = None
+
+    def _is_given(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._existed or id(tensor) in self.arguments
 
     def added(self) -> list[tuple[Tensor, Tensor]]:
         """The leaves that were given gradients, each with what was added to it."""
         return [(leaf, leaf.grad) for leaf, _ in self._leaves.values() if leaf.grad is not None]
 
-    def began_without_gradients(self) -> bool:
-        """Whether no leaf had a gradient, or but zeros that Pyro's steps leave there."""
-        return all(g is None or are_zeros(leaf, g) for leaf, g in self._leaves.values())
-
-    def join_gradients(self, keep: bool = True) -> None:
-        """Put back the gradients that were set aside, with or without what has been added."""
+    def undo(self) -> None:
+        """Put back the gradients that were set aside, and the values of what was changed."""
         for leaf, before in self._leaves.values():
-            if not keep or leaf.grad is None:
-                leaf.grad = before
-            elif before is not None:
-                leaf.grad = before + leaf.grad
+            leaf.grad = before
         self._leaves.clear()
-
-    def undo(self, places: Container[int] | None = None) -> None:
-        """Give what was changed its former values; all of it, or what lies at some places."""
         with torch.no_grad():
             for tensor, values in reversed(self._before):
-                if places is None or memory(tensor) in places:
-                    tensor.copy_(values)
-
-    def former(self, tensors: Iterable[Tensor]) -> dict[int, Tensor]:
-        """Former values of those that were changed, or a part of which was, by position."""
-        places = {memory(tensor) for tensor, _ in self._before}
-        found = {i: t for i, t in enumerate(tensors) if memory(t) in places}
-        now = [tensor.detach().clone() for tensor in found.values()]
-        self.undo({memory(tensor) for tensor in found.values()})
-        before = {i: tensor.detach().clone() for i, tensor in found.items()}
-        with torch.no_grad():
-            for tensor, values in zip(found.values(), now, strict=True):
                 tensor.copy_(values)
-        return before
+
+    def changed(self, tensors: Iterable[Tensor]) -> list[int]:
+        """Positions of those that were changed, or a part of which was."""
+        places = {memory(tensor) for tensor, _ in self._before}
+        return [i for i, tensor in enumerate(tensors) if memory(tensor) in places]
 
 
 def memory(tensor: Tensor) -> int:
