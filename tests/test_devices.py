@@ -1,6 +1,11 @@
 """What a GPU does otherwise than a processor: run here on the first GPU, if there is one."""
 
 import copy
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pyro
 import pytest
@@ -130,3 +135,16 @@ def test_every_question_is_answered():
     diagnosis = ppl_vae.diagnose(program, DATA, effort)
     assert all(verdict.grade for verdict in diagnosis.verdicts.values())
     assert {tensor.device.type for tensor in program.state_dict().values()} == {DEVICE.type}
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_gpus_runs_at_a_small_size(tmp_path):
+    output = tmp_path / "gpu.json"
+    script = Path(__file__).parents[1] / "benchmarks/gpu.py"
+    command = [sys.executable, str(script), "--dry-run", "--output", str(output)]
+    subprocess.run([*command, "--only", "training", "--only", "evidence"], check=True)
+    subprocess.run([*command, "--only", "speed"], check=True)
+    found = json.loads(output.read_text())
+    assert found["evidence"]["images"] > 0
+    assert math.isfinite(found["training"]["validation_elbo"])
+    assert found["speed"]["20"]["ours_over"]

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ppl_vae.compiled.capture import capture
 from ppl_vae.compiled.engine import Compiled
-from ppl_vae.compiled.kernels import compile_graph, log1p_of_unit
+from ppl_vae.compiled.kernels import LONGEST, compile_graph, log1p_of_unit
 
 DTYPES = [torch.float32, torch.float64]
 MAGNITUDES = [0.0, 1e-30, 1e-8, 1e-3, 0.5, 1.0, 2.0, 5.0, 10.0, 19.9, 20.5, 40.0, 100.0, 700.0]
@@ -280,3 +280,18 @@ def test_tensors_may_be_laid_out_in_any_way():
     for value in (torch.randn(3, 2).t(), torch.randn(5, 3)):
         weight.data = value
         torch.testing.assert_close(run(rows), rows @ weight.t())
+
+
+def test_a_graph_that_would_take_minutes_to_compile_is_run_as_it_is(monkeypatch):
+    def function(x):
+        for _ in range(LONGEST):
+            x = x + 1
+        return x
+
+    def refused(*args, **kwargs):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(torch._inductor, "compile", refused)
+    x = torch.zeros(3)
+    run = compile_graph(capture(function, x).graph, [x])
+    assert torch.equal(run(x)[0], torch.full((3,), float(LONGEST)))

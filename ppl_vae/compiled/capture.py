@@ -11,6 +11,8 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -110,6 +112,8 @@ class _Capturing:
                     torch.autograd.set_multithreading_enabled(False),
                     # What torch.compile says of itself while it traces.
                     mock.patch.object(torch.compiler, "_is_compiling_flag", True),
+                    # One for all nodes: make_fx would make one for each, which takes longer.
+                    tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))),
                 ):
                     # Aliases, for a tensor that is an argument may also be read as a global.
                     graph = make_fx(self._flat)(*(tensor.view_as(tensor) for tensor in inputs))

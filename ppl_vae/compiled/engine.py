@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any, get_args
 
 import pyro
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ..choices import Engine
 from ..errors import InputError
@@ -16,7 +17,7 @@ from .capture import CaptureError, capture, random_state, rehearsal, set_random_
 from .graphs import Graph, GraphError, first_run, run_beside
 from .kernels import compile_graph
 from .leaf_gradients import gradients_of
-from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes
+from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes, flatten
 
 # Measured on two cores: what compiling takes, what a call saves, and for each number in it.
 SECONDS_TO_COMPILE, SECONDS_SAVED = 15.0, 3e-3
@@ -111,25 +112,27 @@ class Compiled:
             if self.engine == "compiled" and self.graphs == 0:
                 self._warn("Pyro's handlers around it see its sites, which a graph does not have")
             return self._followed(self.function(*args, **kwargs))
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = flatten(args, kwargs)
+        # On the arguments as they are: a program may change what they hold.
+        call = partial(self.function, *args, **kwargs)
         try:
             shape = self._shape(leaves, spec)
         except CaptureError as error:
             self._warn(str(error), cause=str(error).partition(",")[0])
-            return self._followed(self.function(*args, **kwargs))
+            return self._followed(call())
         shape.calls += 1
         graph = shape.graph
         if graph is not None and self._fits(shape, graph, leaves):
             if shape.is_checked():
-                return self._followed(self._check(shape, graph, leaves))
+                return self._followed(self._check(shape, graph, leaves, call))
             try:
                 follow = self.on_result, self.recordable, self._warn
                 return graph.replay(shape.tensors(leaves), *follow)
             except GraphError as error:
                 self._refuse(shape, str(error))
         if not shape.refused and self._worth(shape):
-            return self._followed(self._compile(shape, leaves))
-        return self._followed(shape.call(self.function, leaves))
+            return self._followed(self._compile(shape, leaves, call))
+        return self._followed(call())
 
     @property
     def graphs(self) -> int:
@@ -176,21 +179,21 @@ class Compiled:
             self._refuse(shape, f"there are {MOST_GRAPHS} graphs already, for other arguments")
         return worth and not shape.refused
 
-    def _compile(self, shape: Shape, leaves: list[Any]) -> Any:
+    def _compile(self, shape: Shape, leaves: list[Any], call: Callable[[], Any]) -> Any:
         self.on_progress(0.0, "compiling, once")
         enough = lambda: self.engine == "compiled" or _saves(shape, shape.calls)  # noqa: E731
         try:
             results, refusal = _make_graph(shape, self.function, leaves, enough)
         finally:
             self.on_progress(0.0, "")
+        found = results[0] if results else call()  # which may raise an error of its own
         if refusal:
             self._refuse(shape, refusal)
-        return results
+        return found
 
-    def _check(self, shape: Shape, graph: Graph, leaves: list[Any]) -> Any:
+    def _check(self, shape: Shape, graph: Graph, leaves: list[Any], call: Callable[[], Any]) -> Any:
         """Run the graph and, with the same draws, the function, whose results are returned."""
         shape.next_check += min(shape.next_check, FURTHEST_CHECK)
-        call = lambda: shape.call(self.function, leaves)  # noqa: E731
         results, same = run_beside(graph, shape.tensors(leaves), call)
         if not same:
             self._refuse(shape, "its results are not those of its graph")
@@ -215,7 +218,7 @@ def _make_graph(
     function: Callable[..., Any],
     leaves: list[Any],
     enough: Callable[[], bool],
-) -> tuple[Any, str]:
+) -> tuple[tuple[Any, ...], str]:
     """Capture a call, whose results are the function's own, and compile what it did.
 
     Arguments:
@@ -225,16 +228,16 @@ def _make_graph(
         enough: Whether a graph saves enough, once it is known how large it is.
 
     Returns:
-        The results, and what speaks against a graph, if anything.
+        A tuple of the results, empty if the call is undone and to be made again, and what speaks
+        against a graph, if anything.
     """
     inputs, before = shape.tensors(leaves), random_state()
     try:
         found = capture(shape.of_tensors(function, leaves), *inputs)
     except CaptureError as error:
-        if error.results:
-            return error.results[0], str(error)
-        set_random_state(before)
-        return shape.call(function, leaves), str(error)
+        if not error.results:
+            set_random_state(before)
+        return error.results, str(error)
     shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
     if enough():
         shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
@@ -242,8 +245,8 @@ def _make_graph(
         try:
             shape.graph = first_run(found, inputs, (before, random_state()), compile_graph)
         except CaptureError as error:
-            return found.results, str(error)
-    return found.results, ""
+            return (found.results,), str(error)
+    return (found.results,), ""
 
 
 def _make_again(
@@ -252,7 +255,7 @@ def _make_again(
     """Give a shape the graph that it had, by calls that leave no trace."""
     kept, before = shape.counts(), gradients_of(_parameters(modules))
     buffers = [buffer for module in modules for buffer in module.buffers()]
-    with rehearsal(buffers):
+    with rehearsal(buffers), suppress(CaptureError):
         shape.call(function, leaves)  # makes the parameters
     with rehearsal(buffers):
         _make_graph(shape, function, leaves, lambda: True)

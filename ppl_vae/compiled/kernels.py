@@ -14,6 +14,9 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
+# Operations of the longest graph that is compiled, which takes some 40 ms for each. Longer ones, of
+# loops in Python, run operation by operation, but without Pyro.
+LONGEST = 1000
 
 
 def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
@@ -21,7 +24,7 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
 
     On a processor it takes matrix products from oneDNN, which on some is twice as fast as the
     library that ``torch.mm`` calls, and logarithms in softplus and its kin from a series, a tenth
-    of the time of ``log1p``.
+    of the time of ``log1p``. A graph of more than ``LONGEST`` operations is left as it is.
 
     Arguments:
         graph: What :func:`ppl_vae.compiled.capture.capture` recorded.
@@ -34,6 +37,8 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
         >>> round(compiled(torch.ones(3))[0].item(), 4)
         3.9398
     """
+    if len(graph.graph.nodes) > LONGEST:
+        return torch.no_grad()(graph)
     with _quiet():
         if all(tensor.device.type == "cpu" for tensor in inputs):
             table = {**_SERIES, **(_PRODUCTS if _one_dnn() else {})}

@@ -15,7 +15,7 @@ import numpy as np
 import pyro
 
 from .guards import MISSING
-from .sources import Names, imports, is_program, mentioned
+from .sources import Names, imports, is_program, mentioned, of_library
 from .state import State
 
 CALLS = {print: "prints", open: "opens a file", input: "asks for input"}
@@ -154,6 +154,8 @@ class Recorder:
     def _local(self, value: Any, names: Names, called: str) -> None:
         if id(value) in self.existed:
             self.state.open(value, names, called)
+        elif not of_library(type(value)):  # as a dataclass that is an argument, or made from one
+            self.state.open(type(value), names, f"{type(value).__name__} of {called}")
 
     def _settings(self) -> None:
         for alias, (module, deep_name, _) in pyro.settings._REGISTRY.items():

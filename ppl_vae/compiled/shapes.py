@@ -1,9 +1,11 @@
 """The shapes of calls that a compiled function has seen, and the graph of each."""
 
+import operator
+from argparse import Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import InitVar, dataclass
 from enum import Enum
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ ATOMS = (
     bool, int, complex, np.generic, str, bytes, type(None), Enum, type, slice, range,
     torch.dtype, torch.device, FunctionType, MethodType, BuiltinFunctionType, nn.Module,
 )  # fmt: skip
+NAMESPACES = Namespace, SimpleNamespace
 
 
 class Shapes:
@@ -136,9 +139,17 @@ class Shape:
         ]
 
     def call(self, function: Callable[..., Any], leaves: list[Any]) -> Any:
-        """The function of these arguments."""
+        """The function of these arguments, in collections of their own.
+
+        Raises:
+            CaptureError: If it changes what they hold, which nobody would see.
+        """
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        return function(*args, **kwargs)
+        results = function(*args, **kwargs)
+        after, spec = flatten(args, kwargs)
+        if spec != self.spec or any(map(operator.is_not, leaves, after)):
+            raise CaptureError("it changes what its arguments hold")
+        return results
 
     def of_tensors(self, function: Callable[..., Any], leaves: list[Any]) -> Callable[..., Any]:
         """The function of these tensors alone."""
@@ -149,6 +160,49 @@ class Shape:
             return self.call(function, filled)
 
         return call
+
+
+class Opened:
+    """An argument that has attributes, as a collection of them."""
+
+    def __init__(self, kind: type, attributes: dict[str, Any]) -> None:
+        self.kind, self.attributes = kind, attributes
+
+    def flatten(self) -> tuple[list[Any], Any]:
+        """The values of the attributes, and what is needed beside them."""
+        return list(self.attributes.values()), (self.kind, tuple(self.attributes))
+
+    @staticmethod
+    def unflatten(values: Iterable[Any], context: Any) -> Any:
+        """Another object with these attributes."""
+        kind, names = context
+        made = kind.__new__(kind)
+        vars(made).update(zip(names, values, strict=True))
+        return made
+
+
+pytree.register_pytree_node(Opened, Opened.flatten, Opened.unflatten)
+
+
+def flatten(args: Any, kwargs: Any) -> tuple[list[Any], Any]:
+    """Arguments as a list, and their structure: collections, namespaces and dataclasses."""
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    if any(map(_has_attributes, leaves)):
+        return pytree.tree_flatten(pytree.tree_map(_open, (args, kwargs)))
+    return leaves, spec
+
+
+def _has_attributes(leaf: Any) -> bool:
+    kind = type(leaf)
+    if kind is Tensor or issubclass(kind, nn.Module | type) or not hasattr(leaf, "__dict__"):
+        return False
+    return isinstance(leaf, NAMESPACES) or hasattr(kind, "__dataclass_fields__")
+
+
+def _open(leaf: Any) -> Any:
+    if not _has_attributes(leaf):
+        return leaf
+    return Opened(type(leaf), pytree.tree_map(_open, vars(leaf)))
 
 
 def _describe(leaf: Any) -> Any:

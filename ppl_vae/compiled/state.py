@@ -5,7 +5,7 @@ import io
 import logging
 import random
 import types
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import PurePath
@@ -29,12 +29,13 @@ from .sources import (
     trusted,
 )
 
+_FIELD: Any = type(vars(namedtuple("Pair", "x"))["x"])  # of named tuples
 ATOMS = (
     *SCALARS, Enum, range, slice, PurePath, np.generic, np.dtype, torch.dtype, torch.device,
     torch.layout, torch.memory_format, torch.Size, type(...), types.CodeType, types.GenericAlias,
     types.UnionType, types.BuiltinFunctionType, types.MethodDescriptorType, types.MethodWrapperType,
     types.WrapperDescriptorType, types.ClassMethodDescriptorType, types.GetSetDescriptorType,
-    types.MemberDescriptorType, pyro.nn.module._Context,
+    types.MemberDescriptorType, _FIELD, pyro.nn.module._Context,
 )  # fmt: skip
 GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 OUTPUTS = (io.IOBase, logging.Logger)

@@ -1,5 +1,6 @@
 """What no graph can follow runs as it is, once a step, and is told."""
 
+import argparse
 import functools
 import random
 import re
@@ -189,7 +190,7 @@ def test_it_prints_at_each_step(capsys):
 
 
 @pytest.mark.parametrize(
-    "given", [object(), SimpleNamespace(x=X), {1, 2}, np.ones(3), X.to_sparse()]
+    "given", [object(), argparse.ArgumentParser(), {1, 2}, np.ones(3), X.to_sparse()]
 )
 def test_arguments_that_may_change_unseen_are_told(given):
     def program(kind):
