@@ -31,7 +31,7 @@ def fixed_support(site: str, prior: Any, event_dim: int) -> Constraint:
 
     Example:
         >>> import torch
-        >>> kernels = dist.Uniform(torch.zeros(7, 3), 1.0)  # 7 data, 3 components
+        >>> kernels = dist.Uniform(0.0, torch.ones(7, 3))  # 7 data, 3 components
         >>> mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(7, 3)), kernels)
         >>> fixed_support("z", mixture, event_dim=0).upper_bound
         tensor(1.)
