@@ -142,7 +142,7 @@ def test_reverse_chains_start_where_the_data_came_from():
 def upper_bounds_over_seeds(repeats, size):
     """Upper bounds and gaps on the same data, of (repeats, size), and the errors printed."""
     program, x = ppca(size)
-    posterior, annealing = Posterior(program, x), Annealing(8, temperatures=12, leapfrog_steps=3)
+    posterior, annealing = Posterior(program, x), Annealing(8, temperatures=8, leapfrog_steps=3)
     found = []
     for seed in range(repeats):
         torch.manual_seed(seed)
@@ -162,12 +162,12 @@ def test_the_upper_bounds_error_counts_that_its_chains_share_a_draw():
     slack = 3 * (least.var() / size + printed.var() / repeats).sqrt()
     assert printed.mean() > least.mean() - slack
     assert printed.mean() < most.mean() + slack
-    assert chains_alone.square().mean() < least.mean() / 2 - slack  # what was printed before
+    assert chains_alone.square().mean() < least.mean() - slack  # the chains do not see it
 
 
 def test_the_error_of_the_mean_upper_bound_is_the_spread_over_data():
     program, _ = ppca()
-    repeats, size, annealing = 20, 30, Annealing(4, temperatures=8, leapfrog_steps=2)
+    repeats, size, annealing = 20, 30, Annealing(4, temperatures=5, leapfrog_steps=1)
     above = []
     for seed in range(repeats):
         x, _, upper = bidirectional(program, (5,), size, annealing, seed)
