@@ -186,10 +186,11 @@ def sentence(words: str) -> str:
 
 
 def share(chosen: Any) -> tuple[float, float]:
-    """The share of true values, and its standard error.
+    """The share of true values, and the standard error of the share by Laplace's rule.
 
-    The error is that of the share with one success and one failure added, so that it is not zero
-    where all are alike (Agresti & Coull 1998).
+    Laplace's rule of succession adds one success and one failure, so that the error is not zero
+    where all are alike, as the plain one would be. The share itself is the plain one. (The interval
+    of Agresti & Coull, 1998, adds two of each.)
 
     Example:
         >>> share(np.zeros(98, dtype=bool))
