@@ -113,17 +113,18 @@ def chain_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
         values: Of shape (chains, draws, N, L).
 
     Returns:
-        ``r_hat``, rank-normalized and split, and the effective sample sizes of mean and standard
-        deviation, ``ess_mean`` and ``ess_sd``; each of shape (N, L).
+        ``r_hat``, rank-normalized and split, and the effective sample sizes of bulk, tail, mean
+        and standard deviation, ``ess_bulk``, ``ess_tail``, ``ess_mean`` and ``ess_sd``; each of
+        shape (N, L).
     """
     arviz = load_arviz()
     dataset = xarray.Dataset({"z": (("chain", "draw", "datum", "latent"), values)})
     with np.errstate(divide="ignore", invalid="ignore"):  # of values that are constant
-        return {
-            "r_hat": arviz.rhat(dataset)["z"].values,
-            "ess_mean": arviz.ess(dataset, method="mean")["z"].values,
-            "ess_sd": arviz.ess(dataset, method="sd")["z"].values,
+        sizes = {
+            f"ess_{method}": arviz.ess(dataset, method=method)["z"].values
+            for method in ("bulk", "tail", "mean", "sd")
         }
+        return {"r_hat": arviz.rhat(dataset)["z"].values, **sizes}
 
 
 def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any]) -> Any:

@@ -1,6 +1,5 @@
 """Is the guide calibrated? Simulation-based calibration, on data that the model simulates."""
 
-from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -17,16 +16,15 @@ from ..programs.sites import Latents
 from ..programs.terms import total
 from ..progress import Progress
 from ..runtime import derived_seed
+from .distances import Distance, most_telling
 from .latents import ACTIVE, as_units, unit_names
-from .materiality import total_variation
 from .uniformity import distance, p_value, share_error, squared_distance
-from .verdicts import DiagnosticResult, Grade, Verdict, advice, grade, needed
+from .verdicts import DiagnosticResult, Verdict, advice, needed
 
 QUESTION = "Is q(z|x) calibrated?"
 DRAWS = 100  # among which each true value is ranked
 MIN_SIMULATIONS = 100
 LEVEL, AVERAGE_LEVEL = 0.004, 0.001  # of the tests of ranks, and of the data-averaged posterior
-SEVERITY: tuple[Grade, ...] = ("pass", "cannot say", "caution", "fail")
 LEVELS = np.arange(1, 20) / 20
 LIKELIHOOD, DENSITY = f"log p({OBSERVED}|z)", f"log q(z|{OBSERVED})"
 SOURCE = "Talts et al. 2018; Säilynoja et al. 2022; Modrák et al. 2023; Kuiper 1960"
@@ -172,104 +170,73 @@ def _coverage(ranks: np.ndarray, names: list[str]) -> np.ndarray:
     return (outwards[:, :, None] <= LEVELS).mean(0)
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """One distance, and what is material of it."""
+def _distances(dataset: xarray.Dataset) -> list[Distance]:
+    """Those of ranks from uniform, and of averages over data from the prior.
 
-    name: str
-    value: float
-    error: float
-    p: float  # that of uniform ranks, or equal laws, times the number of tests
-    level: float
-    units: int  # how many are judged together
-    kind: str  # "unit", "density", "average"
-
-    @property
-    def grade(self) -> Grade:
-        # What is graded down is more than chance, too. With 100 simulations and more, V is above
-        # 2.7 / sqrt(M) there, of p-value 2e-5, and 2.5 / sqrt(M / 2) for averages, 2e-4.
-        return grade(self.value, self.error, *total_variation(self.units))
-
-    @property
-    def weight(self) -> tuple[float, ...]:
-        """What is shown first: what is worst, and of that what says most."""
-        relative = self.value / total_variation(self.units)[0]
-        # A unit says more about what is wrong than a density does.
-        return SEVERITY.index(self.grade), self.kind == "unit", relative
-
-
-def _findings(dataset: xarray.Dataset) -> list[_Finding]:
-    units = list(map(str, dataset["unit"].values))
-    count, tests = dataset.sizes["simulation"], dataset.sizes["quantity"]
-    found = [
-        _Finding(
-            str(name),
-            float(value),
-            share_error(count),
-            float(p) * tests,
-            LEVEL,
-            1 if str(name) in units else dataset.attrs["active_units"],
-            "unit" if str(name) in units else "density",
-        )
-        for name, value, p in zip(
-            *(dataset[n].values for n in ("quantity", "distance", "p_value")), strict=True
-        )
-    ]
+    What is graded down is more than chance, too: with 100 simulations and more, three standard
+    errors above 0.1 are a Kuiper's V above 2.7 / sqrt(M), of p-value 2e-5, for ranks, and above
+    2.5 / sqrt(M / 2), of 2e-4, for averages.
+    """
+    units, count = list(dataset["unit"].values), dataset.sizes["simulation"]
+    error, found = share_error(count), []
+    names = dataset["quantity"].values
+    ranked = zip(names, dataset["distance"].values, dataset["p_value"].values, strict=True)
+    for name, value, p in ranked:
+        chance = p * len(names) >= LEVEL
+        single = name in units
+        together, kind = (1, "unit") if single else (dataset.attrs["active_units"], "density")
+        found.append(Distance(str(name), float(value), error, together, kind, chance))
     error = share_error(count / 2)  # of the difference of two shares
-    averages = zip(
-        units, dataset["average_distance"].values, dataset["average_p_value"].values, strict=True
-    )
-    return found + [
-        _Finding(name, float(value), error, float(p) * len(units), AVERAGE_LEVEL, 1, "average")
-        for name, value, p in averages
-    ]
+    averages = (dataset[name].values for name in ("average_distance", "average_p_value"))
+    for name, value, p in zip(units, *averages, strict=True):
+        chance = p * len(units) >= AVERAGE_LEVEL
+        found.append(Distance(str(name), float(value), error, 1, "average", chance))
+    return found
 
 
 def _verdict(dataset: xarray.Dataset) -> Verdict:
-    findings, simulations = _findings(dataset), dataset.sizes["simulation"]
-    shown = max(findings, key=lambda found: found.weight)
-    given = shown.grade
-    trifles = [f for f in findings if f.p < f.level and f.grade == "pass"]
-    if given in ("caution", "fail"):
-        off = sum(found.grade in ("caution", "fail") for found in findings)
-        meaning = f"{off} of {len(findings)} distances are more than matters; " + _words(
-            shown, dataset
-        )
-    elif given == "cannot say":
+    found = _distances(dataset)
+    shown = most_telling(found)
+    average = shown.kind == "average"
+    if shown.is_off:
+        off = sum(distance.is_off for distance in found)
+        meaning = f"{off} of {len(found)} distances are more than matters; {_words(shown, dataset)}"
+    elif shown.grade == "cannot say":
         meaning = f"it cannot be told whether what is off matters, of {shown.name} first"
     else:
         meaning = "the true z ranks like one of the guide's draws, as far as matters"
+    trifles = [d for d in found if d.grade == "pass" and not d.chance]
     if trifles:
-        most = max(trifles, key=lambda found: found.value)
+        most = max(trifles, key=lambda d: d.value)
         meaning += (
-            f"; {len(trifles)} of {len(findings)} distances are more than chance, but less than "
+            f"; {len(trifles)} of {len(found)} distances are more than chance, but less than "
             f"matters, most {most.name} ({most.value:.3f})"
         )
-    caution, fail = total_variation(shown.units)
-    average = ", averaged over data, from the prior" if shown.kind == "average" else ""
+    more = needed(
+        shown.value, shown.error, shown.limits[0], dataset.sizes["simulation"], "simulations"
+    )
     return Verdict(
         QUESTION,
-        given,
+        shown.grade,
         meaning,
-        statistic="distance of "
-        + (f"{shown.name}{average}" if average else f"the ranks of {shown.name} from uniform"),
+        statistic=f"distance of {shown.name}, averaged over data, from the prior"
+        if average
+        else f"distance of the ranks of {shown.name} from uniform",
         value=shown.value,
         error=shown.error,
         unit="total variation",
-        threshold=f"caution above {caution:.2g}, fail above {fail:.2g}, by 3 standard errors: what "
-        "a mean off by a quarter or a half of a standard deviation gives"
-        + (f" in each of {shown.units} active units" if shown.units > 1 else ""),
+        threshold=shown.threshold,
         source=SOURCE,
         remedy=advice(
-            given,
+            shown.grade,
             "a guide with correlations or a flow; a larger encoder, or longer training; the "
             "objectives iw or dreg if it is too narrow",
-            needed(shown.value, shown.error, caution, simulations, "simulations"),
+            more,
         ),
     )
 
 
-def _words(shown: _Finding, dataset: xarray.Dataset) -> str:
+def _words(shown: Distance, dataset: xarray.Dataset) -> str:
     """What a finding says, in words."""
     if shown.kind == "average":
         return f"the posterior of {shown.name}, averaged over simulated data, is not its prior"

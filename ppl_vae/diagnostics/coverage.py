@@ -92,8 +92,8 @@ def _verdict(found: dict[str, Tensor], draws: int, rows: np.ndarray) -> Verdict:
         value=value,
         error=error,
         unit="share of data",
-        threshold=f"caution above {CAUTION:g}; pass below it, and fail above {FAIL:g}, by 3 "
-        "standard errors",
+        threshold=f"caution above {CAUTION:g}, fail above {FAIL:g} by 3 standard errors; pass "
+        f"below {CAUTION:g} by as many",
         source=SOURCE,
         remedy=advice(
             given,

@@ -210,7 +210,7 @@ def _questions(
         "reference": (
             REFERENCE,
             lambda progress: ask_reference(posterior()[:nuts_points], seeds("reference"), progress),
-            1e6 + 1e5 * nuts_points,
+            1.5e6 + 1.5e5 * nuts_points,
         ),
         "collapse": (
             COLLAPSE,
