@@ -24,7 +24,7 @@ def diagnose(
     draws: Annotated[int, in_diagnosis(help="Draws from q(z|x) for each data point.")] = 1000,
     simulations: Annotated[
         int, in_diagnosis(help="Data points to simulate for calibration.")
-    ] = 1000,
+    ] = 4000,
     gap_points: Annotated[
         int, in_diagnosis(help="Data points whose inference gap is decomposed.")
     ] = 200,

@@ -51,7 +51,8 @@ class Effort:
     Attributes:
         data_points: Test data for coverage, collapse and generation: the first so many.
         draws: Draws from the guide for each data point.
-        simulations: Data points to simulate for calibration.
+        simulations: Data points to simulate for calibration; with the default, an exact guide
+            passes in 99 % of seeds with up to fifty units.
         gap_points: Data points whose gap is decomposed: the first so many.
         nuts_points: Data points given to NUTS: the first so many.
 
@@ -61,7 +62,7 @@ class Effort:
 
     data_points: int = 1000
     draws: int = 1000
-    simulations: int = 1000
+    simulations: int = 4000
     gap_points: int = 200
     nuts_points: int = 8
 
@@ -131,7 +132,7 @@ def diagnose(
         >>> ppca = LinearGaussian((5,))
         >>> ppca.set_exact_guide()
         >>> data = make_data(ppca.model(size=1000).detach())
-        >>> diagnosis = diagnose(ppca, data, Effort(draws=400, simulations=500, nuts_points=2))
+        >>> diagnosis = diagnose(ppca, data, Effort(draws=400, nuts_points=2))
         >>> diagnosis.verdicts["coverage"].grade, diagnosis.verdicts["calibration"].grade
         ('pass', 'pass')
     """
@@ -209,7 +210,7 @@ def _questions(
         "reference": (
             REFERENCE,
             lambda progress: ask_reference(posterior()[:nuts_points], seeds("reference"), progress),
-            1e6 + 1e5 * nuts_points,
+            1.5e6 + 1.5e5 * nuts_points,
         ),
         "collapse": (
             COLLAPSE,
