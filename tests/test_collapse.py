@@ -129,8 +129,9 @@ def test_whose_doing_it_is_that_a_unit_is_idle(strengths, ignored, grade):
     faults = [i in ignored and strengths[i] > 0 for i in (0, 1)]
     assert found["ignored"].values.tolist() == faults
     # A step from the model's own conditional brings back what the guide left out.
-    gain = found["gain"].values[faults]
-    assert (gain > 0.5 * 0.5 * math.log(5)).all()
+    gain, error = (found[name].values[faults] for name in ("gain", "gain_error"))
+    assert (gain - 3 * error > 1 / 32).all()
+    assert (gain < 0.5 * math.log(5) + 4.5 * error).all()  # it knows no more than the posterior
     assert bool(answer.verdict.remedy) == (grade != "pass")
 
 
@@ -172,18 +173,19 @@ def test_units_that_only_tell_together(exact, grade):
     assert answer.verdict.grade == grade
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exact", "grade"), [(True, "pass"), (False, "fail")])
 def test_units_that_share_one_direction(exact, grade):
-    # x = sum of 60 units + noise: x tells 1 / 120 nats of each, though given the others much more.
-    program = LinearGaussian((1,), 60)
+    # x = sum of 55 units + noise: x tells 1 / 110 nats of each, though given the others much more.
+    program = LinearGaussian((1,), 55)
     with torch.no_grad():
         program.loading.fill_(1.0)
     program.set_exact_guide()
     if not exact:
         with torch.no_grad():
             program.encoder.weight.zero_()
-            program.raw_guide_tril.copy_(torch.diag(inverse_positive(torch.ones(60))))
-    answer = ask(program, draw(program, 150))
+            program.raw_guide_tril.copy_(torch.diag(inverse_positive(torch.ones(55))))
+    answer = ask(program, draw(program, 100))
     assert answer.verdict.grade == grade
     assert (answer.groups["latents"]["information"] < 0.02).all()
 
@@ -258,19 +260,20 @@ def test_a_gibbs_step_leaves_an_exact_posterior_as_it_is():
     posterior = Posterior(program, draw(program, 40))
     chosen = torch.tensor([True, False])
     with posterior.evaluation_mode(0):
-        drawn = redraw(posterior, 2000, "z", chosen, 8)
+        before = posterior.sample(2000)
+        drawn, use, has_children = redraw(posterior, before, "z", chosen, 8)
     exact = program.posterior(posterior.batch.x)
-    after, size = drawn.after["z"], 2000 * 40
+    after, size = drawn["z"], 2000 * 40
     standard = (after - exact.mean)[..., 0] / exact.stddev[..., 0]
     assert abs(standard.mean()) < 4.5 * size**-0.5
     assert abs(standard.var() - 1) < 4.5 * (2 / size) ** 0.5
-    assert torch.equal(after[..., 1], drawn.before["z"][..., 1])
-    assert 0.3 < (after[..., 0] != drawn.before["z"][..., 0]).double().mean() < 1
+    assert torch.equal(after[..., 1], before["z"][..., 1])
+    assert 0.3 < (after[..., 0] != before["z"][..., 0]).double().mean() < 1
     # What it says of the unit is at most the KL of its conditional posterior to the prior.
     highest = 0.5 * (exact.stddev**2 + exact.mean**2 - 1 - 2 * exact.stddev.log())[:, 0]
-    assert (drawn.use <= highest + 0.05).all()
-    assert drawn.use.mean() > 0.5 * highest.mean()
-    assert not drawn.has_children
+    assert (use <= highest + 0.05).all()
+    assert use.mean() > 0.5 * highest.mean()
+    assert not has_children
 
 
 def test_information_without_any_is_zero_by_chance():

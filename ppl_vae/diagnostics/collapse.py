@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -32,7 +33,7 @@ from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice
 QUESTION = "Has the guide collapsed to the prior?"
 DRAWS, MIN_DATA = 100, 100
 MIXTURE_DATA = 1000  # data points whose q(z|x) are averaged into q(z)
-REDRAWN_DATA, CANDIDATES = 100, 8  # where units are drawn anew, and among how many
+REDRAWN_DATA, REDRAWS, CANDIDATES = 100, 100, 3  # units drawn anew, and among how many
 DELTA = 0.01
 MATERIAL = divergence(1)[0]  # nats that a unit tells of the data and the guide leaves out
 SOURCE = "Burda et al. 2015; Lucas et al. 2019; Hoffman & Johnson 2016; Andrieu et al. 2018"
@@ -161,61 +162,83 @@ def _by_unit(fn: Any, shape: torch.Size) -> Any:
 def _used(
     posterior: Posterior, idle: Tensor, rate: Tensor, seed: int, progress: Progress
 ) -> dict[str, Tensor]:
-    """Whether the model uses units that are idle in the guide; NaN for all others.
+    """Whether the model uses units that are idle in the guide, each of shape (U,); NaN for others.
 
     All idle units of a site are drawn anew together first: what the model says of them all is at
-    least what it says of each. Only if that is material are they drawn one by one.
+    least what it says of each. Only if that is something are they drawn one by one, in turn.
     """
-    names = ("use", "gain", "gain_error")
-    found = {name: torch.full(idle.shape, math.nan, dtype=torch.double) for name in names}
+    found = {name: torch.full(idle.shape, math.nan).double() for name in ("use", "gain")}
+    found["gain_error"] = found["gain"].clone()
     found["ignored"], found["undecided"] = torch.zeros_like(idle), torch.zeros_like(idle)
     bins = Bins.of(posterior, derived_seed(seed, "bins"))
     work, first = progress.part(1.0, total=max(1, 2 * int(idle.sum()))), 0
     for site, value in posterior[:1].draw(1).items():
         place = slice(first, first + value[0, 0].numel())
-        first = place.stop
-        one_by_one = torch.eye(first - place.start, dtype=torch.bool)[idle[place]]
+        first, chosen = place.stop, idle[place]
+        if not chosen.any():
+            continue
+        judge = partial(_redrawn, posterior, site, rate=rate, bins=bins, place=place, work=work)
         apart = is_factorized(posterior, site)
-        together = idle[place] if apart else torch.ones_like(idle[place])
-        for chosen in (together, *(one_by_one if apart and len(one_by_one) > 1 else ())):
-            if not one_by_one.any():
-                break
-            drawn = _redraw(posterior, site, chosen, rate, bins, derived_seed(seed, site))
-            judged = torch.zeros_like(idle)
-            judged[place] = chosen & idle[place]
-            for name, values in drawn.items():
-                found[name] = torch.where(judged, values, found[name])
-            work.advance(1)
-            if chosen is together and float(drawn["use"][0]) < EPSILON:
-                break
+        together = chosen if apart else torch.ones_like(chosen)
+        judged = judge([together], seed=derived_seed(seed, site))
+        if apart and chosen.sum() > 1 and judged["use"][place].max() > EPSILON:
+            each = list(torch.eye(len(chosen), dtype=torch.bool)[chosen])
+            judged = judge(each, seed=derived_seed(seed, f"{site} by unit"))
+        here = torch.zeros_like(idle)
+        here[place] = chosen
+        found = {name: torch.where(here, judged[name], values) for name, values in found.items()}
     progress.finish()
     return found
 
 
-def _redraw(
-    posterior: Posterior, site: str, chosen: Tensor, rate: Tensor, bins: Bins, seed: int
+def _redrawn(
+    posterior: Posterior,
+    site: str,
+    steps: list[Tensor],
+    rate: Tensor,
+    bins: Bins,
+    place: slice,
+    work: Progress,
+    seed: int,
 ) -> dict[str, Tensor]:
-    """What becomes of units, drawn anew: each of shape (U,)."""
+    """What becomes of units that are drawn anew in turn, each of shape (U,).
+
+    Arguments:
+        posterior: The posterior of some of the data.
+        site: The site that the units are of.
+        steps: Which of its units each step draws anew.
+        rate: KL(q(z|x) || p(z)) of each data point.
+        bins: Where to count draws.
+        place: Where the site's units are among all.
+        work: Told of each step.
+        seed: Seed of the draws.
+    """
     before, after, uses, has_children = [], [], [], False
     with posterior.evaluation_mode(seed):
-        for part in posterior.blocks(DRAWS * (1 + CANDIDATES)):
-            drawn = redraw(part, DRAWS, site, chosen, CANDIDATES)
-            before.append(bins.count(as_units(drawn.before).cpu()))
-            after.append(bins.count(as_units(drawn.after).cpu()))
-            uses.append(drawn.use)
-            has_children |= drawn.has_children
+        for part in posterior.blocks(REDRAWS * (1 + CANDIDATES)):
+            latents = part.sample(REDRAWS)
+            before.append(bins.count(as_units(latents).cpu()))
+            of_part = torch.zeros(len(part), before[0].shape[1], dtype=torch.double)
+            for chosen in steps:
+                latents, use, children = redraw(part, latents, site, chosen, CANDIDATES)
+                of_part[:, place] = torch.where(chosen, use[:, None], of_part[:, place])
+                has_children |= children
+                work.advance(len(part) / len(posterior))
+            after.append(bins.count(as_units(latents).cpu()))
+            uses.append(of_part)
     use = torch.cat(uses)
     gain, error = information_gain(torch.cat(before), torch.cat(after))
-    lowest, highest = gain - Z * error > MATERIAL, gain + Z * error > MATERIAL
+    ignored = gain - Z * error > MATERIAL
     if not has_children:  # then x alone tells of the units, and no more than of all: the rate
-        beyond = use - rate
-        lowest |= beyond.mean() - Z * beyond.std() / len(use) ** 0.5 > MATERIAL
+        beyond = use - rate[:, None]
+        ignored |= beyond.mean(0) - Z * beyond.std(0) / len(use) ** 0.5 > MATERIAL
+    undecided = ~ignored & (gain + Z * error > MATERIAL) & (use.mean(0) > EPSILON)
     return {
-        "use": use.mean().expand_as(gain),
+        "use": use.mean(0),
         "gain": gain,
         "gain_error": error,
-        "ignored": lowest,
-        "undecided": highest & ~lowest & (use.mean() > EPSILON),
+        "ignored": ignored,
+        "undecided": undecided,
     }
 
 
