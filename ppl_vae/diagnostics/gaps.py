@@ -43,8 +43,8 @@ def ask_gaps(
     al. 2018, eq. 7), refined from several starts; see :mod:`ppl_vae.inference.modes`. For log p(x)
     stands the importance-weighted bound of draws from the mixture of all that they came to, so that
     a mode which the guide misses counts. A guide that cannot be refined, such as that of a discrete
-    latent, has its own draws weighed, or, where that bound is higher beyond chance, those of a mixture
-    with the prior; the gap is then not split.
+    latent, has its own draws weighed, or, where that bound is higher beyond chance, those of a
+    mixture with the prior; the gap is then not split.
 
     Where such weights are unreliable, and for more than a twentieth of the data, these data's log
     p(x) is bounded by annealing from the prior, if the latents are continuous, and if that bound is
