@@ -358,4 +358,4 @@ def test_it_is_short_where_it_is_printed(diagnosis):
     assert repr(diagnosis).startswith("Diagnosis(coverage: ")
     verdict = diagnosis.verdicts["gaps"]
     assert repr(verdict) == f"Verdict({verdict.grade}: {verdict.question} {verdict.statistic_text})"
-    assert str(diagnosis).count("\n") == 5
+    assert str(diagnosis).count("\n") == 6  # the reading, and a line for each

@@ -79,5 +79,7 @@ def _show(found: "Diagnosis", about: dict[str, Any], as_json: bool) -> None:
         unit = f"\n{verdict.unit}" if verdict.error else ""
         grade = f"[{STYLES[verdict.grade]}]{verdict.grade}[/]"
         table.add_row("\n".join(words), grade, verdict.statistic_text + unit)
-    Console().print(table)
+    console = Console()
+    console.print(escape(found.reading))
+    console.print(table)
     show_about(about)

@@ -36,6 +36,7 @@ from .gaps import ask_gaps
 from .generation import QUESTION as GENERATION
 from .generation import ask_generation
 from .groups import data_groups, shown_groups
+from .reading import read
 from .reference import QUESTION as REFERENCE
 from .reference import ask_reference
 from .verdicts import DiagnosticResult, Verdict
@@ -87,9 +88,16 @@ class Diagnosis:
     inference_data: Any
     about: dict[str, Any]
 
+    @property
+    def reading(self) -> str:
+        """The verdicts read together: what is wrong first, and what that means for using z,
+        samples and log p(x)."""
+        return read(self.verdicts)
+
     def as_dict(self) -> dict[str, Any]:
-        """The verdicts and ``about`` as plain data for JSON."""
-        return {**self.about, "verdicts": {k: v.as_dict() for k, v in self.verdicts.items()}}
+        """The reading, the verdicts and ``about`` as plain data for JSON."""
+        verdicts = {key: verdict.as_dict() for key, verdict in self.verdicts.items()}
+        return {**self.about, "reading": self.reading, "verdicts": verdicts}
 
     def __repr__(self) -> str:
         grades = (f"{key}: {verdict.grade}" for key, verdict in self.verdicts.items())
@@ -97,7 +105,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [f"{v.grade.upper():10}  {v.question} {v.meaning}" for v in self.verdicts.values()]
-        return "\n".join(lines)
+        return "\n".join([self.reading, *lines])
 
 
 def diagnose(
@@ -174,8 +182,8 @@ def diagnose(
 
 def _refuse_effort(effort: Effort, x: Tensor) -> None:
     """Refuse what memory cannot hold, before the first question is asked."""
-    gap_points = min(len(x), effort.gap_points)  # all draws for all of them, from two guides
-    taken = 2 * effort.draws * gap_points * DRAW_BYTES
+    gap_points = min(len(x), effort.gap_points)  # all draws for all of them, from four guides
+    taken = 4 * effort.draws * gap_points * DRAW_BYTES
     refuse_beyond_memory(taken, f"draws={effort.draws}", "take fewer")
     # Each is a data point, its mean, and a hundred draws at least.
     taken = effort.simulations * 8 * (2 * x[0].numel() + 100)
@@ -205,7 +213,7 @@ def _questions(
         "gaps": (
             GAPS,
             lambda progress: ask_gaps(posterior()[:gap_points], draws, seeds("gaps"), progress),
-            gap_points * (6000 + 2 * draws),
+            gap_points * (24000 + 4 * draws),
         ),
         "reference": (
             REFERENCE,
@@ -253,7 +261,8 @@ def _groups(
         groups["gaps"] = groups["gaps"].assign_coords(
             datum=np.arange(groups["gaps"].sizes["datum"])
         )
-        of_all = groups["gaps"][["refined_elbo", "approximation_gap", "amortization_gap"]]
+        names = ("gap", "refined_elbo", "approximation_gap", "amortization_gap")
+        of_all = groups["gaps"][[name for name in names if name in groups["gaps"]]]
         per_datum = per_datum.merge(of_all.reindex(datum=per_datum["datum"]))
     per_datum["row"] = variable(
         "datum", data.test.rows[:count], "row of the array that the data point came from"
@@ -304,6 +313,7 @@ def read_diagnosis(folder: Path) -> Diagnosis:
         if digest != _digest(file, about):
             raise InputError(file, f"or {beside.name} was changed since it was written", REMEDY)
         verdicts = {key: _as_verdict(fields) for key, fields in about.pop("verdicts").items()}
+        about.pop("reading", None)  # it follows from them
         if not verdicts:
             raise ValueError("it holds no verdict")
     except InputError:

@@ -84,16 +84,19 @@ def rank_bands(calibration: xarray.Dataset) -> Figure:
 
 
 def gap_decomposition(gaps: xarray.Dataset) -> Figure:
-    """The means of both gaps, and their distributions over data."""
+    """The means of both gaps, or of their sum alone, and their distributions over data."""
     parts = {
-        "approximation (family)": gaps["approximation_gap"].values,
-        "amortization (network)": gaps["amortization_gap"].values,
+        "approximation (family)": "approximation_gap",
+        "amortization (network)": "amortization_gap",
     }
+    if "approximation_gap" not in gaps:
+        parts = {"total": "gap"}
+    found = {name: gaps[key].values for name, key in parts.items()}
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     start = 0.0
-    edges = np.histogram_bin_edges(np.concatenate(list(parts.values())), bins=30)
-    for index, (name, values) in enumerate(parts.items()):
+    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=30)
+    for index, (name, values) in enumerate(found.items()):
         mean, error = values.mean(), values.std() / len(values) ** 0.5
         left.barh(
             [0], [mean], left=start, xerr=error, color=f"C{index}", label=f"{name}: {mean:.2f}"
@@ -151,7 +154,7 @@ def unit_activity(latents: xarray.Dataset) -> Figure:
     left.set(xlabel="unit, by falling KL", ylabel="KL(q || p), nats per datum")
     right.plot(place, np.maximum(activity[order], 1e-6), "o", markersize=3)
     right.axhline(ACTIVE, color="C3", linestyle="--", label="active above")
-    right.set(yscale="log", xlabel="unit, by falling KL", ylabel="Var E_q[z] / Var z")
+    right.set(yscale="log", xlabel="unit, by falling KL", ylabel="Var E_q[s] / Var s")
     for axes in (left, right):
         whole_ticks(axes, names)
     right.legend(**SMALL)

@@ -90,6 +90,7 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
     body = [
         f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
+        f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
         *(_card(key, verdict) for key, verdict in diagnosis.verdicts.items()),
     ]
     for heading, caption, figure in _figures(groups, run):
