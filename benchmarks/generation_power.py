@@ -152,7 +152,9 @@ def main() -> None:
     faults = ["none"] if model == "digits-vae" else options.fault or FAULTS
     seeds = range(options.first, options.first + options.seeds)
     for fault in faults:
-        start, grades, named = time.perf_counter(), Counter(), Counter()
+        start = time.perf_counter()
+        grades: Counter[str] = Counter()
+        named: Counter[str] = Counter()
         for program, train, x, seed in cases(model, fault, options.held_out, seeds):
             posterior = ppl_vae.Posterior(program, x)
             answer = ask_generation(posterior, ppl_vae.Batch(x=train), seed)

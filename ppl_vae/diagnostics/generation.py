@@ -33,7 +33,7 @@ from .quantities import (
 from .verdicts import DiagnosticResult, Grade, Verdict, advice, needed
 
 QUESTION = "Does the model generate data like the data?"
-SAMPLES, MIN_DATA, MIN_TRAIN = 5000, 100, 100
+SAMPLES, MIN_DATA, MIN_TRAIN = 8000, 100, 100
 SCALING = 2000  # draws that give units
 REPLICATIONS = 10  # of x' ~ p(x|z), z ~ q(z|x)
 PIT_DRAWS, PIT_VALUES = 100, 1 << 22  # draws among which each value is ranked; values at once
@@ -234,9 +234,7 @@ def _pit(program: Program, test: Batch, seed: int, generator: np.random.Generato
     return np.concatenate(places) / (PIT_DRAWS + 1)
 
 
-def _columns(
-    places: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator
-) -> Finding:
+def _columns(places: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator) -> Finding:
     """The finding on the PIT of pixels or columns."""
     value, error, p = unlike_uniform(places, generator)
     at = int(kuiper(places).argmax())
@@ -333,7 +331,9 @@ def _dataset(sample: _Sample, places: np.ndarray, findings: list[Finding]) -> xa
                     meaning = f"{WORDS.get(name, name)}, of {of}"
                     variables[f"{source}_{name}"] = variable(dim, part, meaning, units)
     for name, ranks in sample.ranks.items():
-        meaning = f"posterior predictive p-value of the {WORDS.get(name, name)} (Gelman et al. 1996)"
+        meaning = (
+            f"posterior predictive p-value of the {WORDS.get(name, name)} (Gelman et al. 1996)"
+        )
         p = 1 - sample.split(ranks)[0]
         variables[f"p_value_{name}"] = variable("held_out", p, meaning, "probability")
     cells = [f"x_dim_{i}" for i in range(len(sample.shape))]
