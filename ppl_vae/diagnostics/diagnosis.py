@@ -36,6 +36,7 @@ from .gaps import ask_gaps
 from .generation import QUESTION as GENERATION
 from .generation import ask_generation
 from .groups import data_groups, shown_groups
+from .quantities import Quantity, check_quantities
 from .reading import read
 from .reference import QUESTION as REFERENCE
 from .reference import ask_reference
@@ -114,8 +115,9 @@ def diagnose(
     effort: Effort | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
+    quantities: Mapping[str, Quantity] | None = None,
 ) -> Diagnosis:
-    """Find out how far q(z|x) can be trusted, on data that the fit has not seen.
+    r"""Find out how far q(z|x) can be trusted, on data that the fit has not seen.
 
     Six questions are asked. One that cannot be answered has the verdict ``"cannot say"``, with the
     reason, and the others are asked all the same.
@@ -127,9 +129,13 @@ def diagnose(
         effort: How much work to put into it.
         seed: Seed of everything random.
         on_progress: Told of the share of the work that has been done, and of the question at work.
+        quantities: What you would compare between data and draws from the model, beside what is
+            compared in any case: functions of ``x``, of shape (N, \*data_shape), to one number for
+            each data point, of shape (N,), by name.
 
     Raises:
-        InputError: If ``program`` is not a program, or ``data`` not a data set that it takes.
+        InputError: If ``program`` is not a program, ``data`` not a data set that it takes, or a
+            quantity does not give one finite number for each data point.
 
     Example:
         >>> import torch
@@ -149,13 +155,14 @@ def diagnose(
     data = match_data(program, data)
     batch = data.batch("test", seed).rows(slice(effort.data_points))
     rows = data.test.rows[: effort.data_points]
+    own = check_quantities(quantities, batch.x)
     _refuse_effort(effort, batch.x)
 
     @cache
     def posterior() -> Posterior:
         return Posterior(program, batch, rows)  # where it fails, no question has an answer
 
-    questions = _questions(posterior, data, effort, seed)
+    questions = _questions(posterior, data, effort, seed, own)
     progress = Progress(on_progress, sum(cost for _, _, cost in questions.values()))
     answers = {}
     for key, (question, ask, cost) in questions.items():
@@ -191,7 +198,11 @@ def _refuse_effort(effort: Effort, x: Tensor) -> None:
 
 
 def _questions(
-    posterior: Callable[[], Posterior], data: DataSet, effort: Effort, seed: int
+    posterior: Callable[[], Posterior],
+    data: DataSet,
+    effort: Effort,
+    seed: int,
+    quantities: Mapping[str, Quantity],
 ) -> dict[str, tuple[str, Callable[[Progress], DiagnosticResult], float]]:
     """Each question, how it is asked, and its cost in evaluations of the model at one draw."""
     seeds = partial(derived_seed, seed)
@@ -228,9 +239,9 @@ def _questions(
         "generation": (
             GENERATION,
             lambda progress: ask_generation(
-                posterior(), data.batch("train", seed), seeds("generation"), progress
+                posterior(), data.batch("train", seed), seeds("generation"), progress, quantities
             ),
-            5 * len(data.train) + 20 * n,
+            5 * len(data.train) + 150 * n + 2e5,
         ),
     }
 
