@@ -18,7 +18,10 @@ from ppl_vae.models import VAE, Autoencoder
 from . import programs
 from .yardsticks import draw, ppca
 
-QUESTIONS = ["coverage", "calibration", "gaps", "reference", "collapse", "generation"]
+QUESTIONS = [
+    *("coverage", "calibration", "gaps", "reference", "collapse", "generation"),
+    *("certificate", "local", "misspecification", "posterior_sbc"),
+]
 QUICK = ppl_vae.Effort(data_points=120, draws=400, simulations=500, gap_points=40, nuts_points=2)
 
 
