@@ -167,20 +167,20 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         "draws that made new data like the observed ones rank like any other, as far as chance "
         "lets one see"
     )
-    if given != "pass":
+    if given in ("caution", "fail") or (given == "cannot say" and weight <= BLIND):
         meaning = f"the places of {name} are {value:.2f} from uniform (p = {p[at]:.2g})"
-        if name != LIKELIHOOD and given in ("caution", "fail"):
-            place = dataset["place"].values[:, at]
-            side = "low" if place.mean() > 0.5 else "high"
-            shifted = abs(place.mean() - 0.5) > 4 * (1 / 12 / count) ** 0.5
-            wrong = f"biased {side}" if shifted else "too narrow or too wide"
-            meaning += f": around the observed data the guide is {wrong}"
     elif weight > BLIND:
         given, more = "cannot say", "fewer units, or gaps and reference, which ask of each datum"
         meaning = (
             f"the draw that made new data has {weight:.0%} of the weight, so that its place among "
             "the others says little"
         )
+    if name != LIKELIHOOD and given in ("caution", "fail"):
+        place = dataset["place"].values[:, at]
+        side = "low" if place.mean() > 0.5 else "high"
+        shifted = abs(place.mean() - 0.5) > 4 * (1 / 12 / count) ** 0.5
+        wrong = f"biased {side}" if shifted else "too narrow or too wide"
+        meaning += f": around the observed data the guide is {wrong}"
     return Verdict(
         QUESTION,
         given,
