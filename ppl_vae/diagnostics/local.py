@@ -170,13 +170,14 @@ def local_faults(
     # Means of scores are normal, with a variance of 1 / M.
     p_common = float(min(1.0, 2 * norm.sf(np.abs(common).max() * count**0.5) * len(common)))
     gains = table[0, :2] - table[1:, :2].mean(0)
-    best, columns = gains.argmax(0), np.arange(units)
-    spread = np.stack([values.std(0) for values in explained])[best, columns] / count**0.5
-    by_chance = table[1:, :2].std(0)[best, columns]
+    spread = np.stack([values.std(0) for values in explained]) / count**0.5
+    errors = np.maximum(spread, table[1:, :2].std(0))
+    # The regression that shows more beyond its own noise.
+    best, columns = (gains - Z * errors).argmax(0), np.arange(units)
     of_all, of_all_error = _divergence(common.reshape(units, 2), count)
     return Fit(
         effect=gains[best, columns] + of_all,
-        error=np.hypot(np.maximum(spread, by_chance), of_all_error),
+        error=np.hypot(errors[best, columns], of_all_error),
         p_local=p_local,
         p_common=p_common,
         average=_neighbour_mean(neighbours, leave_out=False)(scores).reshape(count, units, 2),

@@ -20,7 +20,7 @@ from .verdicts import DiagnosticResult, Grade, Verdict, advice, grade, needed
 QUESTION = "Is q(z|x) calibrated around the observed data?"
 DRAWS = 50  # from q(z|x), among which the one is ranked that made x'
 BINS = 100  # the highest rank that a place is counted as
-MIN_DATA = 20
+MIN_DATA, PLACES = 20, 1000  # data, and new data made from them, in equal numbers for each
 BLIND = 0.5  # mean weight of the true draw above which ranks say little
 LIKELIHOOD = "log p(x'|z)"
 SOURCE = "Säilynoja et al. 2025; Modrák et al. 2023"
@@ -57,8 +57,8 @@ def ask_posterior_sbc(
         progress: Told of the share of the work that has been done.
 
     Returns:
-        ``posterior_sbc``: ``place`` (datum, quantity), ``weight`` (datum), ``p_value``,
-        ``deviation`` (quantity).
+        ``posterior_sbc``: ``place`` (replication, quantity), ``weight``, ``source`` (replication),
+        ``p_value``, ``deviation`` (quantity).
 
     Raises:
         InputError: If there are too few data, the guide cannot tell its density at given z, or a
@@ -69,22 +69,26 @@ def ask_posterior_sbc(
             f"ranks of {len(posterior)} data points", "say little", f"give at least {MIN_DATA}"
         )
     posterior.sites.require_tractable_density()
-    latents = posterior.draw(DRAWS + 1, derived_seed(seed, "draws"))
-    batch = posterior.batch
+    # Places of new data from the same datum are independent too.
+    index = torch.arange(len(posterior)).repeat(-(-PLACES // len(posterior)))
+    repeated = posterior[index]
+    latents = repeated.draw(DRAWS + 1, derived_seed(seed, "draws"))
+    batch = repeated.batch
     made = decode(
         posterior.program,
         {site: values[0] for site, values in latents.items()},
         batch.x.shape[1:],
-        len(posterior),
+        len(repeated),
         derived_seed(seed, "replications"),
         batch.covariates,
     )
     replicated = Posterior(posterior.program, made.batch)
-    counted = (progress or Progress()).part(1.0, total=len(posterior) * (DRAWS + 1))
+    counted = (progress or Progress()).part(1.0, total=len(repeated) * (DRAWS + 1))
     values, weights = _weigh(replicated, latents, derived_seed(seed, "scores"), counted)
     generator = np.random.default_rng(derived_seed(seed, "ties"))
     names = [*unit_names(latents), LIKELIHOOD]
     dataset = _dataset(weighted_places(values, weights, generator), weights[0], names)
+    dataset["source"] = variable("replication", index, "data point that it was made around")
     return DiagnosticResult(_verdict(dataset), {"posterior_sbc": dataset})
 
 
@@ -142,8 +146,8 @@ def _dataset(places: np.ndarray, weight: np.ndarray, names: list[str]) -> xarray
     p_values = np.array([p_value(ranks[:, i], BINS) for i in columns])
     deviations = np.array([deviation(ranks[:, i], BINS) for i in columns])
     meanings = {
-        "place": (("datum", "quantity"), places, "place of z' among draws of q(z|x)"),
-        "weight": ("datum", weight, "weight of z' among them"),
+        "place": (("replication", "quantity"), places, "place of z' among draws of q(z|x)"),
+        "weight": ("replication", weight, "weight of z' among them"),
         "p_value": ("quantity", p_values, "p-value of uniform places (Säilynoja et al. 2022)"),
         "deviation": ("quantity", deviations, "distance between the ECDF of places and uniform"),
     }
@@ -153,7 +157,7 @@ def _dataset(places: np.ndarray, weight: np.ndarray, names: list[str]) -> xarray
 
 def _verdict(dataset: xarray.Dataset) -> Verdict:
     distance, p = dataset["deviation"].values, dataset["p_value"].values
-    count, units = dataset.sizes["datum"], len(distance) - 1
+    count, units = dataset.sizes["replication"], len(distance) - 1
     error = 0.5 / count**0.5
     one, all_units = total_variation(), total_variation(max(1, units))
     limits = [one] * units + [all_units]  # the likelihood adds up all units
