@@ -207,9 +207,10 @@ def one_seed(task: tuple[str, int, tuple[str, ...], tuple[str, ...]]) -> dict[st
         program = truth(model, fault)
         train, x = held_out(model, fault, seed)
         asked = questions
-        if model == "classes":  # NUTS has no gradients there
-            asked = tuple(name for name in questions if name != "reference")
-        elif fault in ("correlation ignored", "another prior"):  # another posterior than the others'
+        if model == "classes" or fault in (
+            "correlation ignored",
+            "another prior",
+        ):  # NUTS has no gradients there
             asked = tuple(name for name in questions if name != "reference")
         elif exact is None and "reference" in questions:
             posterior = ppl_vae.Posterior(program, x[:NUTS_POINTS])

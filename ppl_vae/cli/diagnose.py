@@ -35,7 +35,7 @@ def diagnose(
     model: Trusted = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find out how far q(z|x) can be trusted: a verdict for each of six questions, and a report."""
+    """Find out how far q(z|x) can be trusted: a verdict for each of ten questions, and a report."""
     from ..diagnostics import diagnosis
     from ..diagnostics.report import write_report
     from ..programs.batches import match_data

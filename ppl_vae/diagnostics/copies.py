@@ -84,7 +84,7 @@ def copies(held_out: np.ndarray, drawn: np.ndarray) -> list[Finding]:
     )
     edge = np.sort(of_data)[int(np.ceil(CLOSE * len(of_data))) - 1]
     (p_draw, draw_error), (p_data, data_error) = share(of_draws <= edge), share(of_data <= edge)
-    near_data, near = int((of_data <= edge).sum()), int(((of_draws <= edge).sum()))
+    near_data, near = int((of_data <= edge).sum()), int((of_draws <= edge).sum())
     total = len(of_data) + len(of_draws)
     # Fisher's test of whether a data point that is close is a draw.
     p = float(hypergeom.cdf(near_data, total, len(of_data), near + near_data))

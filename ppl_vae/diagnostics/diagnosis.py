@@ -1,4 +1,4 @@
-"""Diagnose a program: six questions, each answered by a verdict, kept as InferenceData."""
+"""Diagnose a program: ten questions, each answered by a verdict, kept as InferenceData."""
 
 import hashlib
 import json
@@ -27,6 +27,8 @@ from ..storage.memory import read_text, refuse_beyond_memory
 from . import arviz_io
 from .calibration import QUESTION as CALIBRATION
 from .calibration import ask_calibration
+from .certificate import QUESTION as CERTIFICATE
+from .certificate import ask_certificate
 from .collapse import QUESTION as COLLAPSE
 from .collapse import ask_collapse
 from .coverage import QUESTION as COVERAGE
@@ -36,6 +38,12 @@ from .gaps import ask_gaps
 from .generation import QUESTION as GENERATION
 from .generation import ask_generation
 from .groups import data_groups, shown_groups
+from .local import QUESTION as LOCAL
+from .local import ask_local
+from .misspecification import QUESTION as MISSPECIFICATION
+from .misspecification import ask_misspecification
+from .posterior_sbc import QUESTION as POSTERIOR_SBC
+from .posterior_sbc import ask_posterior_sbc
 from .quantities import Quantity, check_quantities
 from .reading import read
 from .reference import QUESTION as REFERENCE
@@ -53,8 +61,9 @@ class Effort:
     Attributes:
         data_points: Test data for coverage, collapse and generation: the first so many.
         draws: Draws from the guide for each data point.
-        simulations: Data points to simulate for calibration; with the default, an exact guide
-            passes in 99 % of seeds with up to fifty units.
+        simulations: Data points to simulate for calibration, and for each of the other questions
+            that compare with the model's own data; with the default, an exact guide passes
+            calibration in 99 % of seeds with up to fifty units.
         gap_points: Data points whose gap is decomposed: the first so many.
         nuts_points: Data points given to NUTS: the first so many.
 
@@ -79,7 +88,8 @@ class Diagnosis:
 
     Attributes:
         verdicts: One for each question: ``coverage``, ``calibration``, ``gaps``, ``reference``,
-            ``collapse``, ``generation``.
+            ``collapse``, ``generation``, ``certificate``, ``local``, ``misspecification``,
+            ``posterior_sbc``.
         inference_data: ``arviz.InferenceData``: ArviZ's own groups for some of the data,
             ``diagnostics`` of each data point, and a group for each question.
         about: Program, data, seed and effort.
@@ -119,7 +129,7 @@ def diagnose(
 ) -> Diagnosis:
     r"""Find out how far q(z|x) can be trusted, on data that the fit has not seen.
 
-    Six questions are asked. One that cannot be answered has the verdict ``"cannot say"``, with the
+    Ten questions are asked. One that cannot be answered has the verdict ``"cannot say"``, with the
     reason, and the others are asked all the same.
 
     Arguments:
@@ -242,6 +252,38 @@ def _questions(
                 posterior(), data.batch("train", seed), seeds("generation"), progress, quantities
             ),
             5 * len(data.train) + 150 * n + 2e5,
+        ),
+        **_simulated_questions(posterior, n, effort.simulations, seeds),
+    }
+
+
+def _simulated_questions(
+    posterior: Callable[[], Posterior], n: int, m: int, seeds: Callable[[str], int]
+) -> dict[str, tuple[str, Callable[[Progress], DiagnosticResult], float]]:
+    """Those about data that the model simulates: how far is q off, where, and does that matter
+    for the observed data?"""
+    return {
+        "certificate": (
+            CERTIFICATE,
+            lambda progress: ask_certificate(posterior(), m, seeds("certificate"), progress),
+            20 * m,
+        ),
+        "local": (
+            LOCAL,
+            lambda progress: ask_local(posterior(), m, seeds("local"), progress),
+            100 * m,
+        ),
+        "misspecification": (
+            MISSPECIFICATION,
+            lambda progress: ask_misspecification(
+                posterior(), m, seeds("misspecification"), progress
+            ),
+            30 * (2 * m + n),
+        ),
+        "posterior_sbc": (
+            POSTERIOR_SBC,
+            lambda progress: ask_posterior_sbc(posterior(), seeds("posterior_sbc"), progress),
+            50 * n,
         ),
     }
 
