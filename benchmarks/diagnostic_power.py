@@ -3,9 +3,10 @@
     python benchmarks/diagnostic_power.py                        # 100 seeds, all models
     python benchmarks/diagnostic_power.py --seeds 5 --model linear-gaussian
 
-Faults are put into guides that are exact (probabilistic PCA, and what exact_programs.py has) or well
-fitted (a VAE on digits), and each question is asked anew for each seed, of new data and new draws. A cell is the number of seeds
-with caution or fail, and of those with fail; a dash is a question that was not asked.
+Faults are put into guides that are exact (probabilistic PCA, and what exact_programs.py has) or
+well fitted (a VAE on digits), and each question is asked anew for each seed, of new data and new
+draws. A cell is the number of seeds with caution or fail, and of those with fail; a dash is a
+question that was not asked.
 """
 
 import argparse

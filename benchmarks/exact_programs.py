@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-KIND = {"dtype": torch.float64}
+KIND: Any = {"dtype": torch.float64}
 
 
 class Hierarchy(nn.Module):
@@ -93,6 +93,7 @@ class Curve(nn.Module):
 
     data_shape = (2,)
     STEP = 0.004
+    grid: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -138,7 +138,7 @@ def test_a_model_that_is_under_dispersed_is_not_said_to_copy():
         assert not alarms(answer) & {"copies", "near copies"}
 
 
-@pytest.mark.parametrize("share, noise", [(1.0, 0.05), (0.15, 0.0), (0.15, 1e-3), (0.05, 0.01)])
+@pytest.mark.parametrize(("share", "noise"), [(1.0, 0.05), (0.15, 0.0), (0.15, 1e-3), (0.05, 0.01)])
 def test_a_model_that_copies_its_training_data_fails(share, noise):
     x = torch.randn(1500, 8, dtype=torch.float64)
     answer = ask(Copies(x[500:], share, noise), x[500:], x[:500])
@@ -223,7 +223,7 @@ def test_quantities_of_the_user_are_graded_and_kept():
 
 
 @pytest.mark.parametrize(
-    "quantities, match",
+    ("quantities", "match"),
     [
         ([torch.sum], "quantities must map names"),
         ({"a b": torch.sum}, "'a b' must have a name"),

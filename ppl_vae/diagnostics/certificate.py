@@ -7,7 +7,6 @@ import torch
 import xarray
 from scipy.optimize import brentq
 from scipy.special import logsumexp
-from torch import Tensor
 
 from ..errors import InputError
 from ..labels import variable
@@ -18,7 +17,7 @@ from ..programs.terms import total
 from ..progress import Progress
 from ..runtime import derived_seed
 from .arviz_io import load_arviz, pareto_k_threshold
-from .latents import ACTIVE, activity, as_units
+from .latents import ACTIVE, describe_units
 from .materiality import divergence
 from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice, grade, needed
 
@@ -88,11 +87,10 @@ def ask_certificate(
     program, batch = posterior.program, posterior.batch
     drawn = simulate(program, batch, simulations, derived_seed(seed, "simulations"))
     simulated = Posterior(program, drawn.batch)
-    counted = (progress or Progress()).part(1.0, total=simulations * (DRAWS + 1))
-    log_weight, units = _weigh(simulated, drawn.latents, derived_seed(seed, "draws"), counted)
-    truth = as_units({site: value[None] for site, value in drawn.latents.items()})[0]
-    used = activity(units.mean(0), units.var(0), DRAWS, truth.var(0)) > ACTIVE
-    active = max(1, int(used.sum()))
+    counted = (progress or Progress()).part(1.0, total=simulations * (2 * DRAWS + 1))
+    log_weight = _weigh(simulated, drawn.latents, derived_seed(seed, "draws"), counted)
+    units = describe_units(simulated, DRAWS, derived_seed(seed, "units"), counted)
+    active = max(1, int((units.activity > ACTIVE).sum()))
     dataset = _dataset(log_weight, active)
     return DiagnosticResult(_verdict(dataset), {"certificate": dataset})
 
@@ -120,11 +118,9 @@ def most_variation(jeffreys: float) -> float:
     return float(found)
 
 
-def _weigh(
-    simulated: Posterior, latents: Latents, seed: int, progress: Progress
-) -> tuple[np.ndarray, Tensor]:
-    """Log weights of the true latents, then of S draws, (1 + S, M); and the draws, (S, M, U)."""
-    weights, units, first = [], [], 0
+def _weigh(simulated: Posterior, latents: Latents, seed: int, progress: Progress) -> np.ndarray:
+    """Log weights of the true latents, then of S draws, of shape (1 + S, M)."""
+    weights, first = [], 0
     with simulated.evaluation_mode(seed):
         for part in simulated.blocks(DRAWS + 1, progress):
             rows = slice(first, first + len(part))
@@ -137,7 +133,6 @@ def _weigh(
             log_q[0] = log_q[0].nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
             log_joint = terms.reconstruction.double() + total(terms.prior).double()
             weights.append((log_joint - log_q).cpu())
-            units.append(as_units(drawn).cpu())
     log_weight = torch.cat(weights, dim=1).numpy()
     truth, draws = log_weight[0], log_weight[1:]
     impossible = np.isnan(log_weight).any() or (truth == -np.inf).any() or (draws == np.inf).any()
@@ -145,7 +140,7 @@ def _weigh(
         raise InputError(
             "the program", "has log densities that are not finite on data that the model made"
         )
-    return log_weight, torch.cat(units, dim=1)
+    return log_weight
 
 
 def tail_index(values: np.ndarray) -> float:

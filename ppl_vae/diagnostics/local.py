@@ -10,7 +10,6 @@ import xarray
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from scipy.stats import norm
-from torch import Tensor
 
 from ..errors import InputError
 from ..labels import variable
@@ -19,7 +18,7 @@ from ..programs.predictions import simulate
 from ..programs.sites import Latents
 from ..progress import Progress
 from ..runtime import derived_seed
-from .latents import ACTIVE, activity, as_units, moments, unit_names
+from .latents import ACTIVE, as_units, describe_units, unit_names
 from .materiality import CAUTION, divergence
 from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice, grade, needed
 
@@ -105,10 +104,10 @@ def ask_local(
     counted = (progress or Progress()).part(1.0, total=1.25 * simulations * 2 * DRAWS)
     truth = {site: value[None] for site, value in drawn.latents.items()}
     generator = np.random.default_rng(derived_seed(seed, "ranks"))
-    ranks, mean, variance = _ranks(
-        simulated, truth, derived_seed(seed, "draws"), generator, counted
-    )
-    active = activity(mean, variance, DRAWS, as_units(truth)[0].var(0))
+    ranks = _ranks(simulated, truth, derived_seed(seed, "draws"), generator, counted)
+    # By other draws: the mean of those that are ranked among would tell of their ranks.
+    units = describe_units(simulated, DRAWS, derived_seed(seed, "units"), counted)
+    mean, active = units.mean, units.activity
     compared = active.argsort(descending=True, stable=True)[:MOST_UNITS].sort().values
     names = [unit_names(truth)[i] for i in compared]
     ranks, mean, used = ranks[:, compared.numpy()], mean[:, compared], active[compared] > ACTIVE
@@ -121,7 +120,7 @@ def ask_local(
     fit = local_faults(ranks, DRAWS, places, generator)
     at = int(np.square(fit.average).sum(-1).max(1).argmax())
     region = fit.neighbours[at]
-    observed = moments(posterior, DRAWS, derived_seed(seed, "observed"))[0][:, compared]
+    observed = describe_units(posterior, DRAWS, derived_seed(seed, "observed")).mean[:, compared]
     apart = ((observed[:, used] - centre) / spread).numpy() - places[at]
     radius = np.linalg.norm(places[region[-1]] - places[at])
     inside = np.linalg.norm(apart, axis=1) <= radius
@@ -191,26 +190,23 @@ def _ranks(
     seed: int,
     generator: np.random.Generator,
     progress: Progress,
-) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Ranks (M, U), ties broken at random, and mean and variance of other draws, (M, U)."""
+) -> np.ndarray:
+    """Ranks of the truth among draws, ties broken at random, of shape (M, U)."""
     exact, first = as_units(truth), 0
-    below, ties, means, variances = [], [], [], []
+    below, ties = [], []
     with simulated.evaluation_mode(seed):
-        for part in simulated.blocks(2 * DRAWS, progress):
-            units = as_units(part.sample(2 * DRAWS)).cpu()
+        for part in simulated.blocks(DRAWS, progress):
+            units = as_units(part.sample(DRAWS)).cpu()
             if not units.isfinite().all():
                 raise InputError(
                     "the guide", "has draws that are not finite on data that the model made"
                 )
             true = exact[:, first : first + len(part)]
             first += len(part)
-            below.append((units[:DRAWS] < true).sum(0))
-            ties.append((units[:DRAWS] == true).sum(0))
-            means.append(units[DRAWS:].mean(0))
-            variances.append(units[DRAWS:].var(0))
+            below.append((units < true).sum(0))
+            ties.append((units == true).sum(0))
     tied = torch.cat(ties).numpy()
-    ranks = torch.cat(below).numpy() + generator.integers(0, tied + 1)
-    return ranks, torch.cat(means), torch.cat(variances)
+    return torch.cat(below).numpy() + generator.integers(0, tied + 1)
 
 
 def _scores(ranks: np.ndarray, draws: int) -> np.ndarray:

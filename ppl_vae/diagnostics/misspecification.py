@@ -16,7 +16,7 @@ from ..programs.scoring import log_mean
 from ..programs.terms import Terms
 from ..progress import Progress
 from ..runtime import derived_seed
-from .latents import ACTIVE, activity, moments
+from .latents import ACTIVE, Units, describe_units
 from .materiality import total_variation
 from .verdicts import GRADES, DiagnosticResult, Grade, Verdict, advice, grade, needed, share
 
@@ -92,12 +92,12 @@ def ask_misspecification(
         1.0, total=1.5 * (2 * simulations + len(posterior)) * DRAWS
     )
     simulated = Posterior(program, drawn.batch)
-    mean, variance, evidence = _describe(simulated, derived_seed(seed, "simulated"), counted)
-    own_mean, _, own_evidence = _describe(posterior, derived_seed(seed, "observed"), counted)
-    used = activity(mean, variance, DRAWS, (mean.var(0) + variance.mean(0))) > ACTIVE
+    units, evidence = _describe(simulated, derived_seed(seed, "simulated"), counted)
+    own, own_evidence = _describe(posterior, derived_seed(seed, "observed"), counted)
+    used = units.activity > ACTIVE
     active = max(1, int(used.sum()))
-    theirs = torch.cat([mean[:, used], evidence[:, None]], dim=1)
-    observed = torch.cat([own_mean[:, used], own_evidence[:, None]], dim=1)
+    theirs = torch.cat([units.mean[:, used], evidence[:, None]], dim=1)
+    observed = torch.cat([own.mean[:, used], own_evidence[:, None]], dim=1)
     centre = theirs[:simulations].mean(0)
     scale = theirs[:simulations].std(0).clamp(min=1e-9)
     simulated_places, ours = (
@@ -170,10 +170,8 @@ def _classify(kernel: np.ndarray, count: int, generator: np.random.Generator) ->
     return told
 
 
-def _describe(
-    posterior: Posterior, seed: int, progress: Progress
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and variance of q(z|x), (N, U), and the estimate of log p(x), (N,)."""
+def _describe(posterior: Posterior, seed: int, progress: Progress) -> tuple[Units, torch.Tensor]:
+    """What the guide says of its units, and the estimate of log p(x), of shape (N,)."""
 
     def evidence(terms: Terms) -> dict[str, torch.Tensor]:
         return {"": log_mean(terms.log_weight)[0]}
@@ -181,7 +179,7 @@ def _describe(
     found = posterior.reduce(
         evidence, DRAWS, derived_seed(seed, "evidence"), progress.part(len(posterior) * DRAWS)
     )
-    return *moments(posterior, DRAWS, derived_seed(seed, "moments")), found[""]
+    return describe_units(posterior, DRAWS, derived_seed(seed, "moments")), found[""]
 
 
 def _dataset(

@@ -14,7 +14,7 @@ from ..progress import Progress
 from ..runtime import derived_seed
 from .latents import as_units, unit_names
 from .materiality import total_variation
-from .uniformity import deviation, p_value
+from .uniformity import distance, p_value
 from .verdicts import DiagnosticResult, Grade, Verdict, advice, grade, needed
 
 QUESTION = "Is q(z|x) calibrated around the observed data?"
@@ -58,7 +58,7 @@ def ask_posterior_sbc(
 
     Returns:
         ``posterior_sbc``: ``place`` (replication, quantity), ``weight``, ``source`` (replication),
-        ``p_value``, ``deviation`` (quantity).
+        ``p_value``, ``distance`` (quantity).
 
     Raises:
         InputError: If there are too few data, the guide cannot tell its density at given z, or a
@@ -144,26 +144,26 @@ def _dataset(places: np.ndarray, weight: np.ndarray, names: list[str]) -> xarray
     ranks = np.minimum((places * (BINS + 1)).astype(int), BINS)
     columns, unit = range(len(names)), "probability"
     p_values = np.array([p_value(ranks[:, i], BINS) for i in columns])
-    deviations = np.array([deviation(ranks[:, i], BINS) for i in columns])
+    distances = np.array([distance(ranks[:, i], BINS) for i in columns])
     meanings = {
         "place": (("replication", "quantity"), places, "place of z' among draws of q(z|x)"),
         "weight": ("replication", weight, "weight of z' among them"),
         "p_value": ("quantity", p_values, "p-value of uniform places (Säilynoja et al. 2022)"),
-        "deviation": ("quantity", deviations, "distance between the ECDF of places and uniform"),
+        "distance": ("quantity", distances, "distance of places from uniform (Kuiper 1960)"),
     }
     arrays = {name: variable(*about, unit) for name, about in meanings.items()}
     return xarray.Dataset(arrays, {"quantity": names}, {"draws": DRAWS, "bins": BINS})
 
 
 def _verdict(dataset: xarray.Dataset) -> Verdict:
-    distance, p = dataset["deviation"].values, dataset["p_value"].values
-    count, units = dataset.sizes["replication"], len(distance) - 1
+    apart, p = dataset["distance"].values, dataset["p_value"].values
+    count, units = dataset.sizes["replication"], len(apart) - 1
     error = 0.5 / count**0.5
     one, all_units = total_variation(), total_variation(max(1, units))
     limits = [one] * units + [all_units]  # the likelihood adds up all units
-    at = int(np.argmax([d / caution for d, (caution, _) in zip(distance, limits, strict=True)]))
+    at = int(np.argmax([d / caution for d, (caution, _) in zip(apart, limits, strict=True)]))
     caution, fail = limits[at]
-    value, name = float(distance[at]), str(dataset["quantity"].values[at])
+    value, name = float(apart[at]), str(dataset["quantity"].values[at])
     given: Grade = grade(value, error, caution, fail)
     weight = float(dataset["weight"].values.mean())
     more = needed(value, error, caution, count)
@@ -189,7 +189,7 @@ def _verdict(dataset: xarray.Dataset) -> Verdict:
         QUESTION,
         given,
         meaning,
-        statistic=f"largest distance between the ECDF of places and uniform, {name}",
+        statistic=f"largest distance of places from uniform, {name}",
         value=value,
         error=error,
         unit="probability",
