@@ -53,7 +53,7 @@ def test_every_question_has_a_verdict(diagnosis):
 def test_an_exact_guide_passes_whatever_is_asked_of_the_guide():
     program = ppca((2.0, 1.0, 0.7))
     data = ppl_vae.make_data(draw(program, 8000))
-    effort = ppl_vae.Effort(draws=400, simulations=500, gap_points=20, nuts_points=3)
+    effort = ppl_vae.Effort(draws=400, gap_points=20, nuts_points=3)
     found = ppl_vae.diagnose(program, data, effort)
     assert [v.grade for v in found.verdicts.values()] == ["pass"] * 10
 

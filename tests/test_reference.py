@@ -42,7 +42,8 @@ def test_nuts_draws_from_the_posterior(exact):
     assert (np.abs(found["mean_error"]) < 4.5 * found["mean_error_stderr"]).all()
 
 
-def test_nuts_finds_correlations():
+def test_nuts_finds_correlations(monkeypatch):
+    monkeypatch.setattr(nuts, "DRAWS", 250)  # enough for a correlation
     program = MeanField()
     x = draw(program, 2)
     draws = sample_posterior(Posterior(program, x), derived_seed(0, "NUTS"))["z"].flatten(0, 1)
@@ -135,10 +136,10 @@ def test_a_guide_that_misses_one_of_two_modes_fails(units):
 
 def test_too_few_data_leave_it_open_and_the_number_that_would_do_is_named():
     program = ppca()
-    x = draw(program, 64)
-    z = independent(program, x, draws=200)
+    x = draw(program, 16)
+    z = independent(program, x)
     guide = spoil(program, shift=0.15)  # of a total variation of 0.06; caution begins at 0.1
-    answer = compare_with(Posterior(guide, x[:1]), {"z": z[:, :, :1]}, 0)
+    answer = compare_with(Posterior(guide, x[:1]), {"z": z[:200, :, :1]}, 0)
     assert answer.verdict.grade == "cannot say"
     assert answer.verdict.remedy.startswith("more data: some ")
     assert compare_with(Posterior(guide, x), {"z": z}, 0).verdict.grade == "pass"
