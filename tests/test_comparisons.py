@@ -136,12 +136,14 @@ def test_distances_are_those_of_all_pairs_and_of_copies_zero():
     apart = (x.flatten(1)[:, None] - others.flatten(1).unique(dim=0)[None]).double()
     slow = apart.square().sum(-1).sqrt().sort(-1).values[:, :2]
     found = two_nearest(x + 0.0, others)
-    assert np.allclose(found, slow.numpy(), atol=1e-9)
+    centre = (x - others.mean(0)).flatten(1).norm(dim=1)
+    assert np.allclose(found[:, :2], slow.numpy(), atol=1e-6)
+    assert np.allclose(found[:, 2], centre.numpy(), atol=1e-5)
     assert (found[:5, 0] == 0).all()
     far = two_nearest(x.double() + 1e6, others.double() + 1e6)
     assert np.allclose(found, far, atol=1e-6)
-    assert two_nearest(x, others[:1]).shape == (300, 2)
-    assert (nearness(two_nearest(x, others[:1])) == 0).all()
+    assert two_nearest(x, others[:1]).shape == (300, 3)
+    assert np.allclose(nearness(two_nearest(x[5:], others[:1])), 1.0)
 
 
 def test_the_error_of_fishers_z_holds_for_normals_and_for_heavy_tails():

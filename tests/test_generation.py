@@ -31,14 +31,15 @@ class Copies(nn.Module):
 
     def __init__(self, train, share=1.0, noise=0.0):
         super().__init__()
-        self.share, self.noise = share, max(noise, 1e-300)
+        self.share, self.noise = share, max(noise, 1e-30)
         self.register_buffer("kept", train)
         self.zero = nn.Parameter(torch.zeros((), dtype=train.dtype))
 
     def latents(self, x):
         copied = pyro.sample("copied", dist.Bernoulli(self.zero + self.share))
-        row = pyro.sample("row", dist.Categorical(x.new_ones(len(self.kept))))
-        return copied[..., None], self.kept[row.long()]
+        # The row, as a place in (0, 1): classes by the hundred are slow to draw.
+        place = pyro.sample("place", dist.Uniform(self.zero, self.zero + 1))
+        return copied[..., None], self.kept[(place * len(self.kept)).long()]
 
     def model(self, x):
         pyro.module(f"copies-{id(self)}", self)
@@ -89,7 +90,7 @@ def test_a_few_data_are_too_few_for_a_pass_and_the_verdict_says_how_many_are_not
     verdict = ask(program, x[200:], x[:200]).verdict
     assert verdict.grade == "cannot say"
     assert "too few" in verdict.meaning
-    assert "would tell" in verdict.remedy
+    assert "more data" in verdict.remedy
 
 
 def test_pit_of_the_right_model_is_uniform():
@@ -130,7 +131,7 @@ def test_a_model_of_other_data_fails_and_says_in_what():
 
 def test_a_model_that_is_under_dispersed_is_not_said_to_copy():
     program = ppca(dim=20)
-    for factor in (1.3, 2.0, 5.0):
+    for factor in (1.3, 5.0, 20.0):
         x = factor * draw(program, 1500)
         answer = ask(program, x[500:], x[:500])
         assert answer.verdict.grade in ALARM
@@ -139,17 +140,17 @@ def test_a_model_that_is_under_dispersed_is_not_said_to_copy():
 
 
 @pytest.mark.parametrize(("share", "noise"), [(1.0, 0.05), (0.15, 0.0), (0.15, 1e-3), (0.05, 0.01)])
-def test_a_model_that_copies_its_training_data_fails(share, noise):
+def test_a_model_that_copies_its_training_data_is_caught(share, noise):
+    torch.manual_seed(0)
     x = torch.randn(1500, 8, dtype=torch.float64)
     answer = ask(Copies(x[500:], share, noise), x[500:], x[:500])
-    assert answer.verdict.grade == "fail"
+    assert answer.verdict.grade == ("fail" if share > 0.1 else "caution")
     assert "nearer to a training data point" in answer.verdict.meaning
-    if share < 1:
-        found = answer.groups["generation"]
-        value, error = (float(found[key].sel(finding="copies")) for key in ("value", "error"))
-        assert abs(value - share) < 4 * error
-    if noise == 0.0:
-        assert "15" in answer.verdict.meaning.split("of draws are exact copies")[0][-6:]
+    found = answer.groups["generation"].sel(finding="copies")
+    assert abs(float(found["value"]) - share) < 4 * float(found["error"])
+    exact = float((answer.groups["generation"]["prior_distance"] == 0).mean())
+    assert f"({exact:.1%} of draws are exact copies" in answer.verdict.meaning
+    assert (exact > 0.1) == (noise == 0.0)
 
 
 def test_data_that_repeat_by_nature_are_no_copies():

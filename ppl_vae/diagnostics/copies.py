@@ -9,23 +9,24 @@ from .comparisons import Finding, beyond
 from .materiality import total_variation
 from .verdicts import share
 
-CLOSE = 0.05  # the share of held-out data that count as close to a training data point
+CLOSE = 0.01  # the share of held-out data that count as close to a training data point
+COPYING = ("copies", "near copies")  # the names of the findings
 ROWS = 256  # data points compared with all training data at once
 
 
 def two_nearest(x: Tensor, others: Tensor) -> np.ndarray:
-    """The Euclidean distances from each data point to the two nearest of others that differ.
+    """The Euclidean distances to the two nearest of others that differ, and to their mean.
 
     Arguments:
         x: Of shape (N, *data_shape).
         others: Of shape (M, *data_shape); several that are equal count once.
 
     Returns:
-        Of shape (N, 2); the second is infinite where all others are equal.
+        Of shape (N, 3); the second is infinite where all others are equal.
 
     Example:
         >>> two_nearest(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [6.0, 8.0], [3.0, 4.0]]))
-        array([[ 5., 10.]])
+        array([[5., 10., 6.4...]])
     """
     to = others.flatten(1).double()
     to = to - (centre := to.mean(0))  # distances lose their digits far from zero
@@ -36,37 +37,38 @@ def two_nearest(x: Tensor, others: Tensor) -> np.ndarray:
     for part in (x.flatten(1).double() - centre).split(ROWS):
         index = torch.cdist(part, to).topk(min(2, len(to)), largest=False).indices
         # Again, as a difference: a product of matrices does not give zero for a copy.
-        found.append((part[:, None] - to[index]).square().sum(-1).sqrt().sort(-1).values)
-    distances = torch.cat(found)
-    alone = torch.full((len(distances), 2 - distances.shape[1]), torch.inf, dtype=torch.float64)
-    return torch.cat([distances, alone], dim=1).numpy()
+        near = (part[:, None] - to[index]).square().sum(-1).sqrt().sort(-1).values
+        alone = near.new_full((len(part), 2 - near.shape[1]), torch.inf)
+        found.append(torch.cat([near, alone, part.norm(dim=1, keepdim=True)], dim=1))
+    return torch.cat(found).numpy()
 
 
 def nearness(distances: np.ndarray) -> np.ndarray:
-    """The distance to the nearest training data point over that to the next.
+    """The distance to the nearest training data point over that to the next, or to their mean.
 
-    It is near 1 but for copies, in many dimensions; and where training data are dense, both
-    distances are short. So a model whose draws are too near the mean does not seem to copy.
+    The lesser of both is the unit. The ratio is near 1 but for copies, in many dimensions; and
+    where training data are dense, both distances are short. So a model whose draws are too near
+    the mean does not seem to copy.
 
     Arguments:
-        distances: Of :func:`two_nearest`, of shape (N, 2).
+        distances: Of :func:`two_nearest`, of shape (N, 3).
 
     Example:
-        >>> nearness(np.array([[0.0, 2.0], [1.0, 2.0], [2.0, np.inf], [0.0, np.inf]]))
-        array([0. , 0.5, 0. , 0. ])
+        >>> nearness(np.array([[0.0, 2.0, 9.0], [1.0, 2.0, 9.0], [3.0, 4.0, 1.0], [0.0, 0.0, 0.0]]))
+        array([0. , 0.5, 3. , 0. ])
     """
-    return distances[:, 0] / np.maximum(distances[:, 1], np.finfo(float).tiny)
+    return distances[:, 0] / np.maximum(distances[:, 1:].min(1), np.finfo(float).tiny)
 
 
 def copies(held_out: np.ndarray, drawn: np.ndarray) -> list[Finding]:
     """How many more draws than held-out data are copies, or nearly, of training data.
 
-    A draw is nearer than it should be if it is, by the ratio of its two distances, nearer than any
-    held-out data point; and close if it is as near as one held-out data point in twenty. Where
+    A draw is nearer than it should be if it is, by the ratio of its distances, nearer than any
+    held-out data point; and close if it is as near as one held-out data point in a hundred. Where
     data repeat, as in a table of few classes, held-out data are copies too, at a rate of their own.
 
     Arguments:
-        held_out, drawn: Distances of :func:`two_nearest`, of shapes (N, 2) and (M, 2).
+        held_out, drawn: Distances of :func:`two_nearest`, of shapes (N, 3) and (M, 3).
     """
     of_data, of_draws = nearness(held_out), nearness(drawn)
     exact, natural = (float((d[:, 0] == 0).mean()) for d in (drawn, held_out))
@@ -74,7 +76,7 @@ def copies(held_out: np.ndarray, drawn: np.ndarray) -> list[Finding]:
     statistic = "nearer to a training data point, in units of the distance to the next, than any"
     value, error, p, *thresholds = beyond(-of_draws, -of_data)
     nearest = Finding(
-        "copies",
+        COPYING[0],
         f"{value:.1%} of draws are {statistic} held-out data point {beside}",
         f"share of draws {statistic} held-out data point",
         value,
@@ -89,7 +91,7 @@ def copies(held_out: np.ndarray, drawn: np.ndarray) -> list[Finding]:
     # Fisher's test of whether a data point that is close is a draw.
     p = float(hypergeom.cdf(near_data, total, len(of_data), near + near_data))
     close = Finding(
-        "near copies",
+        COPYING[1],
         f"{p_draw:.1%} of draws are as near to a training data point as {p_data:.1%} of held-out "
         f"data {beside}",
         "share of draws close to a training data point, less that of held-out data",

@@ -17,7 +17,7 @@ from ..programs.protocol import Program
 from ..progress import Progress
 from ..runtime import derived_seed
 from .comparisons import LEVEL, Finding, kuiper, kuiper_p_value, outliers, unlike, unlike_uniform
-from .copies import copies, nearness, two_nearest
+from .copies import COPYING, copies, nearness, two_nearest
 from .correlations import correlations, direction
 from .materiality import total_variation
 from .quantities import (
@@ -259,7 +259,8 @@ def _compared(sample: _Sample, generator: np.random.Generator) -> Iterator[Findi
     for name, values in sample.values.items():
         held_out, drawn = sample.split(values)
         yield unlike(name, _difference(name, held_out, drawn), held_out, drawn, generator)
-        yield outliers(name, WORDS.get(name, name), held_out, drawn)
+        if name != "distance":  # of which copies are what is beyond
+            yield outliers(name, WORDS.get(name, name), held_out, drawn)
     for name, ranks in sample.ranks.items():
         words = (
             f"replications x' ~ p(x|z), z ~ q(z|x) of held-out data differ from x in their "
@@ -284,7 +285,9 @@ def _verdict(findings: list[Finding], size: int) -> Verdict:
     of_worst = [f for f, grade in zip(findings, grades, strict=True) if grade == given]
     alarm = given in ("caution", "fail")
     reach = 0 if alarm else 3
-    worst = max(of_worst, key=lambda f: (f.value + reach * f.error) / f.caution)
+    # Copies first, for they are a cause: what else differs may follow from them.
+    first = [f for f in of_worst if alarm and f.name in COPYING] or of_worst
+    worst = max(first, key=lambda f: (f.value + reach * f.error) / f.caution)
     others = [
         finding
         for finding, grade in zip(findings, grades, strict=True)
