@@ -25,17 +25,28 @@ from torch import Tensor, nn
 
 import ppl_vae
 from ppl_vae.diagnostics.calibration import ask_calibration
+from ppl_vae.diagnostics.certificate import ask_certificate
 from ppl_vae.diagnostics.collapse import ask_collapse
 from ppl_vae.diagnostics.coverage import ask_coverage
 from ppl_vae.diagnostics.gaps import ask_gaps
 from ppl_vae.diagnostics.generation import ask_generation
+from ppl_vae.diagnostics.local import ask_local
 from ppl_vae.diagnostics.reference import compare_with
 from ppl_vae.errors import InputError
 from ppl_vae.inference.nuts import sample_posterior
 from ppl_vae.models import VAE, LinearGaussian
 from ppl_vae.runtime import derived_seed
 
-QUESTIONS = ("coverage", "calibration", "gaps", "reference", "collapse", "generation")
+QUESTIONS = (
+    "coverage",
+    "calibration",
+    "gaps",
+    "reference",
+    "collapse",
+    "generation",
+    "certificate",
+    "local",
+)
 SHOULD_CATCH = {
     "none": "",
     "scale 1 % too small": "",
@@ -187,6 +198,8 @@ def ask(
         "reference": lambda: compare_with(posterior[:NUTS_POINTS], exact, seed),
         "collapse": lambda: ask_collapse(posterior, seed),
         "generation": lambda: ask_generation(posterior, ppl_vae.Batch(x=train), seed),
+        "certificate": lambda: ask_certificate(posterior, SIMULATIONS, seed),
+        "local": lambda: ask_local(posterior, SIMULATIONS, seed),
     }
     grades: dict[str, str] = {}
     for name in asked:
