@@ -153,17 +153,39 @@ class Angle(Known):
     def posterior(self, x):
         return dist.VonMises(x[:, 0].clamp(-3, 3) + self.zero, 1.0)
 
-    def _grid(self, x):
-        z = torch.linspace(-math.pi, math.pi, 20_002).double()[1:] - math.pi / 20_001  # midpoints
+    def log_p(self, x):
+        edges = torch.linspace(-math.pi, math.pi, 20_001).double()
+        z = (edges[1:] + edges[:-1]) / 2
         log_joint = self.prior(x).log_prob(z) + Normal(z, NOISE).log_prob(x)
-        return z, log_joint + math.log(2 * math.pi / 20_001)
+        return log_joint.logsumexp(-1) + math.log(2 * math.pi / 20_000)
+
+
+class Direction(Known):
+    """A point of the circle, von Mises, seen with noise: p(z | x) is von Mises too."""
+
+    MEAN, CONCENTRATION = torch.tensor(0.5).double(), torch.tensor(2.0).double()
+
+    def prior(self, x):
+        return dist.VonMises(self.MEAN, self.CONCENTRATION)
+
+    def likelihood(self, z):
+        return dist.Normal(torch.stack([z.cos(), z.sin()], -1), NOISE)
+
+    def exact(self, x):
+        """The direction and concentration of p(z | x)."""
+        prior = self.CONCENTRATION * torch.stack([self.MEAN.cos(), self.MEAN.sin()])
+        sum_of_both = prior + x / NOISE**2
+        return torch.atan2(sum_of_both[:, 1], sum_of_both[:, 0]), sum_of_both.norm(dim=-1)
+
+    def posterior(self, x):
+        direction, concentration = self.exact(x)
+        return dist.VonMises(direction + self.zero, concentration / 2)
 
     def log_p(self, x):
-        return self._grid(x)[1].logsumexp(-1)
-
-    def mean(self, x):
-        z, log_joint = self._grid(x)
-        return (log_joint.softmax(-1) * z).sum(-1)
+        _, concentration = self.exact(x)
+        ratio = torch.special.i0(concentration) / torch.special.i0(self.CONCENTRATION)
+        squares = (x.square().sum(-1) + 1) / NOISE**2
+        return ratio.log() - squares / 2 - math.log(2 * math.pi * NOISE**2)
 
 
 class Correlation(Known):
@@ -191,6 +213,7 @@ PROGRAMS = {
     "proportion": Proportion,
     "boxes": Boxes,
     "angle": Angle,
+    "direction": Direction,
     "correlation": Correlation,
 }
-SIZES = {"mixture": 3, "proportion": 5, "boxes": 2, "angle": 1, "correlation": 1}
+SIZES = {"mixture": 3, "proportion": 5, "boxes": 2, "angle": 1, "direction": 2, "correlation": 1}

@@ -1,11 +1,14 @@
 """Priors that PyTorch wraps, or that have no pathwise draws: what is exact of them."""
 
+import math
+
 import pyro.distributions as dist
 import pytest
 import torch
 
 import ppl_vae
 from ppl_vae import Annealing, InputError, Posterior
+from ppl_vae.diagnostics.arviz_io import chain_statistics
 from ppl_vae.inference import nuts
 from ppl_vae.inference.nuts import sample_posterior
 from ppl_vae.programs.supports import fixed_support
@@ -59,8 +62,6 @@ def test_the_evidence_lies_between_the_bounds(name):
 
 
 def check_means_of_nuts(name):
-    from ppl_vae.diagnostics.arviz_io import chain_statistics
-
     program, x = program_and_data(name, 6)
     z = sample_posterior(Posterior(program, x), seed=0)["z"]
     z = z if z.dim() > 3 else z[..., None]  # (draw, chain, datum, unit)
@@ -77,8 +78,26 @@ def test_nuts_has_the_means_of_the_posterior(monkeypatch):
     check_means_of_nuts("mixture of vectors")
 
 
+def test_nuts_has_the_directions_of_the_posterior(monkeypatch):
+    for setting, fewer in (("WARMUP", 40), ("DRAWS", 60), ("TREE_DEPTH", 3)):
+        monkeypatch.setattr(nuts, setting, fewer)
+    program, x = program_and_data("direction", 6)
+    z = sample_posterior(Posterior(program, x), seed=0)["z"]
+    assert (z.abs() <= math.pi).all()
+    direction, concentration = program.exact(x)
+    off = z - direction
+    # Of a von Mises distribution E sin is 0, and E cos is I1 / I0.
+    length = torch.special.i1(concentration) / torch.special.i0(concentration)
+    for found, exact in ((off.sin(), 0 * length), (off.cos(), length)):
+        ess = torch.as_tensor(
+            chain_statistics(found[..., None].transpose(0, 1).numpy())["ess_mean"]
+        )
+        error = found.flatten(0, 1).std(0) / ess[:, 0] ** 0.5
+        assert ((found.flatten(0, 1).mean(0) - exact).abs() < 4 * error).all()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in PROGRAMS if n != "correlation"])
+@pytest.mark.parametrize("name", [n for n in PROGRAMS if hasattr(PROGRAMS[n](), "mean")])
 def test_nuts_in_full_has_the_means_of_the_posterior(name):
     check_means_of_nuts(name)
 
