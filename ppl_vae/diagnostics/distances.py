@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .materiality import total_variation
-from .verdicts import Grade, grade
+from .verdicts import Grade, Z, grade
 
 SEVERITY: tuple[Grade, ...] = ("pass", "cannot say", "caution", "fail")
 
@@ -61,7 +61,8 @@ class Distance:
 
 
 def most_telling(distances: Sequence[Distance]) -> Distance:
-    """The worst one, and of several as bad a unit's, for that says more than a joint one.
+    """The worst one, by the upper end of its interval, and of several faults a unit's: it says
+    more than a joint one.
 
     Example:
         >>> joint = Distance("all", 0.9, 0.01, units=2, kind="joint")
@@ -69,5 +70,10 @@ def most_telling(distances: Sequence[Distance]) -> Distance:
         'z[1]'
     """
     return max(
-        distances, key=lambda d: (SEVERITY.index(d.grade), d.kind == "unit", d.value / d.limits[0])
+        distances,
+        key=lambda d: (
+            SEVERITY.index(d.grade),
+            d.is_off and d.kind == "unit",
+            (d.value + Z * d.error) / d.limits[0],
+        ),
     )
