@@ -4,6 +4,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -45,7 +46,8 @@ class _Spoil(Messenger):
         self.fault, self.where = fault, where
 
     def _pyro_sample(self, msg: Any) -> None:
-        msg["fn"] = spoilt(msg["fn"], self.fault, self.where)
+        if isinstance(msg["fn"], TorchDistributionMixin):  # and no plate
+            msg["fn"] = spoilt(msg["fn"], self.fault, self.where)
 
 
 def spoilt(q: Any, fault: str, where: Place) -> Any:

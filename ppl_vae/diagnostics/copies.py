@@ -25,8 +25,9 @@ def two_nearest(x: Tensor, others: Tensor) -> np.ndarray:
         Of shape (N, 3); the second is infinite where all others are equal.
 
     Example:
-        >>> two_nearest(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [6.0, 8.0], [3.0, 4.0]]))
-        array([[5., 10., 6.4...]])
+        >>> others = torch.tensor([[3.0, 4.0], [6.0, 8.0], [3.0, 4.0]])
+        >>> two_nearest(torch.zeros(1, 2), others).round(1)
+        array([[ 5. , 10. ,  6.7]])
     """
     to = others.flatten(1).double()
     to = to - (centre := to.mean(0))  # distances lose their digits far from zero

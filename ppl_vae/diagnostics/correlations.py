@@ -99,8 +99,9 @@ def direction(train: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> direction(rng.normal(size=(1000, 3)) * [1, 1, 3], rng.normal(size=(1000, 3))).round(1)
-        array([0., 0., 1.])
+        >>> found = direction(rng.normal(size=(999, 3)) * [1, 1, 3], rng.normal(size=(999, 3)))
+        >>> bool(found[2] > 0.99)
+        True
     """
     one, other = train.clip(-4, 4), drawn.clip(-4, 4)
     vector = np.ones(one.shape[1]) / one.shape[1] ** 0.5
