@@ -87,12 +87,11 @@ class Classes(nn.Module):
 class Curve(nn.Module):
     """x ~ N((z², sin z), (0.3, 1.2)): two modes at about ±root of x, told apart by little.
 
-    The guide is the posterior on a grid, whose points are as far apart as a fiftieth of the
-    smallest posterior standard deviation, smoothed by normals of that width.
+    The guide is the posterior on a grid, smoothed by normals as wide as its steps.
     """
 
     data_shape = (2,)
-    STEP = 0.004
+    STEP = 0.016
     grid: Tensor
 
     def __init__(self) -> None:
