@@ -3,9 +3,11 @@
 import pyro
 import pytest
 import torch
+from scipy.stats import chi2
 
-from ppl_vae import Annealing, InputError, Posterior, anneal, bidirectional
-from ppl_vae.evidence.annealing import _Path
+from ppl_vae import Annealing, Estimate, InputError, Posterior, anneal, bidirectional
+from ppl_vae.evidence.annealed import Annealed
+from ppl_vae.evidence.annealing import _Path, anneal_both_ways
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 from ppl_vae.programs.protocol import evaluation_mode
 from ppl_vae.progress import Progress
@@ -135,6 +137,56 @@ def test_reverse_chains_start_where_the_data_came_from():
     exact = program.evidence(x).detach()
     torch.testing.assert_close(lower.bound, exact)
     torch.testing.assert_close(-upper.bound, exact)
+
+
+def upper_bounds_over_seeds(repeats, size):
+    """Upper bounds and gaps on the same data, of (repeats, size), and the errors printed."""
+    program, x = ppca(size)
+    posterior, annealing = Posterior(program, x), Annealing(8, temperatures=8, leapfrog_steps=3)
+    found = []
+    for seed in range(repeats):
+        torch.manual_seed(seed)
+        exact = {"z": program.posterior(x).sample()}
+        lower, upper = anneal_both_ways(posterior, exact, annealing, seed, Progress())
+        chains_alone = Annealed(upper.log_weight, upper.acceptance).error
+        found.append([-upper.bound, -upper.bound - lower.bound, upper.error, chains_alone])
+    return (torch.stack(values) for values in zip(*found, strict=True))
+
+
+def test_the_upper_bounds_error_counts_that_its_chains_share_a_draw():
+    repeats, size = 12, 100
+    bound, gap, error, chains_alone = upper_bounds_over_seeds(repeats, size)
+    # What the bound varies by over seeds, and the gap over data: the error lies in between.
+    least, printed = bound.var(0), error.square().mean(1)
+    most = gap.var(1)
+    slack = 3 * (least.var() / size + printed.var() / repeats).sqrt()
+    assert printed.mean() > least.mean() - slack
+    assert printed.mean() < most.mean() + slack
+    assert chains_alone.square().mean() < least.mean() - slack  # the chains do not see it
+
+
+def test_the_error_of_the_mean_upper_bound_is_the_spread_over_data():
+    program, _ = ppca()
+    repeats, size, annealing = 20, 30, Annealing(4, temperatures=5, leapfrog_steps=1)
+    above = []
+    for seed in range(repeats):
+        x, _, upper = bidirectional(program, (5,), size, annealing, seed)
+        above.append(Estimate.of(-upper.bound - program.evidence(x).detach()))
+    spread = torch.tensor([a.mean for a in above]).var().item()
+    printed = torch.tensor([a.stderr**2 for a in above]).mean().item()
+    low, high = chi2.ppf([1e-3, 1 - 1e-3], repeats - 1) / (repeats - 1)
+    assert low < spread / printed < high
+
+
+def test_the_upper_bound_of_a_single_datum_has_no_error():
+    program, _ = ppca()
+    _, lower, upper = bidirectional(program, (5,), 1, Annealing(4, 3, 1))
+    assert upper.error.isnan().all()
+    assert lower.error.isfinite().all()
+    # Single chains tell nothing; the spread of the gap over data does.
+    _, lower, upper = bidirectional(program, (5,), 9, Annealing(1, 3, 1))
+    gap = -upper.bound - lower.bound
+    torch.testing.assert_close(upper.error, gap.std().expand(9))
 
 
 def test_step_sizes_reach_the_acceptance_they_aim_at():

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
+from torch.distributions import Bernoulli, Normal
 
 import ppl_vae
 from ppl_vae import Estimate, InputError, Posterior, evaluate, score
 from ppl_vae.evidence.scores import bounds
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
+from .conjugate import Proportion
 from .misfits import WrongSupport
-from .programs import Discrete, Explodes, Minimal, TwoLayers
+from .programs import Discrete, Explodes, Minimal, Sigmoids, TwoLayers
 
 X = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
 
@@ -230,3 +232,34 @@ def test_draws_less_than_one_and_data_that_do_not_fit_are_refused():
         evaluate(Minimal(), X, draws=0)
     with pytest.raises(InputError, match=r"does not run on data of shape \(6,\)"):
         evaluate(Minimal(), torch.randn(4, 6))
+
+
+def test_binary_latents_are_evaluated_as_by_enumeration():
+    torch.manual_seed(0)
+    program, x = Sigmoids().double(), torch.randn(30, 5).double()
+    bits = torch.tensor([0.0, 1.0]).double()
+    z = torch.cartesian_prod(bits, bits)[:, None].expand(-1, 30, 2)
+    q = Bernoulli(logits=program.encoder(x))
+    log_q = q.log_prob(z).sum(-1).detach()
+    log_joint = Normal(program.decoder(z), 1.0).log_prob(x).sum(-1).detach() + 2 * math.log(0.5)
+    scores = score(program, x, draws=400)
+    kl = (log_q.exp() * (log_q - 2 * math.log(0.5))).sum(0)
+    torch.testing.assert_close(scores.analytic_kl["z"], kl)
+    for name, exact in (
+        ("kl", kl),
+        ("elbo", (log_q.exp() * (log_joint - log_q)).sum(0)),
+    ):
+        off = scores.per_datum[name] - exact
+        assert abs(off.mean()) < 3 * off.std() / 30**0.5
+    ratio = (scores.per_datum["iw_bound"] - log_joint.logsumexp(0)).exp()  # E = 1
+    assert abs(ratio.mean() - 1) < 3 * ratio.std() / 30**0.5
+
+
+def test_beta_guides_under_a_uniform_prior_have_their_closed_form():
+    program = Proportion()
+    x = (torch.rand(20, 5, generator=torch.Generator().manual_seed(0)) < 0.3).double()
+    scores = score(program, x, draws=3)
+    log_p = program.log_p(x)
+    torch.testing.assert_close(scores.per_datum["elbo"], log_p)  # the guide is exact
+    torch.testing.assert_close(scores.per_datum["iw_bound"], log_p)
+    torch.testing.assert_close(scores.analytic_kl["z"], -program.posterior(x).entropy().detach())

@@ -9,7 +9,7 @@ import torch
 import xarray
 
 from ppl_vae import Batch, Settings, fit, make_data
-from ppl_vae.diagnostics.plots import predictive_checks, unit_activity
+from ppl_vae.diagnostics.plots import gap_decomposition, predictive_checks, unit_activity
 from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.plots import figures as plots
 from ppl_vae.plots.pictures import draw_pictures
@@ -158,3 +158,9 @@ def test_figures_are_not_kept_by_pyplot():
 
     plots.training_curves(ROWS)
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_a_gap_that_is_not_split_is_one_bar():
+    gaps = xarray.Dataset({"gap": ("datum", np.array([0.1, 0.2, 0.4]))})
+    bars, _ = gap_decomposition(gaps).axes
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == ["total: 0.23"]

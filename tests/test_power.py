@@ -29,7 +29,7 @@ def test_every_fault_is_caught_by_the_question_that_should_catch_it(power, seed)
     assert not [q for q in power.QUESTIONS if found["none"][q] in ALARM]
     # What a question cannot see is seen by another: a wide guide has bounded weights.
     assert found["scale doubled"]["coverage"] == "pass"
-    assert found["collapsed to the prior"]["generation"] == "pass"
+    assert found["collapsed to the prior"]["generation"] not in ALARM
 
 
 @torch.no_grad()

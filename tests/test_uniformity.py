@@ -1,12 +1,22 @@
 """Ranks and their bands: exact probabilities against enumeration and simulation."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
-from ppl_vae.diagnostics.uniformity import _leaves_band, band, ecdf, p_value
+from ppl_vae.diagnostics.uniformity import (
+    _by_chance,
+    _leaves_band,
+    band,
+    distance,
+    ecdf,
+    p_value,
+    share_error,
+    squared_distance,
+)
 
 
 def pointwise_tail(ranks, highest):
@@ -64,3 +74,65 @@ def test_ranks_that_are_not_uniform_are_found(shape):
         "shifted": rng.beta(1.5, 1, 500),
     }[shape]
     assert p_value((u * 101).astype(int), 100) < 1e-6
+
+
+def total_variation(shift, scale):
+    """Of N(shift, scale²) and N(0, 1), by quadrature."""
+    z = np.linspace(-12, 12, 200_001)
+    return np.abs(norm.pdf(z) - norm.pdf(z, shift, scale)).sum() * (z[1] - z[0]) / 2
+
+
+@pytest.mark.parametrize("size", [300, 2000])
+@pytest.mark.parametrize(
+    ("shift", "scale"), [(0.25, 1), (0.5, 1), (0, 0.5), (0, 0.7), (0, 1.5), (0.3, 1.3)]
+)
+def test_the_distance_of_ranks_is_the_total_variation_of_guide_and_posterior(size, shift, scale):
+    # Kolmogorov's would be half of it for a wrong scale.
+    rng, runs, highest = np.random.default_rng(0), 100, 100
+    truth = rng.normal(size=(runs, size))
+    ranks = rng.binomial(highest, norm.cdf((truth - shift) / scale))
+    found = np.array([distance(r, highest) for r in ranks])
+    exact = total_variation(shift, scale)
+    # The bias and the standard error that it states, the latter within the error of a deviation.
+    error = found.std() / runs**0.5
+    assert abs(found.mean() - exact) < 0.5 * share_error(size) + 4 * error
+    assert found.std() < share_error(size) * (1 + 4 * (0.5 / runs) ** 0.5)
+
+
+@pytest.mark.parametrize(("size", "cells"), [(100, 101), (1000, 101), (1000, 10), (2000, 1500)])
+def test_what_chance_adds_to_a_squared_distance_is_known(size, cells):
+    rng, runs = np.random.default_rng(1), 4000
+    shares = rng.multinomial(size, np.full(cells, 1 / cells), runs).cumsum(1) / size
+    apart = shares - np.arange(1, cells + 1) / cells
+    squared = np.ptp(np.append(apart, np.zeros((runs, 1)), axis=1), axis=1) ** 2
+    # The normal limit of a cell's count is off by 2 % with one value a cell.
+    error = 4 * squared.std() / runs**0.5 + 0.02 * squared.mean()
+    assert _by_chance(size, cells) == pytest.approx(squared.mean(), abs=error)
+
+
+def test_samples_of_one_law_are_at_no_distance_and_others_at_their_total_variation():
+    rng, runs = np.random.default_rng(2), 300
+    for shift, scale in ((0.0, 1.0), (0.4, 1.0), (0.0, 0.6)):
+        found = np.array(
+            [
+                squared_distance(rng.normal(size=800), rng.normal(shift, scale, size=1200))
+                for _ in range(runs)
+            ]
+        )
+        exact, noise = total_variation(shift, scale), 4 * found.std() / runs**0.5
+        bias = 0.5 * share_error(480)  # 1 / (1 / 800 + 1 / 1200); none where there is no distance
+        assert exact**2 - noise < found.mean() < ((exact + bias) if exact else 0) ** 2 + noise
+
+
+def test_a_sample_counts_for_what_it_is_worth():
+    rng, runs, copies = np.random.default_rng(3), 300, 4
+    found = []
+    for _ in range(runs):
+        first, second = np.repeat(rng.normal(size=300), copies), rng.normal(size=1000)
+        found.append(squared_distance(first, second, (300, 1000)))
+    assert np.mean(found) == pytest.approx(0, abs=4 * np.std(found) / runs**0.5)
+
+
+def test_values_that_are_all_equal_are_at_no_distance():
+    assert squared_distance(np.zeros(50), np.zeros(70)) == 0
+    assert math.isclose(squared_distance(np.zeros(1000), np.ones(1000)), 1, abs_tol=0.01)

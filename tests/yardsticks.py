@@ -85,3 +85,26 @@ class MeanField(nn.Module):
             q = self.exact.posterior(x)
             scale = q.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt()
             pyro.sample("z", dist.Normal(q.loc, scale).to_event(1))
+
+
+class OffGuide(nn.Module):
+    """A program of :func:`ppca` whose guide is the posterior, but for what ``change`` makes of its
+    means and standard deviations, each of shape (N, L)."""
+
+    def __init__(self, exact, change):
+        super().__init__()
+        self.exact, self.change = exact, change
+
+    def model(self, x=None, size=1):
+        return self.exact.model(x, size)
+
+    def guide(self, x):
+        pyro.module(f"off-{id(self)}", self)
+        with pyro.plate("data", len(x)):
+            q = self.exact.posterior(x)
+            pyro.sample("z", dist.Normal(*self.change(q.mean, q.stddev)).to_event(1))
+
+
+def first_unit(value):
+    """A change of the first unit alone."""
+    return torch.cat([value[..., :1], torch.zeros_like(value[..., 1:])], dim=-1)

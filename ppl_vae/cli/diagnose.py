@@ -24,7 +24,7 @@ def diagnose(
     draws: Annotated[int, in_diagnosis(help="Draws from q(z|x) for each data point.")] = 1000,
     simulations: Annotated[
         int, in_diagnosis(help="Data points to simulate for calibration.")
-    ] = 1000,
+    ] = 4000,
     gap_points: Annotated[
         int, in_diagnosis(help="Data points whose inference gap is decomposed.")
     ] = 200,
@@ -35,7 +35,7 @@ def diagnose(
     model: Trusted = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find out how far q(z|x) can be trusted: a verdict for each of six questions, and a report."""
+    """Find out how far q(z|x) can be trusted: a verdict for each of ten questions, and a report."""
     from ..diagnostics import diagnosis
     from ..diagnostics.report import write_report
     from ..programs.batches import match_data
@@ -79,5 +79,7 @@ def _show(found: "Diagnosis", about: dict[str, Any], as_json: bool) -> None:
         unit = f"\n{verdict.unit}" if verdict.error else ""
         grade = f"[{STYLES[verdict.grade]}]{verdict.grade}[/]"
         table.add_row("\n".join(words), grade, verdict.statistic_text + unit)
-    Console().print(table)
+    console = Console()
+    console.print(escape(found.reading))
+    console.print(table)
     show_about(about)

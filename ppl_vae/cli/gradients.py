@@ -36,6 +36,7 @@ def gradients(
     """Compare estimators of the guide's gradient: do they agree, and how noisy is each?"""
     from ..objectives.gradients import compare_gradients
     from ..plots.figures import gradient_variances
+    from ..programs.sites import Sites
     from ..progress import progress_bar
     from .opening import choose_data, open_program
     from .output import output_file, write_output
@@ -50,7 +51,10 @@ def gradients(
     for name, gradient in found.items():
         variances.setdefault(gradient.target, {})[name] = gradient.total_variance
     write_output(file, lambda: gradient_variances(variances))
-    about = {"split": split, "data": batch.size, "particles": particles, "repeats": repeats}
+    about: dict[str, Any] = {"split": split, "data": batch.size}
+    about |= {"particles": particles, "repeats": repeats}
+    if site := Sites.of(program, batch).without_path:
+        about["left out"] = f"pathwise estimators: the site {site!r} cannot be reparameterized"
     _show(found, {**about, "run": str(run), "output": str(file)}, as_json)
 
 

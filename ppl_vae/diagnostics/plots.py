@@ -84,16 +84,19 @@ def rank_bands(calibration: xarray.Dataset) -> Figure:
 
 
 def gap_decomposition(gaps: xarray.Dataset) -> Figure:
-    """The means of both gaps, and their distributions over data."""
+    """The means of both gaps, or of their sum alone, and their distributions over data."""
     parts = {
-        "approximation (family)": gaps["approximation_gap"].values,
-        "amortization (network)": gaps["amortization_gap"].values,
+        "approximation (family)": "approximation_gap",
+        "amortization (network)": "amortization_gap",
     }
+    if "approximation_gap" not in gaps:
+        parts = {"total": "gap"}
+    found = {name: gaps[key].values for name, key in parts.items()}
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     start = 0.0
-    edges = np.histogram_bin_edges(np.concatenate(list(parts.values())), bins=30)
-    for index, (name, values) in enumerate(parts.items()):
+    edges = np.histogram_bin_edges(np.concatenate(list(found.values())), bins=30)
+    for index, (name, values) in enumerate(found.items()):
         mean, error = values.mean(), values.std() / len(values) ** 0.5
         left.barh(
             [0], [mean], left=start, xerr=error, color=f"C{index}", label=f"{name}: {mean:.2f}"
@@ -151,7 +154,7 @@ def unit_activity(latents: xarray.Dataset) -> Figure:
     left.set(xlabel="unit, by falling KL", ylabel="KL(q || p), nats per datum")
     right.plot(place, np.maximum(activity[order], 1e-6), "o", markersize=3)
     right.axhline(ACTIVE, color="C3", linestyle="--", label="active above")
-    right.set(yscale="log", xlabel="unit, by falling KL", ylabel="Var E_q[z] / Var z")
+    right.set(yscale="log", xlabel="unit, by falling KL", ylabel="Var E_q[s] / Var s")
     for axes in (left, right):
         whole_ticks(axes, names)
     right.legend(**SMALL)
@@ -208,6 +211,93 @@ def _pit_panel(axes: Axes, p_values: np.ndarray) -> None:
     axes.axhline(2, color="C3", linestyle="--")
     axes.set(xlabel="column", ylim=(0, 4.2))
     whole_ticks(axes)
+
+
+def contributions(certificate: xarray.Dataset) -> Figure:
+    """What each simulation adds to the Jeffreys divergence, with its mean."""
+    values = certificate["contribution"].values
+    mean, error = (float(certificate[name]) for name in ("jeffreys", "jeffreys_error"))
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    axes = figure.subplots()
+    finite = values[np.isfinite(values)]
+    low, high = np.quantile(finite, [0.005, 0.995]) if len(finite) else (0.0, 1.0)
+    axes.hist(np.clip(finite, low, high), bins=50, color="0.75")
+    if np.isfinite(mean):
+        axes.axvline(mean, color="C0", label=f"mean: {mean:.3g} ± {error:.2g} nats")
+        axes.legend(**SMALL)
+    axes.set(xlabel="log w of the true z less that of draws, nats", ylabel="simulations")
+    return figure
+
+
+def local_shifts(local: xarray.Dataset) -> Figure:
+    """Where q is off: errors of mean and scale over the two units of the worst region."""
+    mean, names = local["mean"].values, local["unit"].values
+    worst = int(local.attrs["worst"])
+    shift, scale = local["shift"].values, local["scale_error"].values
+    unit = int((shift[worst] ** 2 + scale[worst] ** 2).argmax())
+    axis = [unit, (unit + 1) % len(names)] if len(names) > 1 else [unit, unit]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, values, words in zip(
+        panels,
+        (shift, scale),
+        ("the true z above the guide's mean", "too narrow (or too wide)"),
+        strict=True,
+    ):
+        across = values[:, unit] if len(names) == 1 else mean[:, axis[1]]
+        dots = axes.scatter(
+            mean[:, axis[0]], across, c=values[:, unit], s=6, cmap="RdBu_r", vmin=-1, vmax=1
+        )
+        chosen = local["in_region"].values > 0
+        axes.plot(
+            mean[chosen, axis[0]], across[chosen], "o", markersize=5, markerfacecolor="none",
+            markeredgecolor="0.3", markeredgewidth=0.5,
+        )  # fmt: skip
+        axes.set(xlabel=f"mean of q, {names[axis[0]]}")
+        axes.set_ylabel(words if len(names) == 1 else f"mean of q, {names[axis[1]]}")
+        axes.set_title(f"{names[unit]}: {words}, in sd", **SMALL)
+        figure.colorbar(dots, ax=axes)
+    return figure
+
+
+def likeness(misspecification: xarray.Dataset) -> Figure:
+    """How far out observed data lie among simulated ones, and other simulated ones."""
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    axes = figure.subplots()
+    ours, theirs = (misspecification[n].values for n in ("distance", "simulated_distance"))
+    low = max(float(min(ours.min(), theirs.min())), 1e-6)
+    high = max(float(max(ours.max(), theirs.max())), 2 * low)
+    edges = np.geomspace(low, high, 50).tolist()
+    axes.hist(np.clip(theirs, low, high), edges, density=True, color="0.75", label="simulated")
+    axes.hist(ours.clip(low, high), edges, density=True, histtype="step", label="observed")
+    limit = float(np.quantile(theirs, misspecification.attrs["quantile"]))
+    axes.axvline(limit, color="C3", linestyle="--", label="99 % of simulated data")
+    axes.set(xscale="log", yticks=[], xlabel="distance to the fifth neighbour among simulated data")
+    axes.legend(**SMALL)
+    return figure
+
+
+def places(posterior_sbc: xarray.Dataset) -> Figure:
+    """ECDF of places less the uniform one, around the observed data, with simultaneous bands."""
+    found = posterior_sbc["place"].values
+    names = [str(name) for name in posterior_sbc["quantity"].values]
+    bins = int(posterior_sbc.attrs["bins"])
+    low, high = band(len(found), bins, 0.004 / len(names))
+    expected = uniform(bins)
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.fill_between(expected, low - expected, high - expected, color="0.88", step="post")
+    outside = set(np.argsort(posterior_sbc["p_value"].values, kind="stable")[:5])
+    for i, name in enumerate(names):
+        counted = ecdf(np.clip(found[:, i] * (bins + 1), 0, bins).astype(int), bins)
+        label, width = (name, 1.2) if i in outside else (None, 0.6)
+        color = None if i in outside else "0.6"
+        axes.step(
+            expected, counted - expected, where="post", label=label, linewidth=width, color=color
+        )
+    axes.set(xlabel="place of the draw that made the new data", ylabel="ECDF - uniform")
+    axes.legend(**SMALL)
+    return figure
 
 
 def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Figure]:

@@ -47,6 +47,78 @@ table { border-collapse: collapse; font-size: .9rem; } td { padding: .15rem .8re
 """
 
 
+PICTURES: list[tuple[str, str, str, Callable[[xarray.Dataset], Figure]]] = [
+    (
+        "diagnostics",
+        "Pareto k-hat of each data point",
+        "Above the line, averages over draws are unreliable however many draws one can afford.",
+        diagnostic_plots.k_hats,
+    ),
+    (
+        "calibration",
+        "Ranks of the true latents, on simulated data",
+        "Left: the ECDF of ranks, with simultaneous bands. Right: how often regions of q(z|x) "
+        "hold the true value.",
+        diagnostic_plots.rank_bands,
+    ),
+    (
+        "gaps",
+        "The gap between ELBO and log p(x)",
+        "The approximation gap is left by the best guide of the family for each data point; "
+        "the amortization gap is what that guide gains over the encoder.",
+        diagnostic_plots.gap_decomposition,
+    ),
+    (
+        "nuts",
+        "The guide and NUTS",
+        "Draws from p(z|x) by NUTS and from q(z|x), in the two units with the narrowest posterior.",
+        diagnostic_plots.nuts_overlay,
+    ),
+    (
+        "latents",
+        "Latent units",
+        "A unit whose KL is near zero is not used.",
+        diagnostic_plots.unit_activity,
+    ),
+    (
+        "generation",
+        "Draws from the model and test data",
+        "Distributions over data points. PIT: the rank of each test value among prior "
+        "predictive draws.",
+        diagnostic_plots.predictive_checks,
+    ),
+    (
+        "certificate",
+        "The divergence between guide and posterior",
+        "Each simulated data point adds the log weight of its true z, less that of draws of "
+        "the guide; the mean is the Jeffreys divergence.",
+        diagnostic_plots.contributions,
+    ),
+    (
+        "local",
+        "Where the guide is off",
+        "Errors of the guide's mean and scale, averaged over neighbouring simulations; the "
+        "worst region is circled.",
+        diagnostic_plots.local_shifts,
+    ),
+    (
+        "misspecification",
+        "Observed and simulated data",
+        "Distances in the guide's means and the log evidence. Far to the right are data that "
+        "the model does not make.",
+        diagnostic_plots.likeness,
+    ),
+    (
+        "posterior_sbc",
+        "Calibration around the observed data",
+        "Places of the draw that made new data, among draws for the observed data, with "
+        "simultaneous bands.",
+        diagnostic_plots.places,
+    ),
+]
+"""Group, heading, caption and figure."""
+
+
 def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None) -> None:
     """Write a diagnosis as one self-contained HTML page.
 
@@ -90,6 +162,7 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
     body = [
         f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
+        f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
         *(_card(key, verdict) for key, verdict in diagnosis.verdicts.items()),
     ]
     for heading, caption, figure in _figures(groups, run):
@@ -143,55 +216,13 @@ def _figures(
     groups: dict[str, xarray.Dataset], run: Run | None
 ) -> Iterator[tuple[str, str, Figure]]:
     """Heading, caption and figure, of all groups that there are."""
-    about: list[tuple[str, str, str, Callable[[xarray.Dataset], Figure]]] = [
-        (
-            "diagnostics",
-            "Pareto k-hat of each data point",
-            "Above the line, averages over draws are unreliable however many draws one can afford.",
-            diagnostic_plots.k_hats,
-        ),
-        (
-            "calibration",
-            "Ranks of the true latents, on simulated data",
-            "Left: the ECDF of ranks, with simultaneous bands. Right: how often regions of q(z|x) "
-            "hold the true value.",
-            diagnostic_plots.rank_bands,
-        ),
-        (
-            "gaps",
-            "The gap between ELBO and log p(x)",
-            "The approximation gap is left by the best guide of the family for each data point; "
-            "the amortization gap is what that guide gains over the encoder.",
-            diagnostic_plots.gap_decomposition,
-        ),
-        (
-            "nuts",
-            "The guide and NUTS",
-            "Draws from p(z|x) by NUTS and from q(z|x), in the two units with the narrowest "
-            "posterior.",
-            diagnostic_plots.nuts_overlay,
-        ),
-        (
-            "latents",
-            "Latent units",
-            "A unit whose KL is near zero is not used.",
-            diagnostic_plots.unit_activity,
-        ),
-        (
-            "generation",
-            "Draws from the model and test data",
-            "Distributions over data points. PIT: the rank of each test value among prior "
-            "predictive draws.",
-            diagnostic_plots.predictive_checks,
-        ),
-    ]
     if "calibration" in groups:
         _check_calibration(groups["calibration"])
     if run is not None:
         yield from _training(run)
     for heading, figure in diagnostic_plots.shown_data(groups).items():
         yield heading, "", figure
-    for name, heading, caption, draw in about:
+    for name, heading, caption, draw in PICTURES:
         if name in groups and (name != "diagnostics" or "k_hat" in groups[name]):
             yield heading, caption, draw(groups[name])
     if "latents" in groups:

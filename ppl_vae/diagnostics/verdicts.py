@@ -115,8 +115,7 @@ def grade(value: float, error: float, caution: float, fail: float) -> Grade:
     """Grade a statistic of which smaller values are better.
 
     It counts as above a threshold if it is so by three standard errors, which happens by chance
-    with a probability of 0.0013. It cannot pass where three standard errors are wider than the
-    distance between the two thresholds.
+    with a probability of 0.0013, and passes if it is below the first threshold by as much.
 
     Arguments:
         value: The value of the statistic.
@@ -125,25 +124,55 @@ def grade(value: float, error: float, caution: float, fail: float) -> Grade:
         fail: Where failure begins.
 
     Returns:
-        The grade; ``"cannot say"`` if the statistic is not finite, or too noisy to pass.
+        The grade; ``"cannot say"`` if the statistic is not finite, or if three standard errors
+        reach across the first threshold: see :func:`needed`.
 
     Example:
-        >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.3, 0.1, 0.1, 0.5), grade(0.3, 0.2, 0.1, 0.5)
+        >>> grade(0.3, 0.01, 0.1, 0.5), grade(0.05, 0.01, 0.1, 0.5), grade(0.05, 0.03, 0.1, 0.5)
         ('caution', 'pass', 'cannot say')
     """
     if not (math.isfinite(value) and math.isfinite(error)):
         return "cannot say"
-    least = value - Z * error
-    if least > caution:
-        return "fail" if least > fail else "caution"
-    return "pass" if Z * error <= fail - caution else "cannot say"
+    if value - Z * error > caution:
+        return "fail" if value - Z * error > fail else "caution"
+    return "pass" if value + Z * error <= caution else "cannot say"
 
 
-def advice(given: Grade, remedy: str) -> str:
-    """What to try next: nothing after a pass, more data where the statistic was too noisy."""
-    return {"pass": "", "cannot say": "more data: the statistic is too noisy, or not finite"}.get(
-        given, remedy
-    )
+MANY = 100  # times as much data as there are: more is not asked for
+
+
+def needed(value: float, error: float, caution: float, count: int, what: str = "data") -> str:
+    """How much data would tell on which side of a threshold a statistic lies.
+
+    The standard error falls with the root of their number.
+
+    Arguments:
+        value: The value of the statistic.
+        error: Its standard error.
+        caution: The threshold.
+        count: The number of data that it was measured on.
+        what: What they are.
+
+    Example:
+        >>> needed(0.05, 0.03, 0.1, 200)
+        'more data: some 650 would tell'
+        >>> needed(0.0999, 0.03, 0.1, 200)
+        'more data: it is too close to the threshold for 20000 to tell'
+    """
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return f"more {what}: the statistic is not finite"
+    apart = abs(caution - value)
+    factor = (Z * error / apart) ** 2 if apart else math.inf
+    if factor > MANY:
+        return f"more {what}: it is too close to the threshold for {MANY * count} to tell"
+    wanted = math.ceil(factor * count)
+    step = 10 ** max(0, len(str(wanted)) - 2)
+    return f"more {what}: some {-(-wanted // step) * step} would tell"
+
+
+def advice(given: Grade, remedy: str, more: str = "more data: the statistic is not finite") -> str:
+    """What to try next: nothing after a pass; ``more``, of :func:`needed`, where none can say."""
+    return {"pass": "", "cannot say": more}.get(given, remedy)
 
 
 def sentence(words: str) -> str:
@@ -157,10 +186,11 @@ def sentence(words: str) -> str:
 
 
 def share(chosen: Any) -> tuple[float, float]:
-    """The share of true values, and its standard error.
+    """The share of true values, and the standard error of the share by Laplace's rule.
 
-    The error is that of the share with one success and one failure added, so that it is not zero
-    where all are alike (Agresti & Coull 1998).
+    Laplace's rule of succession adds one success and one failure, so that the error is not zero
+    where all are alike, as the plain one would be. The share itself is the plain one. (The interval
+    of Agresti & Coull, 1998, adds two of each.)
 
     Example:
         >>> share(np.zeros(98, dtype=bool))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -16,12 +16,12 @@ from ..programs.conformance import check_structure
 from ..programs.posterior import Data, Posterior
 from ..programs.predictions import prior_predictive
 from ..programs.protocol import Program
-from ..programs.scoring import log_mean
 from ..programs.sites import Latents
 from ..programs.unconstrained import State, Unconstrained, sum_events
 from ..progress import OnProgress, Progress
 from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
+from .annealed import Annealed, spread_of_starts
 
 TARGET_ACCEPTANCE = 0.65  # optimal for HMC in many dimensions (Beskos et al. 2013)
 FIRST_STEP, ADAPTATION_RATE, PILOT_CHAINS = 0.1, 0.1, 4
@@ -62,31 +62,6 @@ class Annealing:
         """From 0 to 1 along a sigmoid, slow at both ends (Grosse et al. 2015, section 5.1)."""
         ramp = torch.linspace(-SCHEDULE_SLOPE, SCHEDULE_SLOPE, self.temperatures + 1).sigmoid()
         return ((ramp - ramp[0]) / (ramp[-1] - ramp[0])).double()
-
-
-@dataclass(frozen=True)
-class Annealed:
-    """What came out of annealing.
-
-    Attributes:
-        log_weight: Of every chain and datum, of shape (C, N), in nats. The mean of its
-            exponential is p(x) for a forward run, 1 / p(x) for a reverse one.
-        acceptance: Mean probability of acceptance of the trajectories, of shape (N,); NaN where
-            a single temperature leaves none.
-    """
-
-    log_weight: Tensor
-    acceptance: Tensor
-
-    @property
-    def bound(self) -> Tensor:
-        """Log of the mean weight of each data point, of shape (N,), in nats."""
-        return log_mean(self.log_weight)[0]
-
-    @property
-    def error(self) -> Tensor:
-        """Standard error of :attr:`bound`, by the delta method; NaN for a single chain."""
-        return log_mean(self.log_weight)[1]
 
 
 def anneal(
@@ -164,6 +139,10 @@ def bidirectional(
     sign changed, an upper bound in expectation. The two bounds certify each other: in expectation
     both are off by less than their gap. The model must use x at its observed site only.
 
+    There is one exact draw for each datum, and all reverse chains of the datum start at it. The
+    spread of the gap over data tells what that adds to the upper bound's error: see
+    :func:`spread_of_starts`.
+
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
         data_shape: Shape of one data point.
@@ -175,7 +154,7 @@ def bidirectional(
 
     Returns:
         The data, ``x`` or, given covariates, a batch; and the forward and the reverse run. The
-        upper bound is minus the latter's ``bound``.
+        upper bound is minus the latter's ``bound``, and its ``error`` the latter's.
 
     Raises:
         InputError: As :func:`anneal` does.
@@ -224,7 +203,8 @@ def anneal_both_ways(
             forward.append(_run(path, path.draw(annealing.chains), steps))
             start = {s: z[rows].expand(annealing.chains, *z[rows].shape) for s, z in exact.items()}
             reverse.append(_run(path, path.coordinates.coordinates(start), steps, reverse=True))
-    return _joined(forward), _joined(reverse)
+    lower, upper = _joined(forward), _joined(reverse)
+    return lower, replace(upper, shared=spread_of_starts(lower, upper))
 
 
 def transitions(size: int, annealing: Annealing, both_ways: bool = False) -> int:

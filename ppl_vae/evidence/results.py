@@ -26,7 +26,8 @@ MEANINGS = {
     "ais_bound": "lower bound on log p(x) by annealed importance sampling (Neal 2001)",
     "ais_error": "standard error of ais_bound, from its chains",
     "upper_bound": "upper bound on log p(x) by reverse annealing (Grosse et al. 2015)",
-    "upper_error": "standard error of upper_bound, from its chains",
+    "upper_error": "standard error of upper_bound, from its chains, and for the one draw that they "
+    "start at from the spread of the gap over data (Hedges 1983)",
     "gap": "upper_bound - ais_bound",
     "kl_to_posterior": "lower bound on KL(q(z|x) || p(z|x)) = log p(x) - F",
     "kl_to_posterior_upper": "upper bound on KL(q(z|x) || p(z|x)) = log p(x) - F",

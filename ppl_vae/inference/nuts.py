@@ -10,7 +10,8 @@ from ..programs.unconstrained import State, Unconstrained
 from ..progress import Progress
 from .refine import frozen
 
-CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 250, 6
+# Draws for R-hat below 1.01 of every unit of every datum, where chains mix (Vehtari et al. 2021).
+CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 500, 6
 
 
 def sample_posterior(posterior: Posterior, seed: int, progress: Progress | None = None) -> Latents:
@@ -36,7 +37,7 @@ def sample_posterior(posterior: Posterior, seed: int, progress: Progress | None 
         >>> from ppl_vae.models import LinearGaussian
         >>> ppca, x = LinearGaussian((5,)), torch.randn(3, 5, dtype=torch.float64)
         >>> sample_posterior(Posterior(ppca, x), seed=0)["z"].shape
-        torch.Size([250, 4, 3, 2])
+        torch.Size([500, 4, 3, 2])
     """
     counted = (progress or Progress()).part(1.0, total=WARMUP + DRAWS)
     coordinates = Unconstrained(posterior)

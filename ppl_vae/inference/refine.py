@@ -1,6 +1,6 @@
 """A guide whose distributions have parameters of their own for each data point."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -34,14 +34,18 @@ class Refined(nn.Module):
 
     Arguments:
         program: The program; its own parameters stay as they are.
+        starts: Where offsets put the guide first, by latent site, of shape (N, *event shape): its
+            location if it has one of that shape; else its parameters are off by standard normal
+            noise, in unconstrained coordinates. A row of NaN leaves the guide as it is.
 
     Attributes:
         offsets: By site and parameter, each with one row a data point; made by the first call.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, starts: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.program = cast(nn.Module, program)
+        self.starts = dict(starts or {})
         self.offsets: Offsets = {}
 
     def model(self, x: Tensor, **covariates: Tensor) -> Any:
@@ -50,48 +54,45 @@ class Refined(nn.Module):
 
     def guide(self, x: Tensor, **covariates: Tensor) -> Any:
         """The program's, refined. It takes the one batch that its offsets are of."""
-        with _Refine(self.offsets):
+        with _Refine(self.offsets, self.starts):
             return cast(Program, self.program).guide(x, **covariates)
 
 
 class _Refine(Messenger):
     """Move the parameters of each distribution by offsets, and make those that are missing."""
 
-    def __init__(self, offsets: Offsets) -> None:
+    def __init__(self, offsets: Offsets, starts: dict[str, Tensor]) -> None:
         super().__init__()
-        self.offsets = offsets
+        self.offsets, self.starts = offsets, starts
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg) or msg["infer"].get("_deterministic"):
             return
         if not isinstance(msg["fn"], dist.Delta):  # the last step of a flow follows its base
-            msg["fn"] = self._moved(msg["name"], msg["fn"])
+            msg["fn"] = self._moved(msg["name"], msg["fn"], self.starts.get(msg["name"]))
 
-    def _moved(self, name: str, fn: Any) -> Any:
+    def _moved(self, name: str, fn: Any, start: Tensor | None) -> Any:
         if isinstance(fn, Independent):
-            base = self._moved(name, fn.base_dist)
+            base = self._moved(name, fn.base_dist, start)
             return dist.Independent(base, fn.reinterpreted_batch_ndims)
         if isinstance(fn, MaskedDistribution):
-            return self._moved(name, fn.base_dist).mask(fn._mask)
+            return self._moved(name, fn.base_dist, start).mask(fn._mask)
         if isinstance(fn, ExpandedDistribution):
-            return self._moved(name, fn.base_dist.expand(fn.batch_shape))
+            return self._moved(name, fn.base_dist.expand(fn.batch_shape), start)
         if isinstance(fn, TransformedDistribution):
-            base = self._moved(name, fn.base_dist)
+            for transform in reversed(fn.transforms):
+                start = None if start is None else transform.inv(start)
+            base = self._moved(name, fn.base_dist, start)
             return dist.TransformedDistribution(base, fn.transforms)
         given = [p for p in fn.arg_constraints if p in vars(fn)] or list(fn.arg_constraints)
+        if start is not None and f"{name}.{given[0]}" not in self.offsets:
+            self.offsets |= _first_offsets(name, fn, given, start)
         moved = {p: self._moved_parameter(f"{name}.{p}", fn, p) for p in given}
         return _pyro_class(fn)(**moved, validate_args=False)
 
     def _moved_parameter(self, key: str, fn: Any, parameter: str) -> Tensor:
         value = getattr(fn, parameter)
-        try:
-            transform = transform_to(fn.arg_constraints[parameter])
-        except NotImplementedError:
-            raise InputError(
-                f"the guide's parameter {key!r}",
-                "has a constraint that cannot be mapped to real numbers, so the guide cannot be "
-                "refined",
-            ) from None
+        transform = _to_real(key, fn, parameter)
         free = transform.inv(value)
         if key not in self.offsets:
             # Of the shape that the plate gives the distribution: one row a data point.
@@ -103,6 +104,36 @@ class _Refine(Messenger):
         if free is value:
             return value + offset * _scale(fn, value)
         return transform(free + offset)
+
+
+def _to_real(key: str, fn: Any, parameter: str) -> Any:
+    """The transform of real numbers to what a parameter may be."""
+    try:
+        return transform_to(fn.arg_constraints[parameter])
+    except NotImplementedError:
+        raise InputError(
+            f"the guide's parameter {key!r}",
+            "has a constraint that cannot be mapped to real numbers, so the guide cannot be "
+            "refined",
+        ) from None
+
+
+def _first_offsets(name: str, fn: Any, parameters: list[str], start: Tensor) -> Offsets:
+    """Offsets that put a distribution where it is to start; see :class:`Refined`."""
+    free = {p: _to_real(f"{name}.{p}", fn, p).inv(getattr(fn, p)) for p in parameters}
+    offsets = {p: torch.zeros_like(value) for p, value in free.items()}
+    moved = start.reshape(len(start), -1).isfinite().all(1)
+    if "loc" in free and free["loc"].shape == start.shape:
+        offset = (start - free["loc"]) / _scale(fn, free["loc"])
+        offsets["loc"] = torch.where(_rows(moved, offset), offset, 0.0)
+    else:
+        for parameter, value in offsets.items():
+            offsets[parameter] = torch.where(_rows(moved, value), torch.randn_like(value), 0.0)
+    return {f"{name}.{p}": nn.Parameter(offset.detach()) for p, offset in offsets.items()}
+
+
+def _rows(chosen: Tensor, values: Tensor) -> Tensor:
+    return chosen.reshape(-1, *(1,) * (values.dim() - 1))
 
 
 class _Unscaled(Messenger):
@@ -150,6 +181,7 @@ def refine(
     draws: int,
     seed: int,
     progress: Progress | None = None,
+    starts: Mapping[str, Tensor] | None = None,
 ) -> Posterior:
     """Maximize the ELBO of each data point by itself, over the guide's own family.
 
@@ -164,6 +196,8 @@ def refine(
         draws: Draws for each data point and step.
         seed: Seed of the draws.
         progress: Told of the share of the work that has been done.
+        starts: Where to start, of each data point, as :class:`Refined` takes it; by default from
+            the guide as it is.
 
     Returns:
         The same posterior with the refined guide. It cannot be split: its guide takes all N.
@@ -180,7 +214,7 @@ def refine(
         >>> gap.abs().max().item() < 1e-3  # the best of its family is the posterior
         True
     """
-    refined, batch = Refined(posterior.program), posterior.placed
+    refined, batch = Refined(posterior.program, starts), posterior.placed
     counted = (progress or Progress()).part(1.0, total=steps)
     objective = PathwiseELBO(draws)
     with posterior.evaluation_mode(seed), frozen(posterior.program), torch.enable_grad():

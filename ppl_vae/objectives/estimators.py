@@ -54,13 +54,12 @@ def check_objective(objective: Objective, program: Program, batch: Batch) -> Non
     if objective == "elbo":
         return
     sites = Sites.of(program, batch)
-    for site, distribution in sites.guide.items():
-        if not distribution.has_rsample:
-            raise InputError(
-                f"the guide's site {site!r}",
-                f"cannot be reparameterized, and the objective {objective} would not train it",
-                "use the objective elbo",
-            )
+    if site := sites.without_path:
+        raise InputError(
+            f"the guide's site {site!r}",
+            f"cannot be reparameterized, and the objective {objective} would not train it",
+            "use the objective elbo",
+        )
     if objective == "analytic-kl" and list(sites.guide) != list(sites.prior):
         raise InputError(
             "the objective analytic-kl",

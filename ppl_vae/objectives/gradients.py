@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -11,20 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ..choices import Objective
 from ..data.batch import Batch
 from ..errors import InputError, check_int
 from ..programs.posterior import Data, Posterior
 from ..programs.protocol import Program, evaluation_mode, is_random
-from ..programs.sites import Sites
 from ..progress import OnProgress, Progress
 from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
 from .estimators import make_objective
+from .score_function import DetachedDraws, ScoreFunctionELBO
 
 DIRECTIONS = 16  # random directions in which means are compared
 
@@ -78,13 +75,26 @@ class Gradient:
         return min(1.0, float(p.min()) * len(p))
 
 
-ESTIMATORS: dict[str, tuple[str, Objective]] = {
-    "reparameterized": ("ELBO", "elbo"),
-    "score function": ("ELBO", "elbo"),
-    "sticking the landing": ("ELBO", "stl"),
-    "reparameterized, K draws": ("importance-weighted bound", "iw"),
-    "doubly reparameterized, K draws": ("importance-weighted bound", "dreg"),
+ELBO, BOUND = "ELBO", "importance-weighted bound"
+
+ESTIMATORS: dict[str, tuple[str, Callable[[int], Any]]] = {
+    "reparameterized": (ELBO, partial(make_objective, "elbo")),
+    "score function": (ELBO, partial(make_objective, "elbo")),
+    "sticking the landing": (ELBO, partial(make_objective, "stl")),
+    "reparameterized, K draws": (BOUND, partial(make_objective, "iw")),
+    "doubly reparameterized, K draws": (BOUND, partial(make_objective, "dreg")),
 }
+"""Target and loss of each estimator, given K draws; for guides that are reparameterized."""
+
+SCORE_FUNCTIONS: dict[str, tuple[str, Callable[[int], Any]]] = {
+    "score function": ESTIMATORS["score function"],
+    "score function, other draws as baseline": (ELBO, ScoreFunctionELBO),
+    "score function, K draws (VIMCO)": (
+        BOUND,
+        partial(ScoreFunctionELBO, importance_weighted=True),
+    ),
+}
+"""The same for guides that have a site without pathwise draws, such as a discrete one."""
 
 
 def compare_gradients(
@@ -102,8 +112,12 @@ def compare_gradients(
     importance-weighted bound of K draws: reparameterized (Burda et al. 2015) and doubly
     reparameterized (Tucker et al. 2018). Those of one target have one mean and differ in variance.
 
+    A guide with a site whose draws have no path to its parameters, such as a discrete one, has
+    score functions only: of the ELBO without and with the other draws as baseline (Kool et al.
+    2019), and of the bound (VIMCO, Mnih & Rezende 2016).
+
     Arguments:
-        program: The program; see :class:`ppl_vae.Program`. Its guide must be reparameterized.
+        program: The program; see :class:`ppl_vae.Program`.
         data: The batch whose gradient it is: ``x`` of shape (N, \*data_shape), or a batch of ``x``
             and covariates.
         particles: Draws K for each data point.
@@ -112,10 +126,10 @@ def compare_gradients(
         on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
 
     Returns:
-        By the name of the estimator, as in ``ESTIMATORS``.
+        By the name of the estimator, as in ``ESTIMATORS`` or ``SCORE_FUNCTIONS``.
 
     Raises:
-        InputError: If the program does not conform, its guide cannot be reparameterized, or
+        InputError: If the program does not conform, its guide has no density at a given z, or
             ``particles`` or ``repeats`` is less than 2.
 
     Example:
@@ -130,17 +144,18 @@ def compare_gradients(
     posterior = Posterior(program, data)
     taken = 8 * particles * posterior.batch.x.numel()
     refuse_beyond_memory(taken, f"particles={particles}", "take fewer")
-    _check_guide(posterior.sites)
+    posterior.sites.require_tractable_density()
+    estimators = SCORE_FUNCTIONS if posterior.sites.without_path else ESTIMATORS
     batch, size_of_batch = posterior.placed, len(posterior)
-    progress = Progress(on_progress, len(ESTIMATORS) * repeats)
+    progress = Progress(on_progress, len(estimators) * repeats)
     parameters = _guide_parameters(program, batch, seed)
     size = sum(p.numel() for p in parameters)
     generator = torch.Generator().manual_seed(derived_seed(seed, "directions"))
     directions = torch.randn(DIRECTIONS, size, generator=generator).to(batch.x) / size**0.5
     found = {}
-    for name, (target, objective) in ESTIMATORS.items():
-        loss = make_objective(objective, particles)
-        handler = _NotReparameterized() if name == "score function" else nullcontext()
+    for name, (target, objective) in estimators.items():
+        loss = objective(particles)
+        handler = DetachedDraws() if name == "score function" else nullcontext()
         with _differentiating(program, derived_seed(seed, name)), handler:
             moments = _Moments(directions)
             for _ in range(repeats):
@@ -181,20 +196,6 @@ class _Moments:
         return Gradient(target, self.mean.cpu(), variance.cpu(), torch.stack(self.projections))
 
 
-class _NotReparameterized(Messenger):
-    """Take draws as they are, so that Pyro falls back on the score function.
-
-    It must be the outermost handler: plates around a site copy its distribution.
-    """
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not site_is_subsample(msg):
-            msg["fn"] = innermost = msg["fn"].expand(msg["fn"].batch_shape)  # a copy
-            while hasattr(innermost, "base_dist"):
-                innermost = innermost.base_dist
-            innermost.has_rsample_(False)
-
-
 @contextmanager
 def _differentiating(program: Program, seed: int) -> Iterator[None]:
     """:func:`evaluation_mode`, with gradients; the parameters' own come back as they were."""
@@ -225,14 +226,3 @@ def _guide_parameters(program: Program, batch: Batch, seed: int) -> list[nn.Para
             raise InputError("the guide", "has frozen parameters only", "set requires_grad=True")
         slopes = torch.autograd.grad(log_q, trained, allow_unused=True)
     return [p for p, slope in zip(trained, slopes, strict=True) if slope is not None]
-
-
-def _check_guide(sites: Sites) -> None:
-    for site, q in sites.guide.items():
-        if not q.has_rsample:
-            raise InputError(
-                f"the guide's site {site!r}",
-                "cannot be reparameterized: there is one estimator of its gradient, the score "
-                "function, and nothing to compare it with",
-            )
-    sites.require_tractable_density()

@@ -78,7 +78,7 @@ class PathwiseELBO(ELBO):
         """The negative bound as a tensor that can be differentiated."""
         model, guide = map(self._vectorized_num_particles, (model, guide))
         scored, paths = self._get_trace(model, guide, args, kwargs)
-        log_weight = self._log_prob(scored) - self._stopped(guide, paths, args, kwargs)
+        log_weight = joint_log_prob(scored) - self._stopped(guide, paths, args, kwargs)
         if not self.importance_weighted or self.num_particles == 1:
             return -log_weight.sum() / self.num_particles
         log_weight = log_weight.reshape(self.num_particles, -1)
@@ -113,20 +113,24 @@ class PathwiseELBO(ELBO):
             if is_random(node):
                 still.nodes[site] = {**node, "value": node["value"].detach()}
         moving, standing = (
-            self._log_prob(_rescored(guide, trace, args, kwargs)) for trace in (paths, still)
+            joint_log_prob(_rescored(guide, trace, args, kwargs)) for trace in (paths, still)
         )
         return moving - standing + standing.detach()
 
-    @staticmethod
-    def _log_prob(trace: Any) -> Tensor:
-        """Sum over sites of the log densities, of shape (K, N)."""
-        trace.compute_log_prob()
-        tables = {s: node["log_prob"] for s, node in trace.nodes.items() if is_random(node)}
-        shape = next(iter(tables.values())).shape
-        for site, table in tables.items():
-            if table.shape != shape:
-                raise ValueError(f"site {site!r} is not in the one plate over the data")
-        return torch.stack(list(tables.values())).sum(0)
+
+def joint_log_prob(trace: Any) -> Tensor:
+    """Sum over sites of the log densities, of shape (K, N).
+
+    Raises:
+        ValueError: If a site is not in the one plate over the data.
+    """
+    trace.compute_log_prob()
+    tables = {s: node["log_prob"] for s, node in trace.nodes.items() if is_random(node)}
+    shape = next(iter(tables.values())).shape
+    for site, table in tables.items():
+        if table.shape != shape:
+            raise ValueError(f"site {site!r} is not in the one plate over the data")
+    return torch.stack(list(tables.values())).sum(0)
 
 
 def _check_path(site: str, node: Any) -> None:

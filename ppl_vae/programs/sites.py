@@ -13,6 +13,7 @@ from ..choices import Start
 from ..data.batch import Batch
 from ..errors import InputError
 from .protocol import Program, device_of, dtype_of, evaluation_mode, innermost, is_random
+from .supports import fixed_support
 
 PROBED, PROBES = 8, 8  # data points and draws that show what a site is
 # What a guide can still do that knows its density at its own draws only.
@@ -66,6 +67,7 @@ class Sites:
         prior: The model's at its latent sites.
         observed: The model's at its observed sites.
         masked: Whether an observed site is masked, in part or whole.
+        event_dims: How many dimensions a value of each latent site has.
     """
 
     program: Program
@@ -73,6 +75,7 @@ class Sites:
     prior: dict[str, Any]
     observed: dict[str, Any]
     masked: bool
+    event_dims: dict[str, int]
 
     @classmethod
     def of(cls, program: Program, batch: Batch) -> "Sites":
@@ -87,7 +90,8 @@ class Sites:
         nodes = {s: n for s, n in model.nodes.items() if is_random(n) and s in probe}
         masked = any(n["mask"] is not None or _is_masked(n["fn"]) for n in nodes.values())
         observed = {s: innermost(n["fn"]) for s, n in nodes.items()}
-        return cls(program, **latent, observed=observed, masked=masked)
+        dims = {s: n["fn"].event_dim for s, n in latent_nodes(model, probe).items()}
+        return cls(program, **latent, observed=observed, masked=masked, event_dims=dims)
 
     @property
     def is_discrete(self) -> bool:
@@ -105,6 +109,11 @@ class Sites:
             return False
         deltas = [q for q in self.guide.values() if isinstance(q, dist.Delta)]
         return any(not bool(delta.log_density.any()) for delta in deltas)
+
+    @property
+    def without_path(self) -> str:
+        """A site of the guide whose draws are not differentiable by its parameters, if there is."""
+        return next((site for site, q in self.guide.items() if not q.has_rsample), "")
 
     @cached_property
     def intractable(self) -> str:
@@ -152,21 +161,12 @@ class Sites:
             raise InputError(f"the guide of {name}", self.intractable, DRAWS_ALONE)
 
     def supports(self) -> dict[str, Any]:
-        """The support of each latent site of the prior.
+        """The support of each latent site of the prior, without events and mixtures around it.
 
         Raises:
             InputError: If one depends on a draw or a data point, such as that of Uniform(0, z).
         """
-        found = {site: prior.support for site, prior in self.prior.items()}
-        for site, support in found.items():
-            edges = [edge for edge in vars(support).values() if isinstance(edge, Tensor)]
-            if any(not bool((edge == edge.flatten()[0]).all()) for edge in edges):
-                raise InputError(
-                    f"the latent site {site!r}",
-                    "has a support that depends on a draw or a data point",
-                    "give it a fixed support, and scale its value",
-                )
-        return found
+        return {s: fixed_support(s, p, self.event_dims[s]) for s, p in self.prior.items()}
 
 
 def _is_masked(distribution: Any) -> bool:

@@ -156,7 +156,7 @@ def _analytic_kl(guide: Any, model: Any, batch: Batch, shape: tuple[int, int]) -
         if not _same_mask(q["mask"], p["mask"]):
             continue
         with suppress(NotImplementedError):
-            kl = kl_divergence(q["fn"], _as_family(p["fn"], q["fn"]))
+            kl = kl_divergence(q["fn"], _as_family(_alike(p["fn"], q["fn"]), q["fn"]))
             found[site] = scale_and_mask(kl, mask=q["mask"]).expand(shape)
     return found
 
@@ -165,6 +165,14 @@ def _same_mask(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     return one is other
+
+
+def _alike(p: Any, q: Any) -> Any:
+    """A prior of the batch shape that the guide has: draws are behind it already.
+
+    Some closed forms of PyTorch's (Bernoulli, beta and uniform) do not broadcast.
+    """
+    return p if p.batch_shape == q.batch_shape else p.expand(q.batch_shape)
 
 
 def _as_family(p: Any, q: Any) -> Any:

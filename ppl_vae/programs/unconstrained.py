@@ -1,16 +1,20 @@
 """The posterior in unconstrained coordinates, where Hamiltonian trajectories move."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import Transform
 
 from ..choices import Start
 from ..errors import InputError
 from .posterior import Posterior
 from .sites import Latents
+from .supports import is_angle
 from .terms import total
 
 State = dict[str, Tensor]  # unconstrained latents by site, each of shape (C chains, N data, ...)
@@ -30,8 +34,11 @@ class Unconstrained:
 
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior
-        supports = posterior.sites.supports()
-        self.transforms = {site: _bijection(site, s) for site, s in supports.items()}
+        supports, priors = posterior.sites.supports(), posterior.sites.prior
+        self.transforms = {
+            site: Turns() if is_angle(priors[site]) else _bijection(site, support)
+            for site, support in supports.items()
+        }
 
     def draw(self, chains: int, source: Start) -> State:
         """Draws of shape (C, N, ...)."""
@@ -63,11 +70,31 @@ class Unconstrained:
         return total(terms.guide) + volume, prior + terms.reconstruction
 
 
+class Turns(Transform):
+    """From any real number to the angle in [-pi, pi) that it is.
+
+    A density of angles, repeated along the real line, is left as it is by the moves that leave it
+    so on the circle.
+    """
+
+    domain, codomain, bijective, sign = constraints.real, constraints.real, True, 1
+
+    def _call(self, x: Tensor) -> Tensor:
+        return torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero: turns keep lengths."""
+        return torch.zeros_like(x)
+
+
 def _bijection(site: str, support: Constraint) -> Any:
     if support.is_discrete:
         raise InputError(
             f"the latent site {site!r}",
-            "is discrete, and Hamiltonian transitions need a gradient",
+            "is discrete: annealing and NUTS move along gradients, which it has none of",
             "use the importance-weighted estimator",
         )
     try:
