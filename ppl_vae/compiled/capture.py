@@ -22,6 +22,9 @@ from .recorder import Recorder
 from .sources import NONE
 from .tracing import Operations, Reads, Run, memory, place
 
+# It returns nothing, but raises an error; older versions of torch would leave it out.
+fx.node.has_side_effect(torch.ops.aten._linalg_check_errors.default)
+
 
 class CaptureError(RuntimeError):
     """What keeps a function from being one graph, in one line."""

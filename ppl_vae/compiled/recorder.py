@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyro
-from torch.nn.modules import module as modules_of_torch
 
 from .effects import FILES, Output, effect_of
 from .guards import MISSING
@@ -35,7 +34,6 @@ UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv", "import_module", 
 BUILTINS = {"eval", "exec"}  # net.eval() is another
 GRADIENTS = {"grad", "zero_grad"}
 MOST_ARGUMENTS = 100
-HOOKS_ON_ALL = [name for name in vars(modules_of_torch) if name.startswith("_global_")]
 TYPES = {"isinstance", "issubclass", "type", "is_tensor"}
 
 
@@ -214,12 +212,6 @@ def _record_globals(state: State, frame: FrameType, names: Names) -> None:
 
 def _record_settings(state: State) -> None:
     """Record what decides about all programs."""
-    for name in HOOKS_ON_ALL:
-        hooks = getattr(modules_of_torch, name)
-        if isinstance(hooks, dict) and hooks:
-            state.refuse("a hook on all modules sees what they do")
-        elif isinstance(hooks, dict):
-            state.record("empty", (hooks,), "what sees all modules")
     for name, parameter in pyro.get_param_store()._params.items():
         state.hooks(parameter, f"the parameter {name}")
     for alias, (module, deep_name, _) in pyro.settings._REGISTRY.items():

@@ -274,8 +274,6 @@ def _environment() -> tuple[Any, ...]:
         raise CaptureError("anomaly mode is on, which sees each operation")
     if torch._C._is_any_autocast_enabled():
         raise CaptureError("autocast is on")
-    if torch.is_anomaly_enabled():
-        raise CaptureError("anomaly detection is on")
     device = None
     if torch._C._len_torch_function_stack():
         modes = _get_current_function_mode_stack()
