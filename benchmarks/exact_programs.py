@@ -91,7 +91,7 @@ class Curve(nn.Module):
     """
 
     data_shape = (2,)
-    STEP = 0.016
+    STEP = 0.008
     grid: Tensor
 
     def __init__(self) -> None:

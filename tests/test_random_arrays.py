@@ -139,7 +139,7 @@ def test_diagnose_answers_or_refuses(array, choices):
     except InputError as error:
         one_line(error)
         return
-    assert len(diagnosis.verdicts) == 6
+    assert len(diagnosis.verdicts) == 10
     for verdict in diagnosis.verdicts.values():
         assert verdict.grade in GRADES
         assert verdict.meaning

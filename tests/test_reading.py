@@ -7,7 +7,6 @@ import pytest
 import xarray
 
 import ppl_vae
-from benchmarks.diagnostic_power import Faulty, linear_gaussian
 from ppl_vae import Posterior
 from ppl_vae.diagnostics.arviz_io import as_inference_data
 from ppl_vae.diagnostics.calibration import ask_calibration
@@ -17,6 +16,8 @@ from ppl_vae.diagnostics.diagnosis import Diagnosis, read_diagnosis, write_diagn
 from ppl_vae.diagnostics.reading import RULES, Answers, chosen_rules, read
 from ppl_vae.diagnostics.report import render
 from ppl_vae.diagnostics.verdicts import GRADES, Verdict
+
+from .conftest import load_benchmark
 
 QUESTIONS = ("coverage", "calibration", "gaps", "reference", "collapse", "generation")
 NEW = ("certificate", "misspecification")
@@ -104,13 +105,14 @@ FAULTS = {
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS.items())
 def test_injected_faults_are_named(fault, words):
-    program = Faulty(linear_gaussian(), fault)
+    power = load_benchmark("diagnostic_power")
+    program = power.Faulty(power.linear_gaussian(), fault)
     x = ppl_vae.prior_predictive(program, (8,), 200, seed=1).x
     posterior = Posterior(program, x)
     text = read(
         {
             "coverage": ask_coverage(posterior, 400, 1).verdict,
-            "calibration": ask_calibration(posterior, 1000, 1).verdict,
+            "calibration": ask_calibration(posterior, 4000, 1).verdict,
             "collapse": ask_collapse(posterior, 1).verdict,
         }
     )

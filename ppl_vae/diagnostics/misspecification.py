@@ -177,7 +177,7 @@ def _describe(posterior: Posterior, seed: int, progress: Progress) -> tuple[Unit
         return {"": log_mean(terms.log_weight)[0]}
 
     found = posterior.reduce(
-        evidence, DRAWS, derived_seed(seed, "evidence"), progress.part(len(posterior) * DRAWS)
+        evidence, DRAWS, derived_seed(seed, "evidence"), progress
     )
     return describe_units(posterior, DRAWS, derived_seed(seed, "moments")), found[""]
 
