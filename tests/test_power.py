@@ -20,7 +20,9 @@ def grades(power, seed, *faults):
     return power.one_seed(("linear-gaussian", seed, faults, power.QUESTIONS))
 
 
-@pytest.mark.parametrize("seed", range(1000, 1003))
+@pytest.mark.parametrize(
+    "seed", [1000, *(pytest.param(n, marks=pytest.mark.slow) for n in (1001, 1002))]
+)
 def test_every_fault_is_caught_by_the_question_that_should_catch_it(power, seed):
     faults = [fault for fault in power.SHOULD_CATCH if fault not in power.NOT_OF["linear-gaussian"]]
     found = grades(power, seed, *faults)

@@ -211,6 +211,8 @@ def _replicated(
     """x' ~ p(x | z), z ~ q(z | x), and its mean, so many times."""
     for time in range(times):
         again = posterior_predictive(program, batch, derived_seed(seed, f"replication {time}"))
+        if not (again.x.isfinite().all() and again.mean.isfinite().all()):
+            raise InputError("draws of x given the guide's z", "are not all finite")
         yield observed(_like(batch, again.x)), columns(observed(_like(batch, again.mean)))
 
 
