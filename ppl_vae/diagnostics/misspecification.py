@@ -176,9 +176,7 @@ def _describe(posterior: Posterior, seed: int, progress: Progress) -> tuple[Unit
     def evidence(terms: Terms) -> dict[str, torch.Tensor]:
         return {"": log_mean(terms.log_weight)[0]}
 
-    found = posterior.reduce(
-        evidence, DRAWS, derived_seed(seed, "evidence"), progress
-    )
+    found = posterior.reduce(evidence, DRAWS, derived_seed(seed, "evidence"), progress)
     return describe_units(posterior, DRAWS, derived_seed(seed, "moments")), found[""]
 
 
