@@ -17,7 +17,7 @@ from ppl_vae.models import LinearGaussian
 from ppl_vae.models.networks import inverse_positive
 from ppl_vae.runtime import derived_seed
 
-from . import programs
+from . import programs, tables
 from .yardsticks import draw, ppca, with_covariates
 
 
@@ -62,7 +62,7 @@ def test_the_rate_splits_into_information_and_marginal_kl():
     )
 
 
-@pytest.mark.parametrize("kind", [programs.Conditional, programs.Incomplete])
+@pytest.mark.parametrize("kind", [tables.Conditional, tables.Incomplete])
 def test_covariates_are_given_to_model_and_guide(kind):
     program, batch = with_covariates(kind, 800)
     found = ask(program, batch).groups["latents"]
@@ -73,7 +73,7 @@ def test_covariates_are_given_to_model_and_guide(kind):
 
 
 def test_distortion_is_of_all_observed_sites():
-    program, batch = with_covariates(programs.Labelled, 200)
+    program, batch = with_covariates(tables.Labelled, 200)
     found = ask(program, batch).groups["latents"]["distortion"].values
     terms = Posterior(program, batch).terms(DRAWS, derived_seed(0, "rate"))  # the same draws
     by_hand = -(terms.likelihood["x"] + terms.likelihood["y"]).mean(0)

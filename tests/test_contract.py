@@ -15,7 +15,7 @@ from ppl_vae.programs.conformance import check_program
 from ppl_vae.programs.protocol import dtype_of
 from ppl_vae.programs.sites import trace_draws
 
-from . import programs
+from . import programs, tables
 
 SHAPE = (1, 6, 7)
 VARIANTS = {
@@ -34,7 +34,7 @@ USERS = {
     kind.__name__: lambda kind=kind: kind((5,))
     for kind in (
         *(programs.Minimal, programs.TwoLayers, programs.Discrete),
-        *(programs.Conditional, programs.Incomplete, programs.Labelled),
+        *(tables.Conditional, tables.Incomplete, tables.Labelled),
     )
 }
 ours = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())

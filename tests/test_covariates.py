@@ -15,7 +15,8 @@ from ppl_vae.programs.batches import match_data
 from ppl_vae.programs.predictions import simulate
 
 from . import programs
-from .programs import Conditional, Incomplete, Labelled, Minimal
+from .programs import Minimal
+from .tables import Conditional, Incomplete, Labelled
 
 FAST = ppl_vae.Annealing(chains=50, temperatures=40)
 

@@ -16,7 +16,7 @@ from ppl_vae.diagnostics.diagnosis import read_diagnosis, write_diagnosis
 from ppl_vae.diagnostics.verdicts import GRADES
 from ppl_vae.models import VAE, Autoencoder
 
-from . import programs
+from . import programs, tables
 from .yardsticks import draw, ppca
 
 QUESTIONS = [
@@ -332,12 +332,12 @@ def test_reading_runs_no_code(tmp_path):
 def test_what_is_given_and_what_is_observed_are_told_apart(tmp_path):
     generator = torch.Generator().manual_seed(0)
     y = torch.randint(3, (400,), generator=generator)
-    drawn = ppl_vae.prior_predictive(programs.Conditional(), (5,), 400, 0, {"y": y})
+    drawn = ppl_vae.prior_predictive(tables.Conditional(), (5,), 400, 0, {"y": y})
     data = ppl_vae.make_data(drawn.x, covariates={"y": y})
     effort = ppl_vae.Effort(draws=400, simulations=100, gap_points=10, nuts_points=1)
     found = {
         kind: ppl_vae.diagnose(kind(), data, effort)
-        for kind in (programs.Conditional, programs.Labelled)
+        for kind in (tables.Conditional, tables.Labelled)
     }
     given, observed = (d.inference_data for d in found.values())
     assert set(given.observed_data) == set(given.log_likelihood) == {"x"}
@@ -349,10 +349,9 @@ def test_what_is_given_and_what_is_observed_are_told_apart(tmp_path):
     for group in (given.constant_data, observed.observed_data):
         assert (group["y"].values == data.test.covariates["y"][:40].numpy()).all()
     assert not any(
-        verdict.meaning.startswith("it met")
-        for verdict in found[programs.Labelled].verdicts.values()
+        verdict.meaning.startswith("it met") for verdict in found[tables.Labelled].verdicts.values()
     )
-    write_diagnosis(tmp_path, found[programs.Labelled])
+    write_diagnosis(tmp_path, found[tables.Labelled])
     assert set(read_diagnosis(tmp_path).inference_data.observed_data) == {"x", "y"}
 
 

@@ -14,7 +14,7 @@ from ppl_vae import Posterior
 from ppl_vae.diagnostics.gaps import ask_gaps
 from ppl_vae.models import VAE
 
-from . import programs
+from . import programs, tables
 from .yardsticks import MeanField, by_quadrature, draw, ppca, spoil, with_covariates
 
 
@@ -97,7 +97,7 @@ def test_what_scales_an_objective_is_no_part_of_the_gap():
         assert np.allclose(one[name], other[name], atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [programs.Conditional, programs.Incomplete])
+@pytest.mark.parametrize("kind", [tables.Conditional, tables.Incomplete])
 def test_covariates_stay_with_their_data_points(kind, monkeypatch):
     monkeypatch.setattr(ppl_vae.programs.scoring, "BLOCK_ELEMENTS", 5 * 32)  # three blocks
     program, batch = with_covariates(kind, 12)
@@ -108,7 +108,7 @@ def test_covariates_stay_with_their_data_points(kind, monkeypatch):
 
 
 def test_all_observed_sites_count():
-    program, batch = with_covariates(programs.Labelled, 12)
+    program, batch = with_covariates(tables.Labelled, 12)
     found = gaps(program, batch, 2000)
     evidence, _ = by_quadrature(Posterior(program, batch))
     error = 4.5 * found["iw_error"] + 1e-3

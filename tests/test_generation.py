@@ -198,7 +198,7 @@ def test_faults_are_caught_by_what_should_catch_them(fault):
 
 def test_a_mask_says_what_is_compared():
     # What was not observed is zero in the data, and drawn by the model.
-    from .programs import Incomplete
+    from .tables import Incomplete
 
     program, batch = with_covariates(Incomplete, 700)
     filled = Batch({**batch, "x": torch.where(batch["mask"], batch.x, 99.0)})

@@ -14,7 +14,8 @@ from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.plots import figures as plots
 from ppl_vae.plots.pictures import draw_pictures
 
-from .programs import Conditional, Discrete, Labelled, Minimal, TwoLayers
+from .programs import Discrete, Minimal, TwoLayers
+from .tables import Conditional, Labelled
 
 ROWS = [{"epoch": i, "loss": 9.0 / i, "elbo": -9.0 / i, "reconstruction": -5.0 / i, "kl": 1.0}
         for i in range(1, 15)]  # fmt: skip

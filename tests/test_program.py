@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ppl_vae import InputError, check_program
+from ppl_vae import InputError, check_program, make_data
 from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.programs.references import find_program
 
@@ -57,6 +57,12 @@ def test_names_the_first_datum_outside_the_support(datum):
     with pytest.raises(InputError, match=rf"datum {datum}: 0.25 lies outside .* binarize the data"):
         check_program(VAE((5,)), x)
     check_program(VAE((5,), likelihood="continuous-bernoulli"), x)
+
+
+def test_counts_in_bytes_are_told_what_was_done_to_them():
+    data = make_data(torch.poisson(torch.full((60, 5), 2.0)).byte())
+    with pytest.raises(InputError, match="uint8 is read as levels of grey"):
+        check_program(programs.Counts((5,)), data.fixed("train"))
 
 
 def test_a_support_may_be_a_parameter():

@@ -15,7 +15,7 @@ from ppl_vae.inference import nuts
 from ppl_vae.inference.nuts import sample_posterior
 from ppl_vae.runtime import derived_seed
 
-from . import programs
+from . import programs, tables
 from .yardsticks import MeanField, by_quadrature, draw, ppca, spoil, with_covariates
 
 
@@ -172,14 +172,14 @@ def test_draws_that_depend_on_each_other_are_thinned():
 
 
 def test_nuts_is_given_covariates():
-    answer = ask_reference(Posterior(*with_covariates(programs.Incomplete, 3)), 0)
+    answer = ask_reference(Posterior(*with_covariates(tables.Incomplete, 3)), 0)
     assert answer.verdict.grade == "pass"
     found = answer.groups["nuts"]
     assert (np.abs(found["mean_error"]) < 4.5 * found["mean_error_stderr"]).all()
 
 
 def test_nuts_sees_all_observed_sites():
-    posterior = Posterior(*with_covariates(programs.Labelled, 3))
+    posterior = Posterior(*with_covariates(tables.Labelled, 3))
     z = sample_posterior(posterior, 0)["z"].flatten(0, 1)
     _, mean = by_quadrature(posterior)
     assert ((z.mean(0) - mean).abs() < 4.5 * (z.var(0) / 300).sqrt()).all()

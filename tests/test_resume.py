@@ -13,7 +13,7 @@ from ppl_vae.runs import checkpoints
 from ppl_vae.runs.checkpoints import CheckpointWarning
 from ppl_vae.training.tensorboard import TensorBoard
 
-from .programs import Conditional, WithDropout
+from .programs import WithDropout
 from .resuming import (
     DATA,
     SHORT,
@@ -25,6 +25,7 @@ from .resuming import (
     state_of,
     stop_after,
 )
+from .tables import Conditional
 
 
 @pytest.mark.parametrize(("steps", "seed"), [(0, 0), (60, 1), (128, 2), (200, 3), (500, 4)])

@@ -9,7 +9,7 @@ import ppl_vae
 from ppl_vae.models import LinearGaussian
 from ppl_vae.models.networks import inverse_positive
 
-from .programs import Incomplete
+from .tables import Incomplete
 
 
 def ppca(strengths=(2.0, 1.0), dim=6, seed=0):

@@ -36,7 +36,7 @@ class Capture:
 
     Attributes:
         graph: Takes the tensors of the function's arguments, then ``closed``; returns the tensors
-            among its results, then the gradients of ``leaves``.
+            among its results, then the gradients of ``leaves``, then what is in ``path``.
         closed: What the function reads beside its arguments, such as parameters and buffers.
         results: What it returned while it was captured.
         leaves: What it gave gradients to, as ``backward()`` does.
@@ -44,6 +44,7 @@ class Capture:
         sets_gradients: Whether its own code may set gradients, and not only add to them.
         asks_for_types: Whether its own code may tell a tensor from a number.
         before: What it changes in place of all these inputs: their former values, by position.
+        path: The whole numbers that Python has decided by, each with the line that read it.
         drawn: The state of torch's random numbers, once it was through.
         guards: What the graph takes for granted of Python's state.
     """
@@ -56,6 +57,7 @@ class Capture:
     sets_gradients: bool
     asks_for_types: bool
     before: dict[int, Tensor]
+    path: list[tuple[int | float, str]]
     drawn: list[Tensor]
     guards: Guards
 
@@ -72,7 +74,7 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
         inputs: Its arguments.
 
     Raises:
-        CaptureError: If what it does is no graph: it chooses by the value of a tensor, draws other
+        CaptureError: If what it does is no graph: it chooses by a number that may be rounded, draws other
             random numbers than torch's, changes Python's state, prints, or raises an error.
 
     Example:
@@ -129,6 +131,7 @@ class _Capturing:
             sets_gradients=self.recorder.sets_gradients,
             asks_for_types=self.recorder.asks_for_types,
             before=self._former((*inputs, *closed)),
+            path=[(value, where) for _, value, where in self.operations.decisions],
             drawn=drawn,
             guards=self.recorder.state.guards,
         )
@@ -158,7 +161,8 @@ class _Capturing:
             copied = lambda tensor: tensor.detach().clone()  # noqa: E731
             self.results = pytree.tree_map_only(Tensor, copied, results)
         tensors = [leaf for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
-        return tensors + [gradient for _, gradient in self.added]
+        decided = [decision.tensor for decision in self.operations.decisions]
+        return [*tensors, *(gradient for _, gradient in self.added), *decided]
 
     def _close(self, graph: fx.GraphModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the graph reads beside its inputs, once all is said against it that there is."""

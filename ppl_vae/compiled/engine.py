@@ -15,7 +15,7 @@ from ..choices import Engine
 from ..errors import InputError
 from ..progress import OnProgress
 from .capture import CaptureError, capture, random_state, rehearsal
-from .graphs import Graph, GraphError, first_run, run_beside
+from .graphs import Graph, GraphError, OtherPath, first_run, run_beside
 from .kernels import compile_graph
 from .leaf_gradients import gradients_of
 from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes, flatten, has_floats
@@ -124,13 +124,13 @@ class Compiled:
         if graph is not None and self._fits(shape, graph, leaves):
             if shape.is_checked():
                 shape.next_check += min(shape.next_check, FURTHEST_CHECK)
-                return self._followed(_check(shape, leaves, call, self._refuse))
+                return self._followed(_check(shape, leaves, call, self._failed))
             try:
                 inputs = shape.tensors(leaves)
                 return graph.replay(inputs, self.on_result, self.recordable, self._warn)
             except GraphError as error:
                 results = call()  # which may raise the same error, as its own
-                self._refuse(shape, str(error))
+                self._failed(shape, error)
                 return self._followed(results)
         if not shape.refused and self._worth(shape):
             return self._followed(self._compile(shape, leaves, call))
@@ -192,11 +192,22 @@ class Compiled:
         finally:
             self.on_progress(0.0, "")
         if shape.graph is not None:
-            return _check(shape, leaves, call, self._refuse)
+            return _check(shape, leaves, call, self._failed)
         found = call()  # which may raise an error of its own
         if refusal:
             self._refuse(shape, refusal)
         return found
+
+    def _failed(self, shape: Shape, error: GraphError) -> None:
+        """A graph was of no use at this call, and may be of none at all."""
+        if not isinstance(error, OtherPath):
+            self._refuse(shape, str(error))
+            return
+        shape.strayed += 1
+        if shape.strayed < max(FIRST_MISSES, (shape.calls - shape.compiled_at) // 4):
+            self._warn(str(error), cause="control flow")
+        else:
+            self._refuse(shape, f"its graph fits too rarely: {error}")
 
     def _refuse(self, shape: Shape, reason: str) -> None:
         shape.refused, shape.graph = True, None
@@ -212,7 +223,7 @@ def _check(
     shape: Shape,
     leaves: list[Any],
     call: Callable[[], Any],
-    refuse: Callable[[Shape, str], None],
+    failed: Callable[[Shape, GraphError], None],
 ) -> Any:
     """Run the graph and, with the same draws, the function, whose results are returned."""
     assert shape.graph is not None
@@ -220,9 +231,9 @@ def _check(
         results, same = run_beside(shape.graph, shape.tensors(leaves), call)
     except GraphError as error:
         results, same = call(), True  # which may raise the same error, as its own
-        refuse(shape, str(error))
+        failed(shape, error)
     if not same:
-        refuse(shape, "its results are not those of its graph")
+        failed(shape, GraphError("its results are not those of its graph"))
     return results
 
 

@@ -21,6 +21,10 @@ class GraphError(RuntimeError):
     """A graph that does not run."""
 
 
+class OtherPath(GraphError):
+    """A graph of another path than the one that the program takes now."""
+
+
 class Graph:
     """A compiled graph that returns what the function does, and gives leaves their gradients."""
 
@@ -35,6 +39,7 @@ class Graph:
         self.recording: CUDAGraphCallable | None = None
         self.recorded_for: Any = None
         self.leaves, self.spec = pytree.tree_flatten(found.results)
+        self.path = found.path
         self.computed = [isinstance(leaf, Tensor) for leaf in self.leaves]
         self.copied = [True] * len(found.leaves)
 
@@ -78,7 +83,7 @@ class Graph:
             follow(results)
             return results
 
-        token = recordable() if self.on_gpu(inputs) else None
+        token = recordable() if self.on_gpu(inputs) and not self.path else None
         # What was recorded sets gradients, and adds to none.
         if token is None or not all(map(has_no_gradient, self.targets)):
             return work(inputs)
@@ -105,6 +110,7 @@ class Graph:
 
         Raises:
             GraphError: If it does not run through. Then nothing is changed, and nothing drawn.
+            OtherPath: If Python would decide otherwise now. Neither then.
         """
         # Without the hooks that others may have set on all modules.
         run = torch.no_grad()(self.plain.forward) if plain else self.run
@@ -112,26 +118,41 @@ class Graph:
         state = random_state() if self._draws and not recorded else []
         before = [] if recorded else [(t, t.detach().clone()) for t in self.changed(inputs)]
         try:
-            outputs = iter(run(*inputs, *self.closed))
+            outputs = list(run(*inputs, *self.closed))
+            self._follow(outputs)
         except Exception as error:
             if state:
                 set_random_state(state)
             with torch.no_grad():
                 for tensor, values in before:
                     tensor.copy_(values)
+            if isinstance(error, OtherPath):
+                raise
             raise GraphError(f"its graph does not run: {first_line(error)}") from error
+        given = iter(outputs)
         leaves = [
-            next(outputs) if computed else leaf
+            next(given) if computed else leaf
             for leaf, computed in zip(self.leaves, self.computed, strict=True)
         ]
-        gradients = [g.clone() if own else g for g, own in zip(outputs, self.copied, strict=True)]
+        gradients = [g.clone() if own else g for g, own in zip(given, self.copied, strict=True)]
         return pytree.tree_unflatten(leaves, self.spec), gradients
+
+    def _follow(self, outputs: list[Tensor]) -> None:
+        """Take what Python decides by off the outputs, and compare it with what it was."""
+        for value, where in reversed(self.path):
+            now = outputs.pop().item()
+            if now != value:
+                raise OtherPath(
+                    f"control flow depends on the value of a tensor, which was {value} when it was "
+                    f"compiled, and now is {now} ({where})"
+                )
 
     def copy_shared(self, inputs: list[Tensor]) -> None:
         """Find out which gradients lie where nothing else does: they need no copy of their own."""
         outputs = self.run(*inputs, *self.closed)
         used = [memory(tensor) for tensor in (*outputs, *inputs, *self.closed)]
-        gradients = outputs[len(outputs) - len(self.copied) :]
+        end = len(outputs) - len(self.path)
+        gradients = outputs[end - len(self.copied) : end]
         self.copied = [used.count(memory(g)) > 1 or not g.is_contiguous() for g in gradients]
 
 

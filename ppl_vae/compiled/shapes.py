@@ -103,6 +103,7 @@ class Shape:
     next_check: int = FIRST_CHECK
     compiled: int = 0  # how often
     misses: int = 0  # calls in a row that found Python's state changed
+    strayed: int = 0  # calls in which Python would have decided otherwise than the graph
     weight: float = 1.0  # what compiling it takes, beside what it takes for most programs
     refused: bool = False
 

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Container, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -26,6 +26,7 @@ READS = {
     getattr(Tensor, name)
     for name in ("__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__array__")
 }
+WHOLE = {Tensor.__bool__, Tensor.__int__, Tensor.__index__, Tensor.__float__}
 # Their schemas do not say that they change the running mean and variance.
 BATCH_NORMS = {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
 HOOKS = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
@@ -46,6 +47,14 @@ ANSWERS = {warn_if_nan.__code__: False, Distribution._validate_sample.__code__: 
 
 class Refused(BaseException):
     """Ends a run that is captured: no program catches it, as it would an Exception."""
+
+
+class Decision(NamedTuple):
+    """A whole number that Python has read off a tensor, and where."""
+
+    tensor: Tensor
+    value: int | float
+    place: str
 
 
 class Run:
@@ -102,9 +111,9 @@ class Reads(TorchFunctionMode):
         caller = sys._getframe(1)
         if func is Tensor.masked_select and caller.f_code is SUMS:
             return torch.where(args[1], args[0], 0.0)  # of static shape, and of the same sum
-        if func in READS:
-            if caller.f_code in ANSWERS:
-                return ANSWERS[caller.f_code]
+        if func in READS and caller.f_code in ANSWERS:
+            return ANSWERS[caller.f_code]
+        if func in READS and (func not in WHOLE or _has_fractions(args[0])):
             run.by_value(caller)
         if func in MAKERS and any(
             isinstance(x, Tensor) for x in _inside((*args, *kwargs.values()))
@@ -121,8 +130,12 @@ class Operations(TorchDispatchMode):
     Gradients that leaves hold are set aside when they are seen first, so that afterwards each holds
     what the program has added.
 
+    Whole numbers that are computed of whole numbers only are exact, whoever computes them. Python
+    may decide by them, as by the length of the longest sequence: the graph compares them.
+
     Attributes:
         arguments: The identities of those of the program.
+        decisions: The whole numbers that Python has read.
         began_without_gradients: Whether no leaf had any, but zeros that Pyro's steps leave there.
     """
 
@@ -131,7 +144,9 @@ class Operations(TorchDispatchMode):
         self._run, self._existed = run, existed
         self._before: list[tuple[Tensor, Tensor]] = []
         self._leaves: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._rounded: dict[int, Tensor] = {}  # whole numbers made of others, by where they lie
         self.arguments: set[int] = set()
+        self.decisions: list[Decision] = []
         self.began_without_gradients = True
 
     def __torch_dispatch__(
@@ -143,6 +158,8 @@ class Operations(TorchDispatchMode):
             self._see(tensor)
         if torch.Tag.inplace_view in func.tags and self._is_given(args[0]):
             self._run.refuse("it changes the shape of a tensor in place", sys._getframe(1))
+        if func is torch.ops.aten._local_scalar_dense.default and self._is_exact(args[0]):
+            return self._decide(args[0])
         if torch.Tag.data_dependent_output in func.tags or _sizes_by_value(func, args):
             self._run.by_value(sys._getframe(1))
         with disable_proxy_modes_tracing():
@@ -152,7 +169,23 @@ class Operations(TorchDispatchMode):
                     self._before.append((tensor.detach(), tensor.detach().clone()))
             if self._run.refusal:
                 return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        results = func(*args, **kwargs)
+        if not all(map(self._is_exact, tensors)):
+            for result in pytree.tree_leaves(results):
+                if isinstance(result, Tensor) and not _has_fractions(result):
+                    self._rounded[memory(result)] = result
+        return results
+
+    def _is_exact(self, tensor: Tensor) -> bool:
+        return not _has_fractions(tensor) and memory(tensor) not in self._rounded
+
+    def _decide(self, tensor: Tensor) -> int | float:
+        kept = torch.ops.aten.clone.default(tensor)  # as it is now
+        with disable_proxy_modes_tracing():
+            value: int | float = tensor.item()
+        where = place(traceback.walk_stack(sys._getframe(1)))
+        self.decisions.append(Decision(kept, value, where))
+        return value
 
     def _see(self, tensor: Tensor) -> None:
         if tensor.layout is not torch.strided:
@@ -188,6 +221,10 @@ class Operations(TorchDispatchMode):
 def memory(tensor: Tensor) -> int:
     """Where the storage of a tensor begins, which tensors may share."""
     return tensor.untyped_storage().data_ptr()
+
+
+def _has_fractions(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _changes(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:

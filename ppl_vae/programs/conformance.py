@@ -17,6 +17,10 @@ from .protocol import DATA_PLATE, Program, device_of, dtype_of, evaluation_mode,
 
 SUPPORT_DRAWS = 64  # of the guide, compared with the prior's support
 SUPPORT_BLOCK = 4096  # data points compared with the likelihood's support at once
+COUNTS = (
+    "give other numbers than bytes, if they are counts: uint8 is read as levels of grey, and divided "
+    "by 255"
+)
 
 
 def check_program(
@@ -269,12 +273,21 @@ def _check_support(
         try:
             likelihood.log_prob(block[culprit])
         except ValueError as error:
-            raise InputError(f"{datum}:", first_line(error)) from None
+            remedy = COUNTS if _may_be_divided(block) else ""
+            raise InputError(f"{datum}:", first_line(error), remedy) from None
         raise InputError(
             datum,
             f"lies outside {likelihood.support}, the support of the likelihood of {site}",
-            "rescale the data, or choose another likelihood",
+            COUNTS if _may_be_divided(block) else "rescale the data, or choose another likelihood",
         )
+
+
+def _may_be_divided(values: Tensor) -> bool:
+    """Whether these look like bytes that were divided by 255."""
+    levels = values.double() * 255
+    of_grey = torch.isclose(levels, levels.round(), rtol=0.0, atol=1e-3).all()
+    between = bool(((values > 0) & (values < 1)).any())
+    return bool(of_grey) and between and bool(values.min() >= 0 and values.max() <= 1)
 
 
 def _name(index: int, rows: Tensor | None) -> str:

@@ -10,7 +10,7 @@ from ppl_vae import Annealing, Batch, Config, Effort, Estimate, Posterior, Run, 
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 from .. import misfits
-from ..programs import Conditional
+from ..tables import Conditional
 from . import Call
 
 NAN, INF = float("nan"), float("inf")
