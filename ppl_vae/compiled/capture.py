@@ -74,8 +74,8 @@ def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
         inputs: Its arguments.
 
     Raises:
-        CaptureError: If what it does is no graph: it chooses by a number that may be rounded, draws other
-            random numbers than torch's, changes Python's state, prints, or raises an error.
+        CaptureError: If what it does is no graph: it chooses by a number that may be rounded, draws
+            other random numbers than torch's, changes Python's state, prints, or raises an error.
 
     Example:
         >>> weight = torch.ones(3)

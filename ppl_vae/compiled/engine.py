@@ -15,7 +15,7 @@ from ..choices import Engine
 from ..errors import InputError
 from ..progress import OnProgress
 from .capture import CaptureError, capture, random_state, rehearsal
-from .graphs import Graph, GraphError, OtherPath, first_run, run_beside
+from .graphs import Graph, GraphError, OtherPathError, first_run, run_beside
 from .kernels import compile_graph
 from .leaf_gradients import gradients_of
 from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes, flatten, has_floats
@@ -200,7 +200,7 @@ class Compiled:
 
     def _failed(self, shape: Shape, error: GraphError) -> None:
         """A graph was of no use at this call, and may be of none at all."""
-        if not isinstance(error, OtherPath):
+        if not isinstance(error, OtherPathError):
             self._refuse(shape, str(error))
             return
         shape.strayed += 1

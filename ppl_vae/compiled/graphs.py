@@ -21,7 +21,7 @@ class GraphError(RuntimeError):
     """A graph that does not run."""
 
 
-class OtherPath(GraphError):
+class OtherPathError(GraphError):
     """A graph of another path than the one that the program takes now."""
 
 
@@ -110,7 +110,7 @@ class Graph:
 
         Raises:
             GraphError: If it does not run through. Then nothing is changed, and nothing drawn.
-            OtherPath: If Python would decide otherwise now. Neither then.
+            OtherPathError: If Python would decide otherwise now. Neither then.
         """
         # Without the hooks that others may have set on all modules.
         run = torch.no_grad()(self.plain.forward) if plain else self.run
@@ -126,7 +126,7 @@ class Graph:
             with torch.no_grad():
                 for tensor, values in before:
                     tensor.copy_(values)
-            if isinstance(error, OtherPath):
+            if isinstance(error, OtherPathError):
                 raise
             raise GraphError(f"its graph does not run: {first_line(error)}") from error
         given = iter(outputs)
@@ -142,7 +142,7 @@ class Graph:
         for value, where in reversed(self.path):
             now = outputs.pop().item()
             if now != value:
-                raise OtherPath(
+                raise OtherPathError(
                     f"control flow depends on the value of a tensor, which was {value} when it was "
                     f"compiled, and now is {now} ({where})"
                 )

@@ -1,12 +1,12 @@
 """Which of Python's state a program reads, recorded while it is captured."""
 
 import builtins
+import contextlib
 import gc
 import importlib.util
 import random
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Self
 
@@ -30,7 +30,8 @@ from .sources import (
 )
 from .state import State
 
-UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv", "import_module", "__import__"}
+UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv", "__import__"}
+IMPORTS = importlib.import_module.__code__
 BUILTINS = {"eval", "exec"}  # net.eval() is another
 GRADIENTS = {"grad", "zero_grad"}
 MOST_ARGUMENTS = 100
@@ -73,7 +74,7 @@ class Recorder:
         del self._kept
         self.existed.clear()
 
-    @contextmanager
+    @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Record what is read inside."""
         previous, collects, output = sys.getprofile(), gc.isenabled(), sys.stdout
@@ -137,6 +138,10 @@ class Recorder:
             if caller is not None and not imports(frame):
                 self._refuse(effect, caller)
         elif event == "call" and in_standard(frame.f_code.co_filename):
+            if id(_entered(frame)) in self.existed:
+                self._refuse("it enters a context manager that was made before", frame)
+            if frame.f_code is IMPORTS and from_program(frame, in_standard) is not None:
+                self._refuse("it calls import_module", frame)
             if frame.f_code.co_filename in PASSING or imports(frame):
                 return
             handed = [part for value in frame.f_locals.values() for part in _parts(value)]
@@ -181,6 +186,12 @@ class Recorder:
             self.state.open(value, names, called)
         elif not of_library(type(value)):  # as a dataclass that is an argument, or made from one
             self.state.open(type(value), names, f"{type(value).__name__} of {called}")
+
+
+def _entered(frame: FrameType) -> Any:
+    """The generator that a frame enters as a context manager, which can be done but once."""
+    entered = frame.f_locals.get("self") if frame.f_code.co_name == "__enter__" else None
+    return entered if isinstance(entered, contextlib._GeneratorContextManager) else None
 
 
 def _equal_states(one: Any, other: Any) -> bool:

@@ -1,5 +1,6 @@
 """What there is to read of Python's state, from the objects that a program's code mentions."""
 
+import contextlib
 import functools
 import io
 import logging
@@ -123,6 +124,11 @@ class State:
             self.refuse(f"it writes to {called}, a {type(value).__name__}")
         elif isinstance(value, functools._lru_cache_wrapper):
             self.refuse(f"it calls {called}, which keeps its results")
+        elif isinstance(value, contextlib._GeneratorContextManager):
+            # Of these another is made at each use. One that has been used holds them no more.
+            for name in {"func", "args", "kwds"} & vars(value).keys():
+                self.record("entries", (vars(value), name, vars(value)[name]), f"{called}.{name}")
+                self.open(vars(value)[name], names, f"{called}.{name}")
         elif type(value) is object:  # a mark, such as of what is missing
             return
         elif derives_from_library(type(value)):

@@ -18,8 +18,8 @@ from .protocol import DATA_PLATE, Program, device_of, dtype_of, evaluation_mode,
 SUPPORT_DRAWS = 64  # of the guide, compared with the prior's support
 SUPPORT_BLOCK = 4096  # data points compared with the likelihood's support at once
 COUNTS = (
-    "give other numbers than bytes, if they are counts: uint8 is read as levels of grey, and divided "
-    "by 255"
+    "give other numbers than bytes, if they are counts: uint8 is read as levels of grey, and "
+    "divided by 255"
 )
 
 

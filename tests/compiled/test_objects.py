@@ -3,6 +3,7 @@
 import argparse
 import collections
 import functools
+import importlib
 import os
 from dataclasses import dataclass, field
 
@@ -377,3 +378,21 @@ def test_programs_are_compiled_without_a_word(program):
     outcome = compare(program)
     assert outcome.graphs >= 1
     assert outcome.reasons == []
+
+
+MODULES = {}
+
+
+def test_a_module_that_was_imported_before_is_kept():
+    def scale(name):
+        try:
+            module = MODULES[name]
+        except KeyError:
+            module = MODULES[name] = importlib.import_module(name)
+        return module.e
+
+    def program(kind):
+        MODULES.clear()
+        yield from steps(kind, lambda: normal(loc(), scale=scale("math")))
+
+    assert compare(program).graphs == 1

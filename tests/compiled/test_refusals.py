@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import importlib
 import random
 import re
 from types import SimpleNamespace
@@ -128,6 +129,13 @@ def by_name_of_a_global(kind):
     SCALE = 1.0
 
 
+def imported(kind):
+    def model():
+        normal(loc(), scale=importlib.import_module("math").e)
+
+    yield from steps(kind, model)
+
+
 def branching(kind):
     def model():
         mean = loc()
@@ -157,6 +165,7 @@ NEVER = {
     "a list that grows": (appended, "it changes seen"),
     "a cache": (in_a_cache, "it calls cached, which keeps its results"),
     "globals by name": (by_name_of_a_global, "it reads globals"),
+    "a module by name": (imported, "it calls import_module"),
     "a branch by a value": (branching, r"control flow .*test_refusals.py, line \d+"),
     "values in Python": (failing_once, r"control flow .*test_refusals.py, line \d+"),
 }
