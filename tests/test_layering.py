@@ -27,6 +27,9 @@ LAYERS = [
     {"__main__"},
 ]
 
+# A method that is built on what it is a method of: imported when it is called.
+DOORS = {"programs.posterior": {"inference"}}
+
 
 def name_of(file: Path) -> str:
     return ".".join(file.relative_to(ROOT / "ppl_vae").with_suffix("").parts)
@@ -68,11 +71,12 @@ def test_imports_run_one_way_between_packages(layer):
             found = {package_of(i[1:]) for i in imports(file) if i.startswith(".")} - {
                 "__version__"
             }
+            found -= DOORS.get(name_of(file), set())
             assert found <= allowed, f"{name_of(file)} imports {found - allowed}"
 
 
 def test_one_file_faces_arviz():
-    assert [name_of(file) for file in FILES if "arviz" in imports(file)] == ["diagnostics.arviz_io"]
+    assert [name_of(file) for file in FILES if "arviz" in imports(file)] == ["storage.arviz_io"]
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("models/*.py")), ids=lambda f: f.stem)

@@ -44,12 +44,14 @@ ALIASES = {
 }
 COMMANDS = {
     "train": "fit run learn start",
-    "evaluate": "eval test score validate elbo",
+    "evaluate": "eval test validate elbo",
     "diagnose": "check diagnostics verify",
     "report": "html page summary",
     "gradients": "gradient grads grad",
     "sample": "generate gen draw draws simulate",
-    "reconstruct": "recon reconstruction encode decode",
+    "encode": "embed latents codes infer transform posterior",
+    "score": "anomaly outliers loglik likelihood",
+    "reconstruct": "recon reconstruction decode",
     "experiment": "experiments exp claim",
     "--version": "version",
     "--help": "help",

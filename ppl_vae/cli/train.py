@@ -188,7 +188,7 @@ def _fit_and_show(
     as_json: bool,
     resume: bool,
 ) -> None:
-    from ..evidence.estimate import estimate
+    from ..inference.estimate import estimate
     from ..plots.pictures import draw_pictures
     from ..programs.batches import match_data
     from ..progress import progress_bar

@@ -22,9 +22,9 @@ from ..programs.protocol import Program
 from ..programs.scoring import DRAW_BYTES
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
+from ..storage import arviz_io
 from ..storage.files import make_folder, replacing
 from ..storage.memory import read_text, refuse_beyond_memory
-from . import arviz_io
 from .calibration import QUESTION as CALIBRATION
 from .calibration import ask_calibration
 from .certificate import QUESTION as CERTIFICATE

@@ -131,7 +131,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         InputError: If the page cannot be written, or the diagnosis lacks arrays that it shows.
 
     Example:
-        >>> from ppl_vae.diagnostics.arviz_io import as_inference_data
+        >>> from ppl_vae.storage.arviz_io import as_inference_data
         >>> verdict = Verdict("Is q(z|x) calibrated?", "cannot say", "nobody asked")
         >>> nothing = as_inference_data({}, {})
         >>> write_report("a.html", Diagnosis({"calibration": verdict}, nothing, {}))

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..choices import Start
+from ..choices import Family, Start
 from ..data.batch import Batch
 from ..errors import check_int
 from ..progress import OnProgress, Progress
 from .conformance import check_program
+from .per_datum import PerDatum
 from .protocol import Program, device_of, dtype_of, evaluation_mode
 from .scoring import Key, reduce_blocks, rows_at_once, scored_blocks
 from .sites import Latents, Sites, draw_latents, trace_draws
@@ -70,6 +71,8 @@ class Posterior:
         """The posterior of some of the data points."""
         part = copy(self)
         part.batch, part.rows = self.batch.rows(index), self.rows[index]
+        if isinstance(self.program, PerDatum):
+            part.program = self.program.rows(index)
         vars(part).pop("placed", None)
         return part
 
@@ -135,6 +138,22 @@ class Posterior:
             blocks = scored_blocks(self, draws, analytic, progress or Progress())
             return reduce_blocks(function, blocks, self.rows)
 
+    def refine(
+        self,
+        family: Family = "full",
+        steps: int = 300,
+        starts: int = 1,
+        seed: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> "Posterior":
+        """The same posterior under a guide that is fitted to each data point by itself.
+
+        See :func:`ppl_vae.inference.refine.refine`, which it calls.
+        """
+        from ..inference.refine import refine  # built on posteriors, as this one is
+
+        return refine(self, family, steps, starts, seed, Progress(on_progress, 1.0))
+
     def evaluation_mode(self, seed: int) -> AbstractContextManager[None]:
         """Where to call :meth:`sample`, :meth:`trace` and :meth:`score`: seeded, no gradients."""
         return evaluation_mode(self.program, seed)
@@ -143,6 +162,7 @@ class Posterior:
         """The same data under another guide for the same model."""
         other = copy(self)
         other.program = program
+        other.sites = Sites.of(program, self.batch)
         return other
 
     @cached_property
