@@ -1,13 +1,13 @@
 """Distributions of vectors that Pyro lacks: mixtures with a gradient along draws, and couplings."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions.transforms import AffineTransform, Transform
 
 from .networks import MLP
 
@@ -25,7 +25,7 @@ class NormalMixture(VectorMixture):
     r"""A mixture of K normals with diagonal covariances, whose draws have a gradient.
 
     A draw z is held fixed, and moves with the parameters as the distribution functions of its
-    coordinates do, each given those before it: with :math:`u_d = F_d(z_d \mid z_{<d})`,
+    coordinates do, each given those before: with :math:`u_d = F_d(z_d \mid z_{<d})`,
 
     .. math::
         \partial_\phi z = -\Big(\frac{\partial u}{\partial z}\Big)^{-1} \partial_\phi u
@@ -34,17 +34,36 @@ class NormalMixture(VectorMixture):
     gradient is right to first order: it cannot be differentiated again.
 
     Arguments:
-        mixture_distribution: The components' shares, of batch shape (\*).
-        component_distribution: ``Normal(loc, scale).to_event(1)`` of batch shape (\*, K).
+        loc: Means of shape (\*, K, L).
+        scale: Standard deviations of shape (\*, K, L).
+        logits: Log shares of the components, of shape (\*, K), up to a constant.
+        validate_args: As of any distribution.
 
     Example:
-        >>> kernels = dist.Normal(torch.tensor([[-3.0, 0.0], [3.0, 0.0]]), 1.0).to_event(1)
-        >>> mixture = NormalMixture(dist.Categorical(torch.tensor([0.5, 0.5])), kernels)
-        >>> mixture.rsample((7,)).shape
+        >>> loc = torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
+        >>> NormalMixture(loc, torch.ones(2, 2), torch.zeros(2)).rsample((7,)).shape
         torch.Size([7, 2])
     """
 
+    arg_constraints: ClassVar = {
+        "loc": constraints.independent(constraints.real, 2),
+        "scale": constraints.independent(constraints.positive, 2),
+        "logits": constraints.real_vector,
+    }
     has_rsample = True
+
+    def __init__(
+        self, loc: Tensor, scale: Tensor, logits: Tensor, validate_args: bool | None = None
+    ) -> None:
+        self.loc, self.scale, self.logits = loc, scale, logits
+        kernels = dist.Normal(loc, scale).to_event(1)
+        super().__init__(dist.Categorical(logits=logits), kernels, validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "NormalMixture":
+        shape = torch.Size(batch_shape)
+        loc, scale = (t.expand(shape + t.shape[-2:]) for t in (self.loc, self.scale))
+        logits = self.logits.expand(shape + self.logits.shape[-1:])
+        return NormalMixture(loc, scale, logits, self._validate_args)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         z = self.sample(sample_shape)
@@ -53,12 +72,12 @@ class NormalMixture(VectorMixture):
         normals = self.component_distribution.base_dist
         each = z.unsqueeze(-2)
         log_density, below = normals.log_prob(each), normals.cdf(each)  # (*, K, L)
-        # The shares of the components at each coordinate, given those before it.
+        # The shares of the components at each coordinate, given those before.
         before = log_density.cumsum(-1) - log_density
-        share = (self.mixture_distribution.logits.unsqueeze(-1) + before).softmax(-2)
+        share = (self.logits.unsqueeze(-1) + before).softmax(-2)
         u = (share * below).sum(-2)
         with torch.no_grad():
-            slope = (normals.loc - each) / normals.scale.square()  # of the log densities
+            slope = (self.loc - each) / self.scale.square()  # of the log densities
             jacobian = (share * (below - u.unsqueeze(-2))).mT @ slope  # (*, L, L)
             diagonal = (share * log_density.exp()).sum(-2)
             jacobian = jacobian.tril(-1) + diagonal.diag_embed()
@@ -124,57 +143,52 @@ class Coupling(nn.Module):
         return torch.cat([fixed, moved] if self.second else [moved, fixed], -1)
 
 
-def couplings(latent_dim: int, context: int = 0, count: int = 4) -> nn.ModuleList:
+def make_couplings(latent_dim: int, context: int = 0, count: int = 4) -> nn.ModuleList:
     """Couplings that move each half in turn; see :class:`Coupling`."""
     return nn.ModuleList(Coupling(latent_dim, context, i % 2 == 0) for i in range(count))
 
 
-class Flow(TorchDistribution):
-    r"""Normal draws, moved by couplings, then scaled and shifted.
+class Coupled(Transform):
+    """A :class:`Coupling` as a transform, which keeps its last volume beside its last values."""
 
-    Nothing is cached: the density is found by inversion, at a draw as at any other value.
+    domain = codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, coupling: Coupling, context: Tensor) -> None:
+        super().__init__(cache_size=1)
+        self.coupling, self.context = coupling, context
+
+    def _call(self, x: Tensor) -> Tensor:
+        y, self._volume = self.coupling(x, self.context)
+        return y
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        x, self._volume = self.coupling.inverse(y, self.context)
+        return x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        last_x, last_y = self._cached_x_y
+        return self._volume if x is last_x and y is last_y else self.coupling(x, self.context)[1]
+
+
+def make_flow(
+    loc: Tensor, scale: Tensor, couplings: Iterable[nn.Module], context: Tensor
+) -> dist.TransformedDistribution:
+    r"""Standard normal draws that couplings move, scaled and shifted at last.
 
     Arguments:
-        loc: What is added last, of shape (\*, L).
-        scale: What is multiplied before, of shape (\*, L).
-        layers: The couplings.
+        loc: What is added, of shape (\*, L).
+        scale: What is multiplied, of shape (\*, L).
+        couplings: The couplings; see :class:`Coupling`.
         context: What they depend on, of shape (\*, C).
 
     Example:
-        >>> flow = Flow(torch.zeros(2), torch.ones(2), couplings(2), torch.zeros(0))
-        >>> flow.log_prob(torch.zeros(2))  # the couplings begin as the identity
-        tensor(-1.8379, grad_fn=<SubBackward0>)
+        >>> couplings = make_couplings(latent_dim=2)  # the identity, until they are trained
+        >>> flow = make_flow(torch.zeros(2), torch.ones(2), couplings, torch.zeros(0))
+        >>> flow.log_prob(torch.zeros(2)).item()
+        -1.8378770351409912
     """
-
-    arg_constraints: dict[str, Any] = {}
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(
-        self, loc: Tensor, scale: Tensor, layers: Iterable[nn.Module], context: Tensor
-    ) -> None:
-        self.loc, self.scale, self.context = loc, scale, context
-        self.layers: list[Any] = list(layers)
-        self.base = dist.Normal(torch.zeros_like(loc), torch.ones_like(scale)).to_event(1)
-        super().__init__(self.base.batch_shape, self.base.event_shape)
-
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "Flow":
-        shape = torch.Size(batch_shape) + self.event_shape
-        new = Flow(self.loc.expand(shape), self.scale.expand(shape), self.layers, self.context)
-        new._validate_args = self._validate_args
-        return new
-
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        x = self.base.rsample(sample_shape)
-        for layer in self.layers:
-            x, _ = layer(x, self.context)
-        return self.loc + self.scale * x
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        x, log_volume = (value - self.loc) / self.scale, self.scale.log().sum(-1)
-        for layer in reversed(self.layers):
-            x, volume = layer.inverse(x, self.context)
-            log_volume = log_volume + volume
-        return self.base.log_prob(x) - log_volume
+    base = dist.Normal(torch.zeros_like(loc), torch.ones_like(scale)).to_event(1)
+    bent: list[Transform] = [Coupled(coupling, context) for coupling in couplings]
+    placed = AffineTransform(loc, scale, event_dim=1, cache_size=1)
+    return dist.TransformedDistribution(base, [*bent, placed])

@@ -49,6 +49,6 @@ def refuse_components(components: int | None, *parts: nn.Module) -> None:
     """
     if components is not None and not any(hasattr(part, "components") for part in parts):
         raise ValueError(
-            f"components={components} was given, but neither guide nor prior is a mixture: leave it "
-            "out, or use the guide mixture, or the prior mixture or vamp"
+            f"components={components} was given, but neither guide nor prior is a mixture: leave "
+            "it out, or use the guide mixture, or the prior mixture or vamp"
         )

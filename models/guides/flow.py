@@ -3,7 +3,7 @@
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ..distributions import Flow, couplings
+from ..distributions import make_couplings, make_flow
 from ..networks import positive
 
 
@@ -26,10 +26,10 @@ class FlowGuide(nn.Module):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.layers = couplings(latent_dim, self.CONTEXT)
+        self.couplings = make_couplings(latent_dim, self.CONTEXT)
         self.sizes = [latent_dim, latent_dim, self.CONTEXT]
         self.features = sum(self.sizes)
 
     def forward(self, features: Tensor) -> dist.Distribution:
         loc, raw_scale, context = features.split(self.sizes, dim=-1)
-        return Flow(loc, positive(raw_scale), self.layers, context)
+        return make_flow(loc, positive(raw_scale), self.couplings, context)

@@ -26,5 +26,4 @@ class MixtureGuide(nn.Module):
     def forward(self, features: Tensor) -> dist.Distribution:
         logits, normals = features.tensor_split([self.components], dim=-1)
         loc, raw_scale = normals.unflatten(-1, (self.components, -1)).chunk(2, dim=-1)
-        kernels = dist.Normal(loc, positive(raw_scale)).to_event(1)
-        return NormalMixture(dist.Categorical(logits=logits), kernels)
+        return NormalMixture(loc, positive(raw_scale), logits)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyro.distributions as dist
 
-from ..distributions import Flow, couplings
+from ..distributions import make_couplings, make_flow
 from .standard import Standard
 
 
@@ -22,7 +22,7 @@ class FlowPrior(Standard):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim)
-        self.layers = couplings(latent_dim)
+        self.couplings = make_couplings(latent_dim)
 
     def forward(self, encode: Any) -> dist.Distribution:
-        return Flow(self.loc, self.scale, self.layers, self.loc[:0])
+        return make_flow(self.loc, self.scale, self.couplings, self.loc[:0])

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ..distributions import VectorMixture
+from ..distributions import NormalMixture
 from ..networks import inverse_positive, positive
 from ..parts import COMPONENTS
 
@@ -34,5 +34,4 @@ class MixturePrior(nn.Module):
         return positive(self.raw_scales)
 
     def forward(self, encode: Any) -> dist.Distribution:
-        kernels = dist.Normal(self.locs, self.scales).to_event(1)
-        return VectorMixture(dist.Categorical(logits=self.logits), kernels)
+        return NormalMixture(self.locs, self.scales, self.logits)
