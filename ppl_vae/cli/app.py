@@ -15,7 +15,17 @@ from typer.core import TyperGroup
 from ppl_vae import __version__
 
 from ..errors import InputError, printable
-from . import diagnose, evaluate, experiment, gradients, reconstruct, report, sample, train
+from . import (
+    diagnose,
+    evaluate,
+    experiment,
+    gradients,
+    reconstruct,
+    refit,
+    report,
+    sample,
+    train,
+)
 from .hints import COMMANDS, nearest, option_hint
 from .messages import in_flags, missing_extra
 
@@ -40,7 +50,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, evaluate, diagnose, report, gradients, sample, reconstruct, experiment):
+for module in (
+    *(train, evaluate, diagnose, report, refit, gradients, sample, reconstruct, experiment),
+):
     app.add_typer(module.app)
 
 

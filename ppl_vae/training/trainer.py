@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -25,7 +26,7 @@ from .state import (
     random_states,
     set_random_states,
 )
-from .step import SVIStep, choose_engine
+from .step import Refit, SVIStep, choose_engine
 from .validation import Validation
 
 LOSS_CHECKS = 50  # in an epoch, each of which waits for a GPU
@@ -50,7 +51,8 @@ class Trainer:
     rate, while data and draws go on. The second time in a row, they go back to the best weights,
     and Adam starts afresh; the third time ends the fit.
 
-    Arguments are those of :func:`ppl_vae.fit`, the program on its device.
+    Arguments are those of :func:`ppl_vae.fit`, the program on its device, and what is trained if it
+    is the guide alone.
 
     Attributes:
         best: The weights with the best score so far.
@@ -61,13 +63,16 @@ class Trainer:
         InputError: If the validation data do not suit the program, or the program the objective.
     """
 
-    def __init__(self, program: Program, data: DataSet, settings: Settings) -> None:
+    def __init__(
+        self, program: Program, data: DataSet, settings: Settings, refit: Refit | None = None
+    ) -> None:
         self.program, self.settings, self.device = program, settings, device_of(program)
+        self.refit = refit
         self.batches = EpochBatches(data, settings.batch_size, settings.seed, self.device)
-        self.validation = Validation(program, data, settings)
+        self.validation = Validation(program, data, settings, refit)
         self.schedule = Schedule.of(settings, len(self.batches))
         engine = choose_engine(settings, data, self.schedule.steps)
-        self.svi_step = SVIStep(program, settings, self.schedule, engine)
+        self.svi_step = SVIStep(program, settings, self.schedule, engine, refit)
         self.tensors = TrainedTensors(program, self.svi_step.optimizer)
         self.counters, self.best = Counters(), self.tensors.weights()
         self.last: State | None = None
@@ -131,6 +136,12 @@ class Trainer:
                 return self.validation()
             except FloatingPointError as error:
                 self.roll_back(str(error))
+
+    def score_start(self) -> None:
+        """Before the first step of a refit: the guide that there was counts among the best."""
+        if self.refit is not None and not self.counters.steps:
+            with suppress(FloatingPointError):
+                self.update_best(self.validation())
 
     def update_best(self, row: Mapping[str, float]) -> bool:
         """Make the present weights the best if they score better; say whether they do."""
