@@ -105,10 +105,10 @@ def refit(
         dataset,
         settings,
         data_dir or opened.config.data["data_dir"],
-        {**opened.as_parent(), "on": on},
+        opened.path,
     )
     child = Run.create(path, config, overwrite=overwrite)
-    history = fit_or_stop(child, program, dataset, settings, parent=parent)
+    history = fit_or_stop(child, program, dataset, settings, on=on, parent=parent)
     about = {
         "split": "test",
         "draws": DRAWS,

@@ -242,11 +242,13 @@ def fit_or_stop(
     dataset: Any,
     settings: Any,
     *,
+    on: Any = None,
     parent: Any = None,
     tensorboard: bool = False,
     resume: bool = False,
 ) -> Any:
-    """Fit, all or the guide alone, as the run's config says; an interrupt tells how to go on.
+    """Fit, all or the guide alone, as given or as the run's config says; an interrupt tells how to
+    go on.
 
     Returns:
         The history of the fit.
@@ -254,7 +256,7 @@ def fit_or_stop(
     from ..training.fit import fit
     from ..training.refit import refit_guide
 
-    on: Any = run.config.parent.get("on")
+    on = on or run.config.parent.get("on")
     with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
         try:
             if on is None:

@@ -1,8 +1,8 @@
 """What a run directory records about its fit: plain data, enough to make all of it again."""
 
+import hashlib
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any, get_args
 from ..choices import GuideData
 from ..data.dataset import DataSet
 from ..data.sources import NAMED_SETS
-from ..errors import InputError, check_type, first_line
+from ..errors import InputError, as_path, check_type, first_line
+from ..storage.files import replacing
 from ..storage.memory import read_text
 
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = 3
 
 
@@ -111,7 +112,7 @@ class Config:
         data: DataSet,
         settings: Any = None,
         data_dir: str | Path | None = None,
-        parent: Mapping[str, str] | None = None,
+        parent: str | Path | None = None,
     ) -> "Config":
         """Record what is fitted to what, so that it can be found again from any folder.
 
@@ -121,8 +122,7 @@ class Config:
             data: What it is fitted to.
             settings: The :class:`ppl_vae.Settings` of the fit.
             data_dir: Where the data were looked for; see :func:`ppl_vae.load_data`.
-            parent: For :func:`ppl_vae.refit_guide`, what :meth:`ppl_vae.Run.as_parent` says of the
-                run whose model it has.
+            parent: For :func:`ppl_vae.refit_guide`, the directory of the run whose model it has.
 
         Example:
             >>> from ppl_vae import load_data
@@ -140,10 +140,28 @@ class Config:
             raise InputError(
                 "arguments", f"cannot be kept as JSON ({first_line(error)})", "give plain data"
             ) from None
-        if parent is not None:
-            check_type("parent", parent, dict)
         plain = {} if settings is None else asdict(settings)
-        return cls(program, arguments, recipe(data, data_dir), plain, dict(parent or {}))
+        named = {} if parent is None else _name_run(as_path("parent", parent))
+        return cls(program, arguments, recipe(data, data_dir), plain, named)
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run directory, whole or not at all.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        with replacing(folder / CONFIG) as (temporary,):
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def _name_run(folder: Path) -> dict[str, str]:
+    """A run's directory, and the SHA-256 of its weights."""
+    try:
+        with (folder / WEIGHTS).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(folder / WEIGHTS, f"cannot be read ({error.strerror})") from None
+    return {"run": str(folder.resolve()), "weights": digest}
 
 
 def _check_types(config: Config) -> None:

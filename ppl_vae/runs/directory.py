@@ -1,10 +1,8 @@
 """The run directory: everything it takes to use a fitted program again."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ from torch import Tensor
 
 from ..errors import InputError, as_path, check_type
 from ..programs.protocol import Program
-from ..storage.files import make_folder, remove, replacing, temporary_path
+from ..storage.files import make_folder, remove, temporary_path
 from ..storage.memory import read_text
 from ..storage.tensors import write_tensors
 from .checkpoints import Checkpoints
-from .config import CONFIG, Config
-from .loading import WEIGHTS, load_program
+from .config import CONFIG, WEIGHTS, Config
+from .loading import load_program
 from .lock import take_lock
 from .metrics import read_metrics, write_metrics
 
@@ -96,7 +94,7 @@ class Run:
                 remove(self.path / name)
             for name in (CHECKPOINTS, PICTURES, EVENTS, RESULTS):
                 remove(self.path / name)
-            self._write_config()
+            self.config.write(self.path)
             make_folder(self.pictures)
         except OSError as error:
             self.close()
@@ -158,34 +156,6 @@ class Run:
             InputError: If they cannot be written.
         """
         write_tensors(self.path / WEIGHTS, weights, self.config.identity)
-
-    def as_parent(self) -> dict[str, str]:
-        """What the config of a refit says of the run whose model it has.
-
-        Raises:
-            InputError: If there are no weights that can be read.
-        """
-        file = self.path / WEIGHTS
-        try:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(
-                file, f"cannot be read ({error.strerror})", "write-again", run=str(self.path)
-            ) from None
-        return {"run": str(self.path.resolve()), "weights": digest}
-
-    def extend(self, epochs: int) -> None:
-        """Write a larger number of epochs into the config. See :func:`ppl_vae.extend`."""
-        before, settings = self.config.settings["epochs"], {**self.config.settings}
-        settings["epochs"] = epochs
-        counts = [*self.config.epochs_before, before]
-        self.config = replace(self.config, settings=settings, epochs_before=counts)
-        self._write_config()
-
-    def _write_config(self) -> None:
-        with replacing(self.path / CONFIG) as (temporary,):
-            temporary.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
 
     def has_weights(self) -> bool:
         """Whether a fit has begun here."""

@@ -1,5 +1,6 @@
 """Let a fit go on for more epochs than it began with."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError, check_int
@@ -53,7 +54,10 @@ def extend(path: str | Path, epochs: int) -> Run:
                 "was stopped early, and more epochs would not go on",
                 "fit again with more patience",
             )
-        run.extend(epochs)
+        config, counts = run.config, [*run.config.epochs_before, before]
+        settings = {**config.settings, "epochs": epochs}
+        run.config = replace(config, settings=settings, epochs_before=counts)
+        run.config.write(run.path)
     finally:
         run.close()
     return run

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -153,7 +153,9 @@ def _run_epochs(
     progress.advance(trainer.counters.steps)
     trainer.svi_step.svi.gradients.on_progress = progress.advance
     call = partial(_call, trainer, on_epoch or (lambda row: None))
-    trainer.score_start()
+    if trainer.refit is not None and not trainer.counters.steps:
+        with suppress(FloatingPointError):  # the guide that there is counts among the best
+            trainer.update_best(trainer.validation())
     for row in history.epochs:  # of a fit that is resumed
         call(row)
     score = ""

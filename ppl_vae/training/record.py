@@ -77,8 +77,13 @@ class _Record:
             self.run.resume()
             if (found := self.checkpoints.newest()) is not None:
                 self._restore(*found)
-            elif self.run.has_weights() or self.trainer.refit is not None:
-                # Of a refit, the model is nowhere else: another one would be taken for it.
+            elif self.trainer.refit is not None:  # the program's model may be any other
+                raise InputError(
+                    self.run.path,
+                    "has no checkpoint to continue from",
+                    "train the guide again, from its parent",
+                )
+            elif self.run.has_weights():
                 raise InputError(
                     self.run.path, "has weights, but no checkpoint to continue from", "fit-again"
                 )

@@ -59,7 +59,7 @@ def refit_guide(
             family. Its model is copied, and of its guide what has the same name and shape; the
             rest starts as ``program`` has it. It is not needed to resume.
         run: A run directory to keep the refit in; its config may name the run of the parent, see
-            :meth:`ppl_vae.Run.as_parent`.
+            :meth:`ppl_vae.Config.of`.
         resume: Whether to continue from the newest checkpoint of the run, to the same bits.
         on_epoch: As for :func:`ppl_vae.fit`.
         on_progress: As for :func:`ppl_vae.fit`.

@@ -4,7 +4,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -51,8 +50,7 @@ class Trainer:
     rate, while data and draws go on. The second time in a row, they go back to the best weights,
     and Adam starts afresh; the third time ends the fit.
 
-    Arguments are those of :func:`ppl_vae.fit`, the program on its device, and what is trained if it
-    is the guide alone.
+    Arguments are those of :func:`ppl_vae.fit`, the program on its device, and what a refit trains.
 
     Attributes:
         best: The weights with the best score so far.
@@ -67,14 +65,13 @@ class Trainer:
         self, program: Program, data: DataSet, settings: Settings, refit: Refit | None = None
     ) -> None:
         self.program, self.settings, self.device = program, settings, device_of(program)
-        self.refit = refit
         self.batches = EpochBatches(data, settings.batch_size, settings.seed, self.device)
         self.validation = Validation(program, data, settings, refit)
         self.schedule = Schedule.of(settings, len(self.batches))
         engine = choose_engine(settings, data, self.schedule.steps)
         self.svi_step = SVIStep(program, settings, self.schedule, engine, refit)
         self.tensors = TrainedTensors(program, self.svi_step.optimizer)
-        self.counters, self.best = Counters(), self.tensors.weights()
+        self.refit, self.counters, self.best = refit, Counters(), self.tensors.weights()
         self.last: State | None = None
         self.on_snapshot: Callable[[], None] = lambda: None
 
@@ -137,16 +134,9 @@ class Trainer:
             except FloatingPointError as error:
                 self.roll_back(str(error))
 
-    def score_start(self) -> None:
-        """Before the first step of a refit: the guide that there was counts among the best."""
-        if self.refit is not None and not self.counters.steps:
-            with suppress(FloatingPointError):
-                self.update_best(self.validation())
-
     def update_best(self, row: Mapping[str, float]) -> bool:
         """Make the present weights the best if they score better; say whether they do."""
-        score = self.validation.score(row)
-        if score > self.counters.best_score:
+        if (score := self.validation.score(row)) > self.counters.best_score:
             self.best, self.counters.best_score = self.tensors.weights(), score
             return True
         return False
