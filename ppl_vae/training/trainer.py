@@ -87,8 +87,7 @@ class Trainer:
         start = time.perf_counter() - counters.seconds
         last = self.last or self.snapshot()
         unchecked = torch.zeros((), dtype=torch.float64, device=self.device)
-        steps = seen = 0
-        every = math.ceil(len(self.batches) / LOSS_CHECKS)
+        steps, seen, every = 0, 0, math.ceil(len(self.batches) / LOSS_CHECKS)
         for batch in self.batches.remaining(counters.batches):
             unchecked += self.step(batch)
             counters.batches += 1
