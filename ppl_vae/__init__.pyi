@@ -30,7 +30,9 @@ from .programs.protocol import Program as Program
 from .runs.config import Config as Config
 from .runs.directory import Run as Run
 from .runs.directory import load as load
+from .training.extend import extend as extend
 from .training.fit import fit as fit
+from .training.refit import refit_guide as refit_guide
 from .training.settings import Settings as Settings
 
 __version__: str

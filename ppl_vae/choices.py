@@ -11,6 +11,9 @@ SplitName = Literal["train", "validation", "test"]
 Objective = Literal["elbo", "analytic-kl", "stl", "iw", "dreg"]
 """What SVI maximizes; see :func:`ppl_vae.objectives.estimators.make_objective`."""
 
+GuideData = Literal["data", "simulations", "both"]
+"""What a guide is trained on while its model stays; see :func:`ppl_vae.refit_guide`."""
+
 Engine = Literal["auto", "compiled", "eager"]
 """What runs a Pyro program; see :class:`ppl_vae.CompiledSVI`."""
 

@@ -34,6 +34,7 @@ def latent_variables(
         meaning: What they are.
 
     Example:
+        >>> import torch
         >>> latent_variables({"z": torch.zeros(3, 2)}, ["datum"], "means of q")["z"][0]
         ('datum', 'latent')
     """

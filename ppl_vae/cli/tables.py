@@ -38,6 +38,7 @@ TITLES = {
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 DECIMALS = 2  # of nats
 ROWS = 20  # that are listed
+DECIMALS_OF_PAIRS = 3  # whose differences are known better
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -140,6 +141,28 @@ def new_table(title: str, left: list[str], right: list[str]) -> Table:
     for heading in right:
         table.add_column(heading, justify="right")
     return table
+
+
+def show_pairs(
+    pairs: dict[str, tuple[Estimate, Estimate, Estimate]], about: dict[str, Any]
+) -> None:
+    """Print estimates before and after, the difference, and what they are about.
+
+    Arguments:
+        pairs: Before, after, and after less before in pairs, by their plain names.
+        about: Run, files, counts and the like.
+    """
+    n = next(iter(pairs.values()))[0].n
+    numbers = ["before", "after", "difference", "standard error"]
+    table = new_table(f"{n} {about['split']} data points, in pairs", ["nats per datum"], numbers)
+    for name in (name for name in TITLES if name in pairs):
+        before, after, difference = pairs[name]
+        means = {"before": before.mean, "after": after.mean, "difference": difference.mean}
+        means = round_together(means, {"difference": ("after", "before")}, DECIMALS_OF_PAIRS)
+        cells = (*(means[column] for column in numbers[:3]), difference.stderr)
+        table.add_row(TITLES[name], *(f"{cell:.{DECIMALS_OF_PAIRS}f}" for cell in cells))
+    Console().print(table)
+    show_about(about)
 
 
 def _estimates_table(estimates: dict[str, Estimate], about: dict[str, Any]) -> Table:

@@ -26,8 +26,7 @@ Data = Tensor | Mapping[str, Tensor]
 class Posterior:
     r"""The guide q(z | x) for some data, beside the model's p(x, z).
 
-    Program and data are checked once, when it is made. Work goes in blocks, so that memory beside
-    the results does not grow with draws and data.
+    Program and data are checked once, when it is made. Work goes in blocks of bounded memory.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -138,21 +137,14 @@ class Posterior:
             blocks = scored_blocks(self, draws, analytic, progress or Progress())
             return reduce_blocks(function, blocks, self.rows)
 
-    def refine(
-        self,
-        family: Family = "full",
-        steps: int = 300,
-        starts: int = 1,
-        seed: int = 0,
-        on_progress: OnProgress | None = None,
-    ) -> "Posterior":
-        """The same posterior under a guide that is fitted to each data point by itself.
+    def refine(self, family: Family = "full", steps: int = 300, **choices: Any) -> "Posterior":
+        """The same under a guide fitted to each data point: :func:`ppl_vae.inference.refine.refine`.
 
-        See :func:`ppl_vae.inference.refine.refine`, which it calls.
+        It takes ``starts``, ``seed`` and ``progress`` besides.
         """
-        from ..inference.refine import refine  # built on posteriors, as this one is
+        from ..inference.refine import refine  # which is built on posteriors
 
-        return refine(self, family, steps, starts, seed, Progress(on_progress, 1.0))
+        return refine(self, family, steps, **choices)
 
     def evaluation_mode(self, seed: int) -> AbstractContextManager[None]:
         """Where to call :meth:`sample`, :meth:`trace` and :meth:`score`: seeded, no gradients."""

@@ -100,7 +100,9 @@ TRAIN = [
 RUN = [
     *(
         (f"{command}-no-run", [command, "none"], "none")
-        for command in ("evaluate", "diagnose", "report", "gradients", "sample", "reconstruct")
+        for command in (
+            *("evaluate", "diagnose", "report", "refit", "gradients", "sample", "reconstruct"),
+        )
     ),
     ("run-long", ["evaluate", LONG], LONG),
     ("run-newline", ["evaluate", "a\nb"], r"a\nb"),
@@ -133,6 +135,14 @@ RUN = [
     ("diagnose-seed", ["diagnose", "run", "--seed", 2**64], "seed"),
     ("diagnose-device", ["diagnose", "run", "--device", "tpu"], "device 'tpu'"),
     ("particles", ["gradients", "run", "--particles", 1], "particles"),
+    ("on", ["refit", "run", "--on", "dreams"], "'--on'"),
+    ("parent-as-output", ["refit", "run", "--output", "run", "--overwrite"], "output"),
+    ("refit-of-iw", ["refit", "run", "--objective", "iw"], "particles"),
+    ("iw-without-data", ["refit", "run", "--on", "simulations", "--objective", "stl"], "objective"),
+    ("encoder-words", ["refit", "run", "--encoder-hidden", "a"], "encoder_hidden"),
+    ("refit-batch", ["refit", "run", "--batch-size", 999], "batch_size"),
+    ("extend-less", ["train", "--resume", "run", "--epochs", 1], "epochs"),
+    ("extend-zero", ["train", "--resume", "run", "--epochs", 0], "epochs"),
     ("command", ["fit"], "'fit'"),
     ("name", ["experiment", "magic"], "'magic'"),
     ("seed", ["experiment", "gap", "--quick", "--seed", -1], "seed"),
