@@ -9,6 +9,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from ..evidence import results
@@ -16,6 +17,7 @@ from ..evidence.scores import Estimate, Ledger
 from ..labels import round_together
 
 if TYPE_CHECKING:
+    from ..diagnostics.remedies import Remedy
     from ..inference.codes import Codes
 
 TITLES = {
@@ -85,6 +87,17 @@ def show_about(about: dict[str, Any]) -> None:
             soft_wrap=True,
             sep="\n  " if len(lines) > 1 else " ",
         )
+
+
+def show_remedies(remedies: "list[tuple[Remedy, list[str]]]") -> None:
+    """Print what can be done, as commands that can be pasted."""
+    console = Console()
+    if remedies:
+        console.print("[bold]What to do, the likeliest first:[/]")
+    for remedy, questions in remedies:
+        console.print(f"  {remedy.command}", markup=False, highlight=False, soft_wrap=True)
+        words = f"for {', '.join(questions)}: {remedy.changes}; takes {remedy.cost}"
+        console.print(Padding(escape(words), (0, 0, 0, 4)), style="dim")
 
 
 def show_codes(codes: "Codes", about: dict[str, Any], as_json: bool) -> None:

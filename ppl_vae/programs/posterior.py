@@ -68,10 +68,9 @@ class Posterior:
 
     def __getitem__(self, index: slice | Tensor) -> "Posterior":
         """The posterior of some of the data points."""
-        part = copy(self)
+        part, program = copy(self), self.program
         part.batch, part.rows = self.batch.rows(index), self.rows[index]
-        if isinstance(self.program, PerDatum):
-            part.program = self.program.rows(index)
+        part.program = program.rows(index) if isinstance(program, PerDatum) else program
         vars(part).pop("placed", None)
         return part
 
@@ -81,10 +80,7 @@ class Posterior:
         return self.sites.has_tractable_density
 
     def draw(self, draws: int, seed: int = 0, source: Start = "guide") -> Latents:
-        r"""Draw z ~ q(z | x), or from the prior: S draws for each data point.
-
-        Values of each latent site, of shape (S, N, \*event shape), on the CPU.
-        """
+        r"""Draws of each latent site, of shape (S, N, \*event shape), on the CPU."""
         with self.evaluation_mode(seed):
             parts = [part.sample(draws, source) for part in self.blocks(check_int("draws", draws))]
         return {site: torch.cat([p[site].cpu() for p in parts], dim=1) for site in self.sites.prior}
@@ -97,10 +93,7 @@ class Posterior:
         .. math:: \log w_{sn} = \log p(x_n, z_{sn}) - \log q(z_{sn} | x_n), \quad z_{sn} \sim q
 
         In nats, of shape (S, N), on the CPU. Their mean over draws estimates the ELBO, their
-        log-mean-exp log p(x).
-
-        Raises:
-            InputError: If the guide is a point mass, or a weight is not finite.
+        log-mean-exp log p(x). ``InputError`` if the guide is a point mass, or one is not finite.
         """
         self.sites.require_density()
         progress = Progress(on_progress, draws * len(self))
@@ -130,18 +123,14 @@ class Posterior:
             draws, seed, analytic: As for :meth:`terms`.
             progress: Told of each draw of each data point.
 
-        Raises:
-            InputError: If ``draws`` is less than 1, or a log density is not finite.
+        Raises ``InputError`` if ``draws`` is less than 1, or a log density is not finite.
         """
         with self.evaluation_mode(seed):
             blocks = scored_blocks(self, draws, analytic, progress or Progress())
             return reduce_blocks(function, blocks, self.rows)
 
     def refine(self, family: Family = "full", steps: int = 300, **choices: Any) -> "Posterior":
-        """The same under a guide fitted to each data point: :func:`ppl_vae.inference.refine.refine`.
-
-        It takes ``starts``, ``seed`` and ``progress`` besides.
-        """
+        """The same, its guide fitted to each data point: ``ppl_vae.inference.refine.refine``."""
         from ..inference.refine import refine  # which is built on posteriors
 
         return refine(self, family, steps, **choices)
