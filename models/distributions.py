@@ -114,7 +114,7 @@ class Coupling(nn.Module):
         self.sizes = [latent_dim // 2, latent_dim - latent_dim // 2]
         fixed, moved = self.sizes if second else self.sizes[::-1]
         self.network = MLP(fixed + context, 2 * moved, (self.WIDTH,))
-        last = self.network[-1]
+        last: Any = self.network[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
@@ -172,7 +172,7 @@ class Coupled(Transform):
 
 
 def make_flow(
-    loc: Tensor, scale: Tensor, couplings: Iterable[nn.Module], context: Tensor
+    loc: Tensor, scale: Tensor, couplings: Iterable[Any], context: Tensor
 ) -> dist.TransformedDistribution:
     r"""Standard normal draws that couplings move, scaled and shifted at last.
 

@@ -12,7 +12,7 @@ COMPONENTS = 10  # of a mixture, unless said otherwise
 
 def make_part(
     argument: str, choice: str | nn.Module, registry: Mapping[str, type[nn.Module]], **given: Any
-) -> nn.Module:
+) -> Any:
     """Make a part from its name; a module is returned unchanged.
 
     Arguments:

@@ -1,9 +1,9 @@
 """The variational autoencoder of Kingma & Welling (2014)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
-import pyro.distributions as dist
 from torch import Tensor, nn
 
 from .guides import GUIDES
@@ -76,7 +76,7 @@ class VAE(nn.Module):
         self.prior = make_part("prior", prior, PRIORS, **sizes)
         refuse_components(components, self.family, self.prior)
 
-    def encode(self, x: Tensor) -> dist.Distribution:
+    def encode(self, x: Tensor) -> Any:
         """q(z | x), of batch shape (N,) and event shape (L,)."""
         return self.family(self.encoder(x))
 

@@ -70,6 +70,21 @@ def train(
     likelihood_scale: Annotated[
         float | None, in_model(help="Fixed scale of gaussian or laplace (vae: learned).")
     ] = None,
+    guide: Annotated[
+        str | None,
+        in_model(help="q(z|x): diagonal (vae), full, low-rank, mixture (all normal), or flow."),
+    ] = None,
+    prior: Annotated[
+        str | None, in_model(help="p(z): standard (vae), mixture (both normal), vamp, or flow.")
+    ] = None,
+    encoder_hidden: Annotated[
+        str | None,
+        in_model(help="Widths of the encoder's hidden layers, if not --hidden, like 1000,1000."),
+    ] = None,
+    components: Annotated[
+        int | None,
+        in_model(help="Components of a mixture guide, and of a mixture or vamp prior (vae: 10)."),
+    ] = None,
     epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
     batch_size: Annotated[int, in_fit(help="Data points in a step.")] = 128,
     learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
@@ -160,6 +175,10 @@ def train(
         "activation": activation,
         "likelihood": likelihood,
         "likelihood_scale": likelihood_scale,
+        "guide": guide,
+        "prior": prior,
+        "encoder_hidden": sizes("encoder_hidden", encoder_hidden),
+        "components": components,
     }
     arguments = {name: value for name, value in chosen.items() if value is not None}
     kind, reference = find_model(model)
