@@ -423,7 +423,8 @@ def test_the_command_line(fitted, tmp_path):
     before, after = (figures[name]["elbo"]["mean"] for name in ("before", "after"))
     assert figures["difference"]["elbo"]["mean"] == pytest.approx(after - before)
     # The same data and draws: a pair says more than two apart.
-    assert figures["difference"]["elbo"]["stderr"] < figures["before"]["elbo"]["stderr"] / 4
+    apart = math.hypot(*(figures[name]["elbo"]["stderr"] for name in ("before", "after")))
+    assert figures["difference"]["elbo"]["stderr"] < apart
     code, out, _ = fitted("evaluate", "run", "--json")
     assert json.loads(out)["elbo"] == figures["before"]["elbo"]
     code, out, _ = fitted("evaluate", "other", "--json")

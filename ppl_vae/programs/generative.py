@@ -111,19 +111,22 @@ class Parts:
 
         Layers that only the guide runs keep their mode; all others are in evaluation mode.
         """
-        needed = {p: p.requires_grad for _, p in program.named_parameters()}
+        kept = {
+            parameter: (parameter.requires_grad, parameter.grad)
+            for name, parameter in program.named_parameters()
+            if name not in self.trained
+        }
         modes = {module: module.training for module in program.modules()}
         try:
-            for name, parameter in program.named_parameters():
-                parameter.requires_grad_(name in self.trained)
+            for parameter in kept:
+                parameter.requires_grad_(False)
             for module in modes:
                 module.training = modes[module] and module in self.layers
             yield
         finally:
-            for parameter, required in needed.items():
-                if parameter.requires_grad and not required:
-                    parameter.grad = None
+            for parameter, (required, gradient) in kept.items():
                 parameter.requires_grad_(required)
+                parameter.grad = gradient  # a PyroModule asks for one again
             for module, mode in modes.items():
                 module.training = mode
 
