@@ -51,6 +51,7 @@ COMMANDS = {
     "train": "fit run learn start",
     "evaluate": "eval test validate elbo",
     "diagnose": "check diagnostics verify",
+    "repair": "mend fix improve",
     "report": "html page summary",
     "refit": "retrain finetune fine-tune train-guide refit-guide",
     "gradients": "gradient grads grad",

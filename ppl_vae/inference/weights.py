@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..programs.per_datum import JointGaussian
 from ..programs.posterior import Posterior
 from ..programs.scoring import log_mean
 from ..programs.sites import Latents
@@ -15,7 +16,8 @@ from ..programs.terms import score_traces, total
 from ..progress import Progress
 from ..storage.arviz_io import LIGHT, pareto_k_threshold, smooth_weights
 
-DEFENSIVE = 0.1  # draws of the prior, for each one of the guide's
+DEFENSIVE = 0.2  # draws of each other distribution, for each one of the guide's
+WIDER = 2.0  # times the scale of a refined guide
 
 
 @dataclass(frozen=True)
@@ -83,22 +85,28 @@ def take_draws(values: Tensor, index: Tensor) -> Tensor:
 
 
 def weigh(
-    posterior: Posterior, draws: int, seed: int, progress: Progress | None = None
+    posterior: Posterior,
+    draws: int,
+    seed: int,
+    progress: Progress | None = None,
+    defensive: float = DEFENSIVE,
 ) -> Weighted:
-    r"""Weigh draws of the guide, and a tenth as many of the prior, against their mixture.
+    r"""Weigh draws of the guide, and a few others, against the mixture that all are from.
 
-    .. math:: w = \frac{p(x, z)}{\alpha\, q(z|x) + (1 - \alpha)\, p(z)}, \quad \alpha = 10 / 11
+    .. math:: w = p(x, z) \Big/ \sum_j \alpha_j q_j(z)
 
-    Weights have mean p(x) (the balance heuristic; Veach & Guibas 1995) and are bounded by the
-    likelihood over 1/11 (Owen & Zhou 2000). A mode that the guide misses and a draw of the prior
-    hits has weights so high that k-hat and effective sample size tell. A guide that does not know
-    its density at given values is weighed by itself.
+    With the guide go a fifth as many draws of the prior, and of a refined guide as many at twice
+    its scale. Weights have mean p(x) (the balance heuristic; Veach & Guibas 1995) and are bounded
+    by the likelihood over the prior's share (Owen & Zhou 2000). A mode that the guide misses and a
+    draw of the prior hits has weights so high that k-hat and effective sample size tell. A guide
+    that does not know its density at given values is weighed by itself.
 
     Arguments:
         posterior: The posterior of N data points.
         draws: Draws of the guide for each.
         seed: Seed of the draws.
         progress: Told of each draw of each data point.
+        defensive: Draws of the prior, and at twice the scale, for each one of the guide.
 
     Raises:
         InputError: If the guide is a point mass, or a weight is infinite or not a number.
@@ -109,15 +117,16 @@ def weigh(
         >>> ppca.set_exact_guide()
         >>> weighted = weigh(Posterior(ppca, x), 200, seed=0)
         >>> weighted.log_weight.shape, bool(weighted.passes(100).all())
-        (torch.Size([220, 9]), True)
+        (torch.Size([240, 9]), True)
     """
     posterior.sites.require_density()
     progress = progress or Progress()
     parts = []
-    others = math.ceil(DEFENSIVE * draws) if posterior.has_tractable_density else 0
+    others = math.ceil(defensive * draws)
     with posterior.evaluation_mode(seed):
-        for part in posterior.blocks(draws + others):
-            latents, log_weight = _mixed(part, draws, others) if others else _own(part, draws)
+        for part in posterior.blocks(draws + 2 * others):
+            tractable = posterior.has_tractable_density
+            latents, log_weight = _mixed(part, draws, others) if tractable else _own(part, draws)
             parts.append(({s: z.cpu() for s, z in latents.items()}, log_weight.double().cpu()))
             progress.advance(draws * len(part))
     log_weight = torch.cat([weights for _, weights in parts], dim=1)
@@ -132,12 +141,25 @@ def weigh(
 
 
 def _mixed(posterior: Posterior, draws: int, others: int) -> tuple[Latents, Tensor]:
-    guide, prior = posterior.sample(draws), posterior.sample(others, "prior")
-    latents = {site: torch.cat([guide[site], prior[site]]) for site in guide}
+    guides, guide = [(posterior, draws)], posterior.program
+    if isinstance(guide, JointGaussian):
+        guides.append((posterior.of(guide.widened(WIDER)), others))
+    drawn = [each.sample(count) for each, count in guides]
+    drawn.append(posterior.sample(others, "prior"))
+    latents = {site: torch.cat([d[site] for d in drawn]) for site in drawn[0]}
     terms = posterior.score(latents)
-    log_prior, log_guide = (total(t).double() for t in (terms.prior, terms.guide))
-    share = draws / (draws + others)
-    mixture = torch.logaddexp(log_guide + math.log(share), log_prior + math.log(1 - share))
+    log_prior = total(terms.prior).double()
+    densities = [total(terms.guide).double()]
+    densities += [
+        total(each.score(latents, with_model=False).guide).double() for each, _ in guides[1:]
+    ]
+    counts = [count for _, count in guides] + [others]
+    mixture = torch.stack(
+        [
+            density + math.log(count / sum(counts))
+            for density, count in zip([*densities, log_prior], counts, strict=True)
+        ]
+    ).logsumexp(0)
     return latents, terms.reconstruction.double() + log_prior - mixture
 
 

@@ -122,6 +122,11 @@ class JointGaussian(PerDatum):
         is_identity = isinstance(transform, ComposeTransform) and not transform.parts
         return [*reshape, *([] if is_identity else [transform])]
 
+    def widened(self, by: float) -> "JointGaussian":
+        """The same with all scales so many times as large."""
+        program = cast(Program, self.program)
+        return JointGaussian(program, self.transforms, self.shapes, self.loc, by * self.factor)
+
     def rows(self, index: slice | Tensor) -> "JointGaussian":
         """The same for some of the data points."""
         loc, factor = self.loc[index], self.factor[index]
