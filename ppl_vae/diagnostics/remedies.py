@@ -39,13 +39,12 @@ class Remedy:
 
     def of(self, path: Path, config: Config) -> "Remedy":
         """The remedy of a run, whose command is ready to be pasted."""
-        epochs = int(config.settings.get("epochs", 0))
-        words = {"run": str(path), "epochs": str(2 * epochs), "same": _options(config)}
-        quoted = {
-            name: word if name == "same" else shlex.quote(word) for name, word in words.items()
-        }
-        warm_up = shlex.quote(f"{path}-warm-up")
-        command = self.command.replace("{run}-warm-up", warm_up).format(**quoted)
+        command = self.command.format(
+            run=shlex.quote(str(path)),
+            another=shlex.quote(f"{path}-warm-up"),
+            epochs=2 * int(config.settings.get("epochs", 0)),
+            same=_options(config),
+        )
         return replace(self, command=command)
 
 
