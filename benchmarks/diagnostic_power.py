@@ -84,7 +84,8 @@ class Sheared(nn.Module):
 
     def __init__(self, vae: VAE) -> None:
         super().__init__()
-        self.vae, self.data_shape = vae, vae.data_shape
+        self.vae: Any = vae
+        self.data_shape = vae.data_shape
         tril = torch.linalg.cholesky(torch.tensor([[1.0, CORRELATION], [CORRELATION, 1.0]]))
         self.register_buffer("mixing", tril)  # y = mixing z
 
@@ -92,7 +93,7 @@ class Sheared(nn.Module):
         """p(x, y), with a prior that makes p(x) what it was."""
         pyro.module(f"sheared-{id(self)}", self)
         with pyro.plate("data", len(x)):
-            prior = dist.MultivariateNormal(self.vae.prior_loc, scale_tril=self.mixing)
+            prior = dist.MultivariateNormal(self.vae.prior.loc, scale_tril=self.mixing)
             y = pyro.sample("z", prior)
             z = torch.linalg.solve_triangular(self.mixing, y.unsqueeze(-1), upper=False).squeeze(-1)
             p = self.vae.likelihood(self.vae.decoder(z))
@@ -108,6 +109,12 @@ class Sheared(nn.Module):
             tril = self.mixing * positive(raw_scale).unsqueeze(-2)
             mean = (self.mixing @ loc.unsqueeze(-1)).squeeze(-1)
             return pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=tril))
+
+
+def move_prior(program: Any, by: float) -> None:
+    """Shift the mean of a standard normal prior."""
+    owner, name = (program.prior, "loc") if isinstance(program, VAE) else (program, "prior_loc")
+    setattr(owner, name, getattr(owner, name) + by)
 
 
 def linear_gaussian(correlated: bool = False) -> LinearGaussian:
@@ -171,7 +178,7 @@ def truth(model: str, fault: str) -> Any:
         if correlated:
             return Sheared(program)
     if fault == "another prior":
-        program.prior_loc = program.prior_loc + 1.0
+        move_prior(program, 1.0)
     return program
 
 
@@ -231,7 +238,7 @@ def one_seed(task: tuple[str, int, tuple[str, ...], tuple[str, ...]]) -> dict[st
             exact = sample_posterior(posterior, derived_seed(seed, "NUTS"))
         found[fault] = ask(Faulty(program, fault), train, x, exact, seed, asked)
         if fault == "another prior":
-            program.prior_loc = program.prior_loc - 1.0
+            move_prior(program, -1.0)
     return found
 
 

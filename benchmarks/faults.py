@@ -37,7 +37,8 @@ import torch
 import ppl_vae
 from ppl_vae import cli
 from ppl_vae.cli.opening import reopen
-from ppl_vae.diagnostics.diagnosis import Effort, diagnose, read_diagnosis, write_diagnosis
+from ppl_vae.diagnostics.diagnosis import diagnose, read_diagnosis, write_diagnosis
+from ppl_vae.diagnostics.questions import Effort
 from ppl_vae.runs.checkpoints import Checkpoints
 from ppl_vae.storage.files import make_folder
 from ppl_vae.storage.tensors import read_tensors

@@ -14,9 +14,11 @@ They import torch and pyro only, and run under plain Pyro:
 from torch import nn
 
 from .autoencoder import Autoencoder
+from .guides import GUIDES
 from .likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
 from .linear_gaussian import LinearGaussian
 from .networks import MLP, Decoder, Encoder
+from .priors import PRIORS
 from .vae import VAE
 
 PROGRAMS: dict[str, type[nn.Module]] = {
@@ -27,8 +29,10 @@ PROGRAMS: dict[str, type[nn.Module]] = {
 """The registry of programs by name. A new one is one file and one line here."""
 
 __all__ = [
+    "GUIDES",
     "LIKELIHOODS",
     "MLP",
+    "PRIORS",
     "PROGRAMS",
     "VAE",
     "Autoencoder",

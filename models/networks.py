@@ -157,8 +157,10 @@ def check_architecture(
     hidden: Sequence[int],
     channels: Sequence[int],
     activation: str = "silu",
+    encoder_hidden: Sequence[int] = (),
+    components: int | None = None,
 ) -> None:
-    """Check the arguments of an encoder and a decoder.
+    """Check the arguments of an encoder and a decoder, and of what stands between them.
 
     Raises:
         ValueError: In one line that begins with the name of the argument.
@@ -168,6 +170,8 @@ def check_architecture(
         "latent_dim": (latent_dim,),
         "hidden": hidden,
         "channels": channels,
+        "encoder_hidden": encoder_hidden,
+        "components": () if components is None else (components,),
     }.items():
         listed = isinstance(sizes, Sequence) and not isinstance(sizes, str)
         if not listed or any(not _is_integer(size) or size < 1 for size in sizes):

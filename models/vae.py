@@ -1,14 +1,16 @@
 """The variational autoencoder of Kingma & Welling (2014)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
-import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
+from .guides import GUIDES
 from .likelihoods import make_likelihood
-from .networks import Decoder, Encoder, check_architecture, positive
+from .networks import Decoder, Encoder, check_architecture
+from .parts import make_part, refuse_components
+from .priors import PRIORS
 from .registration import register
 
 
@@ -20,6 +22,8 @@ class VAE(nn.Module):
         x \mid z &\sim p(x \mid \mathrm{decoder}(z)) \\
         q(z \mid x) &= N(\mu, \mathrm{diag}(\sigma^2)), \quad (\mu, \sigma) = \mathrm{encoder}(x)
 
+    Prior and guide may be of other families.
+
     Arguments:
         data_shape: Shape of one datum, such as ``(1, 28, 28)``.
         latent_dim: Number of latent variables :math:`L`.
@@ -28,22 +32,23 @@ class VAE(nn.Module):
         activation: ``"silu"``, ``"tanh"`` or ``"relu"``, between layers.
         likelihood: A name from ``LIKELIHOODS``, or a module from decoder output to distribution.
         likelihood_scale: Scale of a Gaussian or Laplace likelihood; ``None`` learns it.
+        guide: The family of q(z|x): a name from ``GUIDES``, or a module like those there.
+        prior: A name from ``PRIORS``, or a module like those there.
+        encoder_hidden: Widths of the encoder's hidden layers, where not those of ``hidden``.
+        components: Number of components of a mixture guide, and of a mixture or vamp prior (10).
 
     Raises:
-        ValueError: If a size is not an integer of at least 1, or the likelihood or activation is
-            unknown.
+        ValueError: If a size is not an integer of at least 1, a name is unknown, or an argument
+            has no use.
 
     Example:
-        >>> vae = VAE((1, 28, 28), latent_dim=20)
+        >>> vae = VAE((1, 28, 28), latent_dim=20, guide="full", prior="flow")
         >>> x = vae.model(size=3)  # draws from the prior predictive
         >>> x.shape
         torch.Size([3, 1, 28, 28])
         >>> vae.guide(x).shape  # draws from q(z|x)
         torch.Size([3, 20])
     """
-
-    prior_loc: Tensor
-    prior_scale: Tensor
 
     def __init__(
         self,
@@ -54,21 +59,32 @@ class VAE(nn.Module):
         activation: str = "silu",
         likelihood: str | nn.Module = "bernoulli",
         likelihood_scale: float | None = None,
+        guide: str | nn.Module = "diagonal",
+        prior: str | nn.Module = "standard",
+        encoder_hidden: Sequence[int] | None = None,
+        components: int | None = None,
     ) -> None:
         super().__init__()
-        check_architecture(data_shape, latent_dim, hidden, channels, activation)
+        wide = hidden if encoder_hidden is None else encoder_hidden
+        check_architecture(data_shape, latent_dim, hidden, channels, activation, wide, components)
         self.data_shape = tuple(data_shape)
-        self.encoder = Encoder(data_shape, 2 * latent_dim, hidden, channels, activation)
+        sizes = {"latent_dim": latent_dim, "data_shape": data_shape, "components": components}
+        self.family = make_part("guide", guide, GUIDES, **sizes)
+        self.encoder = Encoder(data_shape, self.family.features, wide, channels, activation)
         self.decoder = Decoder(latent_dim, data_shape, hidden, channels, activation)
         self.likelihood = make_likelihood(likelihood, data_shape, likelihood_scale)
-        self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
-        self.register_buffer("prior_scale", torch.ones(latent_dim), persistent=False)
+        self.prior = make_part("prior", prior, PRIORS, **sizes)
+        refuse_components(components, self.family, self.prior)
+
+    def encode(self, x: Tensor) -> Any:
+        """q(z | x), of batch shape (N,) and event shape (L,)."""
+        return self.family(self.encoder(x))
 
     def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """p(x, z). Observes ``x`` of shape (N, \\*data_shape), or draws ``size`` data points."""
         register(self)
         with pyro.plate("data", size if x is None else len(x)):
-            z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))
+            z = pyro.sample("z", self.prior(self.encode))
             p = self.likelihood(self.decoder(z))
             return pyro.sample("x", p.to_event(len(self.data_shape)), obs=x)
 
@@ -76,5 +92,4 @@ class VAE(nn.Module):
         """q(z | x). Draws z of shape (N, L)."""
         register(self)
         with pyro.plate("data", len(x)):
-            loc, raw_scale = self.encoder(x).chunk(2, dim=-1)
-            return pyro.sample("z", dist.Normal(loc, positive(raw_scale)).to_event(1))
+            return pyro.sample("z", self.encode(x))

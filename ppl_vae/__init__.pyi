@@ -6,8 +6,10 @@ from .data.dataset import DataSet as DataSet
 from .data.sources import load_data as load_data
 from .data.validation import make_data as make_data
 from .diagnostics.diagnosis import Diagnosis as Diagnosis
-from .diagnostics.diagnosis import Effort as Effort
 from .diagnostics.diagnosis import diagnose as diagnose
+from .diagnostics.questions import Effort as Effort
+from .diagnostics.repair import Repair as Repair
+from .diagnostics.repair import repair as repair
 from .diagnostics.report import write_report as write_report
 from .errors import InputError as InputError
 from .evidence.annealing import Annealing as Annealing
@@ -18,6 +20,7 @@ from .evidence.scores import Ledger as Ledger
 from .evidence.scores import Scores as Scores
 from .evidence.scores import evaluate as evaluate
 from .evidence.scores import score as score
+from .inference.infer import infer as infer
 from .objectives.gradients import compare_gradients as compare_gradients
 from .objectives.pathwise import PathwiseELBO as PathwiseELBO
 from .programs.conformance import check_program as check_program
@@ -29,7 +32,9 @@ from .programs.protocol import Program as Program
 from .runs.config import Config as Config
 from .runs.directory import Run as Run
 from .runs.directory import load as load
+from .training.extend import extend as extend
 from .training.fit import fit as fit
+from .training.refit import refit_guide as refit_guide
 from .training.settings import Settings as Settings
 
 __version__: str

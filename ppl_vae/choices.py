@@ -11,14 +11,24 @@ SplitName = Literal["train", "validation", "test"]
 Objective = Literal["elbo", "analytic-kl", "stl", "iw", "dreg"]
 """What SVI maximizes; see :func:`ppl_vae.objectives.estimators.make_objective`."""
 
+GuideData = Literal["data", "simulations", "both"]
+"""What a guide is trained on while its model stays; see :func:`ppl_vae.refit_guide`."""
+
 Engine = Literal["auto", "compiled", "eager"]
 """What runs a Pyro program; see :class:`ppl_vae.CompiledSVI`."""
 
-Estimator = Literal["iw", "ais", "bdmc"]
-"""How log p(x) is bounded; see :func:`ppl_vae.evidence.estimate.estimate`."""
+Estimator = Literal["iw", "refined", "ais", "bdmc"]
+"""How log p(x) is bounded; see :func:`ppl_vae.inference.estimate.estimate`."""
 
-Start = Literal["prior", "guide"]
-"""Where annealing starts."""
+Start = Literal["prior", "guide", "mixture"]
+"""Where draws come from, and annealing starts: a mixture has half of its draws from each."""
+
+Family = Literal["own", "diagonal", "full"]
+"""What guides are refined in: their own family, or normal ones; see
+:meth:`ppl_vae.Posterior.refine`."""
+
+Target = Literal["guide", "refined", "certified"]
+"""How far inference goes; see :func:`ppl_vae.infer`."""
 
 ExperimentName = Literal[
     "reparameterization", "latent-size", "reconstruction-loss", "generate", "gap"

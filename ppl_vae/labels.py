@@ -23,6 +23,32 @@ def variable(
     return names, array, {"long_name": meaning, "units": units}
 
 
+def latent_variables(
+    latents: Mapping[str, Tensor], dims: Sequence[str], meaning: str
+) -> dict[str, tuple[Sequence[str], np.ndarray, dict[str, str]]]:
+    """Values of latent sites as variables, whose last dimensions are the units of each.
+
+    Arguments:
+        latents: Tensors by site, with the dimensions ``dims`` and then those of an event.
+        dims: The names of the dimensions in front.
+        meaning: What they are.
+
+    Example:
+        >>> import torch
+        >>> latent_variables({"z": torch.zeros(3, 2)}, ["datum"], "means of q")["z"][0]
+        ('datum', 'latent')
+    """
+    found = {}
+    for site, values in latents.items():
+        # A variable may not have the name of its dimension.
+        stem = "latent" if len(latents) == 1 and site != "latent" else f"{site}_unit"
+        events = values.dim() - len(dims)
+        units = [stem] if events == 1 else [f"{stem}_{i}" for i in range(events)]
+        about = f"{meaning}, site {site!r}"
+        found[site] = variable((*dims, *units), values.cpu(), about, "units of z")
+    return found
+
+
 def round_together(
     values: Mapping[str, Any], identities: Mapping[str, tuple[str, str]], decimals: int
 ) -> dict[str, Any]:

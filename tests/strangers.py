@@ -5,9 +5,9 @@ import json
 import numpy as np
 import xarray
 
-from ppl_vae.diagnostics.arviz_io import as_inference_data
 from ppl_vae.diagnostics.diagnosis import Diagnosis, _digest
 from ppl_vae.diagnostics.verdicts import Verdict
+from ppl_vae.storage.arviz_io import as_inference_data
 
 
 def some_diagnosis():

@@ -228,4 +228,7 @@ CASES = {
     "two layers, DReG": lambda: of(TwoLayers, ppl_vae.PathwiseELBO(3, importance_weighted=True)),
     "several particles in a loop": lambda: of(TwoLayers, Trace_ELBO(num_particles=3)),
     "our VAE": lambda: of(lambda: VAE((5,), 2, (8,)), Trace_ELBO(), binary(9, 5)),
+    "our VAE, flows": lambda: of(
+        lambda: VAE((5,), 2, (8,), guide="flow", prior="flow"), Trace_ELBO(), binary(9, 5)
+    ),
 }

@@ -12,8 +12,8 @@ from scipy.stats import norm
 import ppl_vae
 from ppl_vae import Posterior
 from ppl_vae.diagnostics.calibration import DENSITY, DRAWS, LIKELIHOOD, _ranks, ask_calibration
-from ppl_vae.diagnostics.diagnosis import Effort
 from ppl_vae.diagnostics.materiality import total_variation
+from ppl_vae.diagnostics.questions import Effort
 from ppl_vae.diagnostics.uniformity import (
     _by_chance,
     distance,

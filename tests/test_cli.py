@@ -76,6 +76,7 @@ def test_every_option_of_train_reaches_the_fit(shell, tmp_path):
         "latent_dim": 3, "hidden": [16, 8], "channels": [2], "activation": "tanh",
         "likelihood": "gaussian",
         "likelihood_scale": 0.5,
+        "guide": "flow", "prior": "mixture", "encoder_hidden": [24], "components": 4,
     }  # fmt: skip
     words = ["--output", "run", "--binarize", "fixed", "--tensorboard"]
     for name, value in (given | arguments).items():

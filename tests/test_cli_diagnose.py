@@ -5,7 +5,7 @@ import json
 import pytest
 
 import ppl_vae
-from ppl_vae.diagnostics.arviz_io import read_inference_data
+from ppl_vae.storage.arviz_io import read_inference_data
 
 QUICK = [
     *("--data-points", 120, "--draws", 400, "--simulations", 500),

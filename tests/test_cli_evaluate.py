@@ -49,7 +49,7 @@ def test_every_option_of_evaluate_reaches_the_estimate(fitted, monkeypatch):
         seen.update(estimator=estimator, draws=draws, seed=seed, n=batch.size, **asdict(annealing))
         raise ppl_vae.InputError("seen", "is all")
 
-    monkeypatch.setattr("ppl_vae.evidence.estimate.estimate", estimate)
+    monkeypatch.setattr("ppl_vae.inference.estimate.estimate", estimate)
     given = {
         "estimator": "ais", "draws": 3, "seed": 5, "chains": 7, "temperatures": 9, "start": "guide",
     }  # fmt: skip

@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 
 from ppl_vae.data.batch import Batch
-from ppl_vae.models import PROGRAMS
+from ppl_vae.models import GUIDES, PRIORS, PROGRAMS
 from ppl_vae.programs.batches import covariates_of
 from ppl_vae.programs.conformance import check_program
 from ppl_vae.programs.protocol import dtype_of
@@ -24,6 +24,20 @@ VARIANTS = {
     **{
         f"vae-{name}": lambda name=name: PROGRAMS["vae"](SHAPE, 3, (16,), likelihood=name)
         for name in ("bernoulli", "continuous-bernoulli", "gaussian", "laplace")
+    },
+    **{
+        f"vae-{name}-guide": lambda name=name: PROGRAMS["vae"](SHAPE, 3, (16,), guide=name)
+        for name in GUIDES
+    },
+    **{
+        f"vae-{name}-prior": lambda name=name: PROGRAMS["vae"](SHAPE, 3, (16,), prior=name)
+        for name in PRIORS
+    },
+    **{
+        f"vae-{name}-guide-vamp": lambda name=name: PROGRAMS["vae"](
+            SHAPE, 3, (16,), guide=name, prior="vamp", components=4, encoder_hidden=(32, 8)
+        )
+        for name in ("mixture", "flow")
     },
     "vae-fixed-scale": lambda: PROGRAMS["vae"](
         SHAPE, 3, (16,), likelihood="gaussian", likelihood_scale=0.1
@@ -98,12 +112,15 @@ def test_broadcasts_over_draws(make):
 
 
 @everyone
-def test_one_step_of_stock_svi_moves_every_parameter_of_two_instances_in_a_row(make):
+def test_two_steps_of_stock_svi_move_every_parameter_of_two_instances_in_a_row(make):
+    """Two: a flow begins as the identity, so that in the first one only its last layers move."""
     for _ in range(2):
         program = make()
         before = {name: p.detach().clone() for name, p in program.named_parameters()}
         adam = pyro.optim.Adam({"lr": 1e-2})
-        SVI(program.model, program.guide, adam, Trace_ELBO()).step(**data_for(program))
+        svi = SVI(program.model, program.guide, adam, Trace_ELBO())
+        for _ in range(2):
+            svi.step(**data_for(program))
         still = [n for n, p in program.named_parameters() if torch.equal(p, before[n])]
         assert still == []
 

@@ -10,7 +10,7 @@ from pyro.infer import Trace_ELBO
 
 import ppl_vae
 from ppl_vae.data.batch import Batch
-from ppl_vae.evidence.estimate import estimate
+from ppl_vae.inference.estimate import estimate
 from ppl_vae.programs.batches import match_data
 from ppl_vae.programs.predictions import simulate
 

@@ -10,8 +10,8 @@ import torch
 
 import ppl_vae
 from ppl_vae import Posterior
-from ppl_vae.diagnostics.arviz_io import draws_needed, is_heavy, pareto_k
 from ppl_vae.diagnostics.coverage import ask_coverage
+from ppl_vae.storage.arviz_io import draws_needed, is_heavy, pareto_k
 
 from . import programs
 from .yardsticks import draw, ppca, spoil

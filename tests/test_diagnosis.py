@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae.diagnostics.arviz_io import load_arviz, read_inference_data
 from ppl_vae.diagnostics.diagnosis import read_diagnosis, write_diagnosis
 from ppl_vae.diagnostics.verdicts import GRADES
 from ppl_vae.models import VAE, Autoencoder
+from ppl_vae.storage.arviz_io import load_arviz, read_inference_data
 
 from . import programs, tables
 from .yardsticks import draw, ppca

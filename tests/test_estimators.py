@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ppl_vae import Annealing, InputError
-from ppl_vae.evidence.estimate import estimate
+from ppl_vae.inference.estimate import estimate
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 FAST = Annealing(chains=4, temperatures=20, leapfrog_steps=3)

@@ -10,9 +10,9 @@ import xarray
 from h5py import h5d, h5p, h5s, h5t
 
 from ppl_vae import InputError
-from ppl_vae.diagnostics.arviz_io import as_inference_data
 from ppl_vae.diagnostics.diagnosis import Diagnosis, read_diagnosis
 from ppl_vae.diagnostics.report import render
+from ppl_vae.storage.arviz_io import as_inference_data
 
 from .strangers import refuses, sign, some_diagnosis
 from .test_report import Page

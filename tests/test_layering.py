@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = [f for f in ROOT.glob("ppl_vae/**/*.py") if "models" not in f.parts]  # a link in a checkout
-FILES = sorted([*OURS, *ROOT.glob("models/*.py")])
+MODELS = sorted(ROOT.glob("models/**/*.py"))
+FILES = sorted([*OURS, *MODELS])
 # What each package, or file at the top, may import: all that stands in lines above its own.
 LAYERS = [
     {"errors"},
@@ -26,6 +27,9 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
+
+# A method that is built on what it is a method of: imported when it is called.
+DOORS = {"programs.posterior": {"inference"}}
 
 
 def name_of(file: Path) -> str:
@@ -68,14 +72,15 @@ def test_imports_run_one_way_between_packages(layer):
             found = {package_of(i[1:]) for i in imports(file) if i.startswith(".")} - {
                 "__version__"
             }
+            found -= DOORS.get(name_of(file), set())
             assert found <= allowed, f"{name_of(file)} imports {found - allowed}"
 
 
 def test_one_file_faces_arviz():
-    assert [name_of(file) for file in FILES if "arviz" in imports(file)] == ["diagnostics.arviz_io"]
+    assert [name_of(file) for file in FILES if "arviz" in imports(file)] == ["storage.arviz_io"]
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("models/*.py")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", MODELS, ids=lambda f: f"{f.parent.name}/{f.stem}")
 def test_models_import_torch_and_pyro_only(file):
     outside = {i.partition(".")[0] for i in imports(file) if not i.startswith(".")}
     assert outside - set(sys.stdlib_module_names) <= {"torch", "pyro"}

@@ -8,10 +8,10 @@ import torch
 
 import ppl_vae
 from ppl_vae import Annealing, InputError, Posterior
-from ppl_vae.diagnostics.arviz_io import chain_statistics
 from ppl_vae.inference import nuts
 from ppl_vae.inference.nuts import sample_posterior
 from ppl_vae.programs.supports import fixed_support
+from ppl_vae.storage.arviz_io import chain_statistics
 
 from .conjugate import PROGRAMS, SIZES, Known
 

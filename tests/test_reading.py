@@ -8,7 +8,6 @@ import xarray
 
 import ppl_vae
 from ppl_vae import Posterior
-from ppl_vae.diagnostics.arviz_io import as_inference_data
 from ppl_vae.diagnostics.calibration import ask_calibration
 from ppl_vae.diagnostics.collapse import ask_collapse
 from ppl_vae.diagnostics.coverage import ask_coverage
@@ -16,6 +15,7 @@ from ppl_vae.diagnostics.diagnosis import Diagnosis, read_diagnosis, write_diagn
 from ppl_vae.diagnostics.reading import RULES, Answers, chosen_rules, read
 from ppl_vae.diagnostics.report import render
 from ppl_vae.diagnostics.verdicts import GRADES, Verdict
+from ppl_vae.storage.arviz_io import as_inference_data
 
 from .conftest import load_benchmark
 

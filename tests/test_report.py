@@ -98,7 +98,7 @@ def test_names_cannot_inject_markup(run_and_diagnosis):
 
 def test_a_diagnosis_of_nothing_still_has_a_page(run_and_diagnosis, tmp_path):
     run, _ = run_and_diagnosis
-    from ppl_vae.diagnostics.arviz_io import as_inference_data
+    from ppl_vae.storage.arviz_io import as_inference_data
 
     empty = Diagnosis(
         {"coverage": Verdict("?", "cannot say", "there was no datum")},

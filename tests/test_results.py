@@ -8,8 +8,8 @@ import torch
 import xarray
 
 from ppl_vae import Annealing, InputError, score
-from ppl_vae.evidence.estimate import estimate
 from ppl_vae.evidence.results import MEANINGS, as_dataset, as_json, write_results
+from ppl_vae.inference.estimate import estimate
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 from .programs import TwoLayers

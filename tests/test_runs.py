@@ -46,7 +46,7 @@ def test_the_type_comes_back_too(tmp_path, dtype):
     run.save_weights(vae.state_dict())
     again = load(run.path)
     assert all(torch.equal(v, vae.state_dict()[k]) for k, v in again.state_dict().items())
-    assert again.prior_loc.dtype == dtype
+    assert again.prior.loc.dtype == dtype
 
 
 def test_every_tensor_keeps_its_own_type(tmp_path):

@@ -15,7 +15,20 @@ from typer.core import TyperGroup
 from ppl_vae import __version__
 
 from ..errors import InputError, printable
-from . import diagnose, evaluate, experiment, gradients, reconstruct, report, sample, train
+from . import (
+    diagnose,
+    encode,
+    evaluate,
+    experiment,
+    gradients,
+    reconstruct,
+    refit,
+    repair,
+    report,
+    sample,
+    score,
+    train,
+)
 from .hints import COMMANDS, nearest, option_hint
 from .messages import in_flags, missing_extra
 
@@ -40,7 +53,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, evaluate, diagnose, report, gradients, sample, reconstruct, experiment):
+for module in (
+    train,
+    evaluate,
+    diagnose,
+    repair,
+    refit,
+    encode,
+    score,
+    sample,
+    reconstruct,
+    report,
+    gradients,
+    experiment,
+):
     app.add_typer(module.app)
 
 
@@ -130,7 +156,7 @@ def _import_without_settings() -> None:
         # Other commands run without them, which are extras.
         with contextlib.chdir(Path(__file__).parent), contextlib.suppress(ModuleNotFoundError):
             importlib.import_module("matplotlib")
-            from ..diagnostics.arviz_io import load_arviz
+            from ..storage.arviz_io import load_arviz
 
             load_arviz()
 

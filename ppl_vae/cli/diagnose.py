@@ -1,5 +1,6 @@
 """``ppl-vae diagnose``: a verdict for each question about the posterior."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ from .options import DataDir, Device, JsonFlag, RunPath, Seed, Trusted, in_diagn
 
 if TYPE_CHECKING:
     from ..diagnostics.diagnosis import Diagnosis
+    from ..runs.directory import Run
 
 STYLES = {"pass": "green", "caution": "yellow", "fail": "bold red", "cannot say": "dim"}
 
@@ -37,6 +39,7 @@ def diagnose(
 ) -> None:
     """Find out how far q(z|x) can be trusted: a verdict for each of ten questions, and a report."""
     from ..diagnostics import diagnosis
+    from ..diagnostics.questions import Effort
     from ..diagnostics.report import write_report
     from ..programs.batches import match_data
     from ..progress import progress_bar
@@ -44,7 +47,7 @@ def diagnose(
     from ..storage.files import make_folder
     from .opening import open_data, open_program
 
-    effort = diagnosis.Effort(data_points, draws, simulations, gap_points, nuts_points)
+    effort = Effort(data_points, draws, simulations, gap_points, nuts_points)
     check_seed(seed)
     opened, program = open_program(run, model, device)
     data = match_data(program, open_data(opened, data_dir))
@@ -54,19 +57,23 @@ def diagnose(
         found = diagnosis.diagnose(program, data, effort, seed, on_progress)
     files = diagnosis.write_diagnosis(opened.results, found)
     write_report(opened.report, found, opened)
-    _show(found, {"results": [str(f) for f in files], "report": str(opened.report)}, as_json)
+    about = {"results": [str(f) for f in files], "report": str(opened.report)}
+    _show(found, opened, about, as_json)
 
 
-def _show(found: "Diagnosis", about: dict[str, Any], as_json: bool) -> None:
+def _show(found: "Diagnosis", run: "Run", about: dict[str, Any], as_json: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from ..diagnostics.remedies import distinct
     from ..diagnostics.verdicts import sentence
-    from .tables import print_json, show_about
+    from .tables import print_json, show_about, show_remedies
 
+    remedies = distinct(found.remedies, run.path, run.config)
     if as_json:
-        print_json({**found.as_dict(), **about})
+        ready = [{**asdict(remedy), "questions": questions} for remedy, questions in remedies]
+        print_json({**found.as_dict(), "remedies": ready, **about})
         return
     table = Table(show_lines=True)
     table.add_column("question", ratio=1)
@@ -82,4 +89,5 @@ def _show(found: "Diagnosis", about: dict[str, Any], as_json: bool) -> None:
     console = Console()
     console.print(escape(found.reading))
     console.print(table)
+    show_remedies(remedies)
     show_about(about)

@@ -13,11 +13,11 @@ from torch import Tensor
 from ..choices import Binarize, Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
-from ..data.sources import NAMED_SETS, is_downloaded, load_data
+from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
 from ..errors import InputError, first_line
-from ..evidence.estimate import DATA_POINTS
+from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
-from ..programs.batches import covariates_of, match_data
+from ..programs.batches import check_covariates, covariates_of, match_data
 from ..programs.protocol import Program
 from ..programs.references import build_program, find_program
 from ..runs.config import CONFIG
@@ -136,6 +136,37 @@ def _recorded_folder(recipe: dict[str, Any]) -> str | None:
     if source not in NAMED_SETS or not isinstance(folder, str):
         return None
     return folder if is_downloaded(source, folder) else None
+
+
+def choose_rows(
+    run: Run,
+    program: Program,
+    file: Path | None,
+    split: SplitName | None,
+    count: int | None,
+    data_dir: Path | None,
+    seed: int,
+) -> tuple[Batch, Tensor, str]:
+    """Data points to encode or score, with their rows, and what they are called.
+
+    Those of a file, or of a split of what the run was fitted to, by default the test data.
+
+    Raises:
+        InputError: If both are given, or the file does not hold data like the run's.
+    """
+    if file is not None and split is not None:
+        raise InputError("split", "is of the run's own data", "leave it out, or --data")
+    if file is None:
+        data = match_data(program, open_data(run, data_dir))
+        name: SplitName = split or "test"
+        batch, rows, what = data.batch(name, seed), getattr(data, name).rows, f"{name} data"
+    else:
+        batch = load_rows(file, run.config.data, seed)
+        check_covariates(program, batch.covariates, str(file))
+        rows, what = torch.arange(batch.size), str(file)
+    if count is not None and not 1 <= count <= batch.size:
+        raise InputError("data_points", f"must be in 1 ... {batch.size}, got {count}")
+    return batch.rows(slice(count)), rows[:count], what
 
 
 def choose_data(

@@ -30,6 +30,12 @@ Data = Annotated[
         "folder of images."
     ),
 ]
+NewData = Annotated[
+    Path | None,
+    in_data(
+        help="New data: an .npy, .npz, .csv or .parquet file, or a folder of images, all of it."
+    ),
+]
 EngineOption = Annotated[
     Engine,
     in_fit(help="Compile the step once, or run every step in Pyro; auto: the faster of the two."),

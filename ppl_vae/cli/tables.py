@@ -3,16 +3,22 @@
 import json
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from ..evidence import results
 from ..evidence.scores import Estimate, Ledger
 from ..labels import round_together
+
+if TYPE_CHECKING:
+    from ..diagnostics.remedies import Remedy
+    from ..inference.codes import Codes
 
 TITLES = {
     "elbo": "ELBO",
@@ -20,6 +26,8 @@ TITLES = {
     "kl": "  KL(q(z|x) || p(z))",
     "iw_bound": "log p(x): importance-weighted bound",
     "iw_jackknife": "  less its bias, by the jackknife",
+    "refined_bound": "log p(x): bound of refined guides",
+    "k_hat": "  (mean Pareto k-hat of their weights)",
     "ais_bound": "log p(x): annealed bound from below",
     "upper_bound": "log p(x): annealed bound from above",
     "gap": "  gap between the two",
@@ -31,6 +39,8 @@ TITLES = {
 }
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 DECIMALS = 2  # of nats
+ROWS = 20  # that are listed
+DECIMALS_OF_PAIRS = 3  # whose differences are known better
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -79,6 +89,63 @@ def show_about(about: dict[str, Any]) -> None:
         )
 
 
+def show_remedies(remedies: "list[tuple[Remedy, list[str]]]") -> None:
+    """Print what can be done, as commands that can be pasted."""
+    console = Console()
+    if remedies:
+        console.print("[bold]What to do, the likeliest first:[/]")
+    for remedy, questions in remedies:
+        console.print(f"  {remedy.command}", markup=False, highlight=False, soft_wrap=True)
+        words = f"for {', '.join(questions)}: {remedy.changes}; takes {remedy.cost}"
+        console.print(Padding(escape(words), (0, 0, 0, 4)), style="dim")
+
+
+def show_codes(codes: "Codes", about: dict[str, Any], as_json: bool) -> None:
+    """Print how many data points each method was taken for, and how many passed."""
+    from ..inference.codes import METHODS
+
+    counts = codes.counts()
+    evidence = Estimate.of(codes.log_evidence)
+    if as_json:
+        summary = {"methods": counts, "certified": float(codes.certified.double().mean())}
+        found = results.as_json({"log_evidence": evidence}, summary | about)
+        print_json(found | {"left_out": codes.left_out})
+        return
+    table = new_table(
+        f"{len(codes.certified)} data points", ["method"], ["data points", "certified"]
+    )
+    for name in METHODS:
+        if name in counts:
+            table.add_row(name, *(str(count) for count in counts[name].values()))
+    Console().print(table)
+    for name, reason in codes.left_out.items():
+        Console().print(f"left out: {name.replace('_', ' ')}, for {reason}", markup=False)
+    if codes.log_evidence.isfinite().all():
+        show_about({"log p(x)": f"{evidence} nats per datum"})
+    show_about(about)
+
+
+def show_scores(columns: dict[str, Any], about: dict[str, Any], as_json: bool) -> None:
+    """Print the mean log p(x), and which data points are unlike the training data."""
+    from ..inference.unlike import RARE
+
+    unlike = columns["row"][columns["unlike"]].tolist()
+    evidence = Estimate.of(torch.as_tensor(columns["log_evidence"]))
+    certified = float(columns["certified"].mean())
+    if as_json:
+        summary = {"certified": certified, "unlike": unlike}
+        print_json(results.as_json({"log_evidence": evidence}, summary | about))
+        return
+    size = len(columns["row"])
+    show_about({"log p(x)": f"{evidence} nats per datum, certified for {certified:.0%}"})
+    listed = ", ".join(map(str, unlike[:ROWS])) + (", ..." if len(unlike) > ROWS else "")
+    expected = f"by chance {RARE:.0%} would be"
+    show_about({"unlike the training data": f"{len(unlike)} of {size} ({expected})"})
+    if unlike:
+        show_about({"rows": listed})
+    show_about(about)
+
+
 def new_table(title: str, left: list[str], right: list[str]) -> Table:
     """A table with columns of words on the left, and of numbers on the right."""
     table = Table(title=title, title_justify="left")
@@ -87,6 +154,28 @@ def new_table(title: str, left: list[str], right: list[str]) -> Table:
     for heading in right:
         table.add_column(heading, justify="right")
     return table
+
+
+def show_pairs(
+    pairs: dict[str, tuple[Estimate, Estimate, Estimate]], about: dict[str, Any]
+) -> None:
+    """Print estimates before and after, the difference, and what they are about.
+
+    Arguments:
+        pairs: Before, after, and after less before in pairs, by their plain names.
+        about: Run, files, counts and the like.
+    """
+    n = next(iter(pairs.values()))[0].n
+    numbers = ["before", "after", "difference", "standard error"]
+    table = new_table(f"{n} {about['split']} data points, in pairs", ["nats per datum"], numbers)
+    for name in (name for name in TITLES if name in pairs):
+        before, after, difference = pairs[name]
+        means = {"before": before.mean, "after": after.mean, "difference": difference.mean}
+        means = round_together(means, {"difference": ("after", "before")}, DECIMALS_OF_PAIRS)
+        cells = (*(means[column] for column in numbers[:3]), difference.stderr)
+        table.add_row(TITLES[name], *(f"{cell:.{DECIMALS_OF_PAIRS}f}" for cell in cells))
+    Console().print(table)
+    show_about(about)
 
 
 def _estimates_table(estimates: dict[str, Estimate], about: dict[str, Any]) -> Table:
@@ -106,7 +195,10 @@ def _estimates_table(estimates: dict[str, Estimate], about: dict[str, Any]) -> T
 
 def _identities(means: dict[str, float]) -> dict[str, tuple[str, str]]:
     """Which estimates of an evaluation are differences of others."""
-    lower = max(("iw_bound", "ais_bound"), key=lambda name: means.get(name, -math.inf))
+    bounds = ("iw_bound", "ais_bound")
+    lower = max(bounds, key=lambda name: means.get(name, -math.inf))
+    if "refined_bound" in means:
+        lower = "refined_bound"
     return {
         "kl": ("reconstruction", "elbo"),
         "kl_to_posterior": (lower, "elbo"),

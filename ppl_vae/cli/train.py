@@ -26,7 +26,7 @@ from .options import (
 )
 
 DRAWS = 100
-WITH_RESUME = {"--resume", "--model", "--data-dir", "--tensorboard", "--json"}
+WITH_RESUME = {"--resume", "--epochs", "--model", "--data-dir", "--tensorboard", "--json"}
 
 app = typer.Typer()
 
@@ -35,6 +35,7 @@ app = typer.Typer()
     epilog="Example: ppl-vae train --model vae --data mnist --data-dir DIR --epochs 20 --seed 1 "
     "--output runs/mnist"
     "\n\nExample: ppl-vae train --resume runs/mnist"
+    "\n\nExample: ppl-vae train --resume runs/mnist --epochs 40"
 )
 def train(
     context: typer.Context,
@@ -68,6 +69,21 @@ def train(
     ] = None,
     likelihood_scale: Annotated[
         float | None, in_model(help="Fixed scale of gaussian or laplace (vae: learned).")
+    ] = None,
+    guide: Annotated[
+        str | None,
+        in_model(help="q(z|x): diagonal (vae), full, low-rank, mixture (all normal), or flow."),
+    ] = None,
+    prior: Annotated[
+        str | None, in_model(help="p(z): standard (vae), mixture (both normal), vamp, or flow.")
+    ] = None,
+    encoder_hidden: Annotated[
+        str | None,
+        in_model(help="Widths of the encoder's hidden layers, if not --hidden, like 1000,1000."),
+    ] = None,
+    components: Annotated[
+        int | None,
+        in_model(help="Components of a mixture guide, and of a mixture or vamp prior (vae: 10)."),
     ] = None,
     epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
     batch_size: Annotated[int, in_fit(help="Data points in a step.")] = 128,
@@ -109,8 +125,10 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Continue the run in this directory, as if it had never stopped. It takes --model "
-            "(code of your own), --data-dir, --tensorboard and --json besides."
+            help="Continue the run in this directory, as if it had never stopped. With a larger "
+            "number of --epochs, it goes on at the learning rates that a fit of so many has from "
+            "there: not the same as from scratch. It takes --model (code of your own), --data-dir, "
+            "--tensorboard and --json besides."
         ),
     ] = None,
     as_json: JsonFlag = False,
@@ -128,7 +146,11 @@ def train(
         if stray := given - WITH_RESUME:
             names = ", ".join(sorted(stray))
             raise InputError("resume", f"continues {resume} as it began", f"leave out {names}")
-        reopened = reopen(resume, model if "--model" in given else None, data_dir)
+        own = model if "--model" in given else None
+        reopened = reopen(resume, own, data_dir)
+        if "--epochs" in given:
+            _extend(resume, epochs)
+            reopened = reopen(resume, own, data_dir)
         _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
         return
     settings = Settings(
@@ -153,6 +175,10 @@ def train(
         "activation": activation,
         "likelihood": likelihood,
         "likelihood_scale": likelihood_scale,
+        "guide": guide,
+        "prior": prior,
+        "encoder_hidden": sizes("encoder_hidden", encoder_hidden),
+        "components": components,
     }
     arguments = {name: value for name, value in chosen.items() if value is not None}
     kind, reference = find_model(model)
@@ -178,6 +204,20 @@ def _given(context: typer.Context) -> set[str]:
     }
 
 
+def _extend(path: Path, epochs: int) -> None:
+    """Let a run go on for more epochs, and say what that means."""
+    from ..training.extend import extend
+
+    run = extend(path, epochs)
+    before = run.config.epochs_before[-1]
+    typer.echo(
+        f"{path} goes on at the learning rates that a fit of {epochs} epochs has from here; what "
+        f"is done was fitted at the lower ones of {before}, so that it is not the same as {epochs} "
+        "epochs from scratch",
+        err=True,
+    )
+
+
 def _fit_and_show(
     run: Any,
     program: Any,
@@ -188,26 +228,14 @@ def _fit_and_show(
     as_json: bool,
     resume: bool,
 ) -> None:
-    from ..evidence.estimate import estimate
+    from ..inference.estimate import estimate
     from ..plots.pictures import draw_pictures
     from ..programs.batches import match_data
     from ..progress import progress_bar
     from ..storage.files import make_folder
-    from ..training.fit import fit
     from .tables import show
 
-    with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
-        try:
-            history = fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
-        except KeyboardInterrupt:
-            words = "nothing was written"
-            if run.has_weights():
-                words = (
-                    f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
-                    f"--resume {shlex.quote(str(run.path))}"
-                )
-            typer.echo(f"interrupted: {words}", err=True)
-            raise typer.Exit(130) from None
+    history = fit_or_stop(run, program, dataset, settings, tensorboard=tensorboard, resume=resume)
     dataset = match_data(program, dataset)
     batch = dataset.batch("test", settings.seed)
     with progress_bar(f"scoring {batch.size} data points") as on_progress:
@@ -225,6 +253,52 @@ def _fit_and_show(
         "pictures": [str(file) for file in pictures],
     }
     show(scores.estimates(), about, as_json)
+
+
+def fit_or_stop(
+    run: Any,
+    program: Any,
+    dataset: Any,
+    settings: Any,
+    *,
+    on: Any = None,
+    parent: Any = None,
+    tensorboard: bool = False,
+    resume: bool = False,
+) -> Any:
+    """Fit, all or the guide alone, as given or as the run's config says; an interrupt tells how to
+    go on.
+
+    Returns:
+        The history of the fit.
+    """
+    from ..training.fit import fit
+    from ..training.refit import refit_guide
+
+    on = on or run.config.parent.get("on")
+    with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
+        try:
+            if on is None:
+                return fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
+            return refit_guide(
+                program,
+                dataset,
+                settings,
+                on=on,
+                parent=parent,
+                run=run,
+                resume=resume,
+                on_epoch=on_epoch,
+            )
+        except KeyboardInterrupt:
+            words = "nothing was written"
+            if run.has_weights():
+                words = (
+                    f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
+                    f"--resume {shlex.quote(str(run.path))}"
+                )
+            typer.echo(f"interrupted: {words}", err=True)
+            raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from ..choices import Binarize
 from ..errors import InputError, as_path, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
 from .arrays import read_numpy
+from .batch import Batch
 from .dataset import DataSet
 from .images import read_images
 from .tables import read_csv, read_parquet
-from .validation import make_data
+from .validation import make_data, make_rows
 
 DATA_VARIABLE = "PPL_VAE_DATA"
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -56,7 +57,46 @@ def load_data(
         return _load_digits(binarize)
     if name in _TORCHVISION:
         return _load_torchvision(name, data_folder(data_dir), binarize)
-    path = as_path("source", source)
+    with _readable(name):
+        return make_data(**_read(source), source=name, binarize=binarize)
+
+
+def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Batch:
+    """All data points of a file, as a program that was fitted to others takes them.
+
+    Arguments:
+        source: The path of a file, or of a folder of images; see :func:`load_data`.
+        like: What a run's config says of its data: their ``shape``, and ``binarize``.
+        seed: Seed of the binarization.
+
+    Raises:
+        InputError: If they cannot be read, are of another shape, or held apart as training and
+            test data.
+
+    Example:
+        >>> np.save("new.npy", np.zeros((3, 2), dtype="float32"))
+        >>> load_rows("new.npy", {"shape": [2], "binarize": "none"})
+        Batch(x=(3, 2) float32)
+    """
+    name = str(source)
+    with _readable(name):
+        found = _read(source)
+        if "test" in found:
+            raise InputError(name, "holds training and test data", "give one array, x")
+        return make_rows(**found, like=like, source=name, seed=seed)
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        raise InputError(name, f"cannot be read ({first_line(error)})", "save it again") from None
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    """The arguments for :func:`make_data` that a file holds."""
+    name, path = str(source), as_path("source", source)
     formats = f"{', '.join(_READERS)} file or a folder of images"
     if not name or not os.path.exists(path):  # Path.exists raises if a name is too long
         raise InputError(
@@ -67,10 +107,7 @@ def load_data(
     reader = read_images if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(name, "has an unknown format", f"give a {formats}")
-    try:
-        return make_data(**reader(path), source=name, binarize=binarize)
-    except (OSError, MemoryError) as error:
-        raise InputError(name, f"cannot be read ({first_line(error)})", "save it again") from None
+    return reader(path)
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:

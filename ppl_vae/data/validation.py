@@ -13,6 +13,7 @@ from ..choices import Binarize
 from ..errors import InputError
 from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
+from .batch import Batch
 from .binarization import draw_binary
 from .covariates import as_covariates
 from .dataset import DataSet, Split
@@ -102,6 +103,44 @@ def make_data(
         splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
         levels = 1 if binarize == "fixed" else levels
     return DataSet(source, **splits, levels=levels, binarize=binarize, label_names=label_names)
+
+
+def make_rows(
+    x: Any,
+    labels: Any = None,
+    covariates: Mapping[str, Any] | None = None,
+    *,
+    like: Mapping[str, Any],
+    source: str = "array",
+    seed: int = 0,
+) -> Batch:
+    """Validate arrays as data points for a program that was fitted to others.
+
+    Arguments:
+        x, labels, covariates: As for :func:`make_data`. Labels are left out: which class an index
+            stands for is not known here.
+        like: The ``shape`` of a data point, and how it is to ``binarize``.
+        source: The name that messages know the data by.
+        seed: Seed of the binarization.
+
+    Raises:
+        InputError: As :func:`make_data` does, and if the shape is another one.
+    """
+    stored, levels = _as_stored(x, source, None)
+    if list(stored.shape[1:]) != list(like["shape"]):
+        raise InputError(
+            source,
+            f"has data points of shape {tuple(stored.shape[1:])}, but the program was fitted to "
+            f"those of {tuple(like['shape'])}",
+        )
+    further = as_covariates(covariates, len(stored), source)
+    split = Split(stored, torch.arange(len(stored)), None, further)
+    if like["binarize"] != "none":
+        split = _prepared(split, "new", levels, "dynamic", source)
+        generator = torch.Generator().manual_seed(derived_seed(seed, "new data"))
+        drawn = draw_binary(split.x, levels, generator).to(torch.uint8).float()
+        return Batch(x=drawn, **further)
+    return Batch(x=stored if levels is None else stored.float() / levels, **further)
 
 
 def _size(fraction: float, total: int) -> int:

@@ -16,7 +16,7 @@ from ..programs.sites import Latents
 from ..programs.terms import total
 from ..progress import Progress
 from ..runtime import derived_seed
-from .arviz_io import load_arviz, pareto_k_threshold
+from ..storage.arviz_io import load_arviz, pareto_k_threshold
 from .latents import ACTIVE, describe_units
 from .materiality import divergence
 from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice, grade, needed

@@ -12,7 +12,7 @@ from ..labels import variable
 from ..programs.posterior import Posterior
 from ..programs.terms import Terms
 from ..progress import Progress
-from .arviz_io import LIGHT, draws_needed, is_heavy, pareto_k, pareto_k_threshold
+from ..storage.arviz_io import LIGHT, draws_needed, is_heavy, pareto_k, pareto_k_threshold
 from .verdicts import DiagnosticResult, Verdict, advice, grade, needed, share
 
 QUESTION = "Do the guide's draws cover the posterior?"

@@ -1,11 +1,12 @@
 """Diagnose a program: ten questions, each answered by a verdict, kept as InferenceData."""
 
 import hashlib
+import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import xarray
 from torch import Tensor
 
 from ..data.dataset import DataSet
-from ..errors import InputError, check_int, check_type, first_line
+from ..errors import InputError, check_type, first_line
 from ..labels import variable
 from ..programs.batches import match_data
 from ..programs.posterior import Posterior
@@ -22,64 +23,18 @@ from ..programs.protocol import Program
 from ..programs.scoring import DRAW_BYTES
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
+from ..storage import arviz_io
 from ..storage.files import make_folder, replacing
 from ..storage.memory import read_text, refuse_beyond_memory
-from . import arviz_io
-from .calibration import QUESTION as CALIBRATION
-from .calibration import ask_calibration
-from .certificate import QUESTION as CERTIFICATE
-from .certificate import ask_certificate
-from .collapse import QUESTION as COLLAPSE
-from .collapse import ask_collapse
-from .coverage import QUESTION as COVERAGE
-from .coverage import ask_coverage
-from .gaps import QUESTION as GAPS
-from .gaps import ask_gaps
-from .generation import QUESTION as GENERATION
-from .generation import ask_generation
 from .groups import data_groups, shown_groups
-from .local import QUESTION as LOCAL
-from .local import ask_local
-from .misspecification import QUESTION as MISSPECIFICATION
-from .misspecification import ask_misspecification
-from .posterior_sbc import QUESTION as POSTERIOR_SBC
-from .posterior_sbc import ask_posterior_sbc
 from .quantities import Quantity, check_quantities
+from .questions import Effort, questions_of
 from .reading import read
-from .reference import QUESTION as REFERENCE
-from .reference import ask_reference
+from .remedies import Remedy, choose
 from .verdicts import DiagnosticResult, Verdict
 
 RESULT, DIGEST = "diagnosis.nc", "sha256"
 REMEDY = "diagnose-again"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much work to put into a diagnosis.
-
-    Attributes:
-        data_points: Test data for coverage, collapse and generation: the first so many.
-        draws: Draws from the guide for each data point.
-        simulations: Data points to simulate for calibration, and for each of the other questions
-            that compare with the model's own data; with the default, an exact guide passes
-            calibration in 99 % of seeds with up to fifty units.
-        gap_points: Data points whose gap is decomposed: the first so many.
-        nuts_points: Data points given to NUTS: the first so many.
-
-    Raises:
-        InputError: If one is less than 1.
-    """
-
-    data_points: int = 1000
-    draws: int = 1000
-    simulations: int = 4000
-    gap_points: int = 200
-    nuts_points: int = 8
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            object.__setattr__(self, name, check_int(name, value))  # NumPy's have no JSON
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,10 +60,18 @@ class Diagnosis:
         samples and log p(x)."""
         return read(self.verdicts)
 
+    @property
+    def remedies(self) -> dict[str, list[Remedy]]:
+        """What can be done about each question that does not pass, the likeliest first."""
+        groups = self.inference_data
+        gaps = groups["gaps"] if "gaps" in groups.groups() else None
+        return choose(self.verdicts, frozenset(str(self.about.get("takes", "")).split(", ")), gaps)
+
     def as_dict(self) -> dict[str, Any]:
-        """The reading, the verdicts and ``about`` as plain data for JSON."""
+        """The reading, the verdicts, their remedies and ``about`` as plain data for JSON."""
         verdicts = {key: verdict.as_dict() for key, verdict in self.verdicts.items()}
-        return {**self.about, "reading": self.reading, "verdicts": verdicts}
+        remedies = {key: [asdict(r) for r in found] for key, found in self.remedies.items()}
+        return {**self.about, "reading": self.reading, "verdicts": verdicts, "remedies": remedies}
 
     def __repr__(self) -> str:
         grades = (f"{key}: {verdict.grade}" for key, verdict in self.verdicts.items())
@@ -126,6 +89,7 @@ def diagnose(
     seed: int = 0,
     on_progress: OnProgress | None = None,
     quantities: Mapping[str, Quantity] | None = None,
+    questions: Collection[str] | None = None,
 ) -> Diagnosis:
     r"""Find out how far q(z|x) can be trusted, on data that the fit has not seen.
 
@@ -142,10 +106,11 @@ def diagnose(
         quantities: What you would compare between data and draws from the model, beside what is
             compared in any case: functions of ``x``, of shape (N, \*data_shape), to one number for
             each data point, of shape (N,), by name.
+        questions: Which to ask, by the keys of :attr:`Diagnosis.verdicts`; by default all.
 
     Raises:
-        InputError: If ``program`` is not a program, ``data`` not a data set that it takes, or a
-            quantity does not give one finite number for each data point.
+        InputError: If there is no such question, ``program`` is not a program, ``data`` not a data
+            set that it takes, or a quantity does not give one finite number for each data point.
 
     Example:
         >>> import torch
@@ -172,10 +137,11 @@ def diagnose(
     def posterior() -> Posterior:
         return Posterior(program, batch, rows)  # where it fails, no question has an answer
 
-    questions = _questions(posterior, data, effort, seed, own)
-    progress = Progress(on_progress, sum(cost for _, _, cost in questions.values()))
+    asked = questions_of(posterior, data, effort, seed, own)
+    asked = {key: asked[key] for key in _chosen(questions, asked)}
+    progress = Progress(on_progress, sum(cost for _, _, cost in asked.values()))
     answers = {}
-    for key, (question, ask, cost) in questions.items():
+    for key, (question, ask, cost) in asked.items():
         progress.advance(0.0, key)
         answers[key] = _answer(question, ask, progress.part(cost))
     groups = _groups(answers, data, batch.size)
@@ -190,11 +156,20 @@ def diagnose(
         "data": data.source,
         "seed": seed,
         "held_out": batch.size,
+        "takes": ", ".join(inspect.signature(type(program)).parameters),
         **asdict(effort),
         **({"left_out": left_out} if left_out else {}),
     }
     verdicts = {key: answer.verdict for key, answer in answers.items()}
     return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
+
+
+def _chosen(questions: Collection[str] | None, known: Collection[str]) -> list[str]:
+    """The keys of the questions to ask, in their order."""
+    for name in questions or ():
+        if name not in known:
+            raise InputError("questions", f"must be of {', '.join(known)}, got {name!r}")
+    return [key for key in known if questions is None or key in questions]
 
 
 def _refuse_effort(effort: Effort, x: Tensor) -> None:
@@ -205,87 +180,6 @@ def _refuse_effort(effort: Effort, x: Tensor) -> None:
     # Each is a data point, its mean, and a hundred draws at least.
     taken = effort.simulations * 8 * (2 * x[0].numel() + 100)
     refuse_beyond_memory(taken, f"simulations={effort.simulations}", "take fewer")
-
-
-def _questions(
-    posterior: Callable[[], Posterior],
-    data: DataSet,
-    effort: Effort,
-    seed: int,
-    quantities: Mapping[str, Quantity],
-) -> dict[str, tuple[str, Callable[[Progress], DiagnosticResult], float]]:
-    """Each question, how it is asked, and its cost in evaluations of the model at one draw."""
-    seeds = partial(derived_seed, seed)
-    n, draws = min(len(data.test), effort.data_points), effort.draws
-    gap_points, nuts_points = min(n, effort.gap_points), min(n, effort.nuts_points)
-    return {
-        "coverage": (
-            COVERAGE,
-            lambda progress: ask_coverage(posterior(), draws, seeds("coverage"), progress),
-            n * draws,
-        ),
-        "calibration": (
-            CALIBRATION,
-            lambda progress: ask_calibration(
-                posterior(), effort.simulations, seeds("calibration"), progress
-            ),
-            effort.simulations * 100,
-        ),
-        "gaps": (
-            GAPS,
-            lambda progress: ask_gaps(posterior()[:gap_points], draws, seeds("gaps"), progress),
-            gap_points * (24000 + 4 * draws),
-        ),
-        "reference": (
-            REFERENCE,
-            lambda progress: ask_reference(posterior()[:nuts_points], seeds("reference"), progress),
-            1.5e6 + 1.5e5 * nuts_points,
-        ),
-        "collapse": (
-            COLLAPSE,
-            lambda progress: ask_collapse(posterior(), seeds("collapse"), progress),
-            300 * n,
-        ),
-        "generation": (
-            GENERATION,
-            lambda progress: ask_generation(
-                posterior(), data.batch("train", seed), seeds("generation"), progress, quantities
-            ),
-            5 * len(data.train) + 150 * n + 2e5,
-        ),
-        **_simulated_questions(posterior, n, effort.simulations, seeds),
-    }
-
-
-def _simulated_questions(
-    posterior: Callable[[], Posterior], n: int, m: int, seeds: Callable[[str], int]
-) -> dict[str, tuple[str, Callable[[Progress], DiagnosticResult], float]]:
-    """Those about data that the model simulates: how far is q off, where, and does that matter
-    for the observed data?"""
-    return {
-        "certificate": (
-            CERTIFICATE,
-            lambda progress: ask_certificate(posterior(), m, seeds("certificate"), progress),
-            20 * m,
-        ),
-        "local": (
-            LOCAL,
-            lambda progress: ask_local(posterior(), m, seeds("local"), progress),
-            100 * m,
-        ),
-        "misspecification": (
-            MISSPECIFICATION,
-            lambda progress: ask_misspecification(
-                posterior(), m, seeds("misspecification"), progress
-            ),
-            30 * (2 * m + n),
-        ),
-        "posterior_sbc": (
-            POSTERIOR_SBC,
-            lambda progress: ask_posterior_sbc(posterior(), seeds("posterior_sbc"), progress),
-            50 * n,
-        ),
-    }
 
 
 def _answer(
@@ -366,7 +260,8 @@ def read_diagnosis(folder: Path) -> Diagnosis:
         if digest != _digest(file, about):
             raise InputError(file, f"or {beside.name} was changed since it was written", REMEDY)
         verdicts = {key: _as_verdict(fields) for key, fields in about.pop("verdicts").items()}
-        about.pop("reading", None)  # it follows from them
+        about.pop("reading", None)  # it follows from them, as do the remedies
+        about.pop("remedies", None)
         if not verdicts:
             raise ValueError("it holds no verdict")
     except InputError:

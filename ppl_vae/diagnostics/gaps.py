@@ -17,7 +17,7 @@ from ..programs.scoring import log_mean
 from ..programs.terms import total
 from ..progress import Progress
 from ..runtime import derived_seed
-from .arviz_io import pareto_k, pareto_k_threshold
+from ..storage.arviz_io import pareto_k, pareto_k_threshold
 from .latents import active_units
 from .materiality import divergence
 from .verdicts import DiagnosticResult, Grade, Verdict, Z, advice, grade, needed

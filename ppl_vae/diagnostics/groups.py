@@ -8,7 +8,7 @@ import xarray
 from torch import Tensor
 
 from ..data.batch import OBSERVED, Batch
-from ..labels import variable
+from ..labels import latent_variables, variable
 from ..programs.posterior import Posterior
 from ..programs.predictions import decode
 from ..programs.sites import Latents
@@ -89,15 +89,7 @@ def _with_chain(group: xarray.Dataset) -> xarray.Dataset:
 
 
 def _latents(latents: Latents, meaning: str) -> xarray.Dataset:
-    found = {}
-    for site, values in latents.items():
-        # A variable may not have the name of its dimension.
-        stem = "latent" if len(latents) == 1 and site != "latent" else f"{site}_unit"
-        events = values.dim() - 2
-        dims = [stem] if events == 1 else [f"{stem}_{i}" for i in range(events)]
-        about = f"{meaning}, site {site!r}"
-        found[site] = variable((*DIMS, *dims), values.cpu(), about, "units of z")
-    return xarray.Dataset(found)
+    return xarray.Dataset(latent_variables(latents, DIMS, meaning))
 
 
 def _data(name: str, values: Tensor, meaning: str, *dims: str) -> tuple:

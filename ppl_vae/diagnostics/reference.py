@@ -14,7 +14,7 @@ from ..programs.scoring import rows_at_once
 from ..programs.sites import Latents
 from ..progress import Progress
 from ..runtime import derived_seed
-from .arviz_io import CONSTANT, chain_statistics
+from ..storage.arviz_io import CONSTANT, chain_statistics
 from .distances import Distance, most_telling
 from .latents import as_units, unit_names
 from .uniformity import squared_distance

@@ -19,6 +19,7 @@ from ..storage.files import replacing
 from . import plots as diagnostic_plots
 from .calibration import DRAWS
 from .diagnosis import Diagnosis
+from .remedies import Remedy
 from .verdicts import GRADES, Verdict, sentence
 
 DPI = 110
@@ -131,7 +132,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         InputError: If the page cannot be written, or the diagnosis lacks arrays that it shows.
 
     Example:
-        >>> from ppl_vae.diagnostics.arviz_io import as_inference_data
+        >>> from ppl_vae.storage.arviz_io import as_inference_data
         >>> verdict = Verdict("Is q(z|x) calibrated?", "cannot say", "nobody asked")
         >>> nothing = as_inference_data({}, {})
         >>> write_report("a.html", Diagnosis({"calibration": verdict}, nothing, {}))
@@ -163,11 +164,15 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     body = [
         f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
         f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
-        *(_card(key, verdict) for key, verdict in diagnosis.verdicts.items()),
+        *(
+            _card(key, verdict, _ready(diagnosis.remedies.get(key, []), run))
+            for key, verdict in diagnosis.verdicts.items()
+        ),
     ]
     for heading, caption, figure in _figures(groups, run):
         body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, figure)}")
-    body.append(f"<h2>The diagnosis</h2>{_table(diagnosis.about)}")
+    about = {name: value for name, value in diagnosis.about.items() if name != "takes"}
+    body.append(f"<h2>The diagnosis</h2>{_table(about)}")
     if run is not None:
         fit = {**run.config.arguments, **run.config.settings}
         body.append(f"<h2>The settings of the fit</h2>{_table(fit)}")
@@ -188,7 +193,11 @@ def escape(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _card(key: str, verdict: Verdict) -> str:
+def _ready(remedies: list[Remedy], run: Run | None) -> list[Remedy]:
+    return remedies if run is None else [r.of(run.path, run.config) for r in remedies]
+
+
+def _card(key: str, verdict: Verdict, remedies: list[Remedy]) -> str:
     kind = verdict.grade.replace(" ", "-")
     lines = [
         f'<span class="grade {escape(kind)}">{escape(verdict.grade)}</span>',
@@ -196,6 +205,12 @@ def _card(key: str, verdict: Verdict) -> str:
     ]
     if verdict.remedy:
         lines.append(f"<p><em>Try:</em> {escape(verdict.remedy)}.</p>")
+    for remedy in remedies:
+        words = f"{remedy.changes}; takes {remedy.cost}"
+        lines.append(
+            f'<p><code>{escape(remedy.command)}</code><br><span class="soft">{escape(words)}</span>'
+            "</p>"
+        )
     if verdict.statistic_text:
         measured = f"{verdict.statistic}: {verdict.statistic_text}"
         lines.append(

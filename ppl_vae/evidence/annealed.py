@@ -1,11 +1,12 @@
 """What annealing gives: weights, a bound, and its error."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from ..programs.scoring import log_mean
+from ..programs.sites import Latents
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,14 @@ class Annealed:
         shared: Standard deviation that the bound has because all chains of a datum start at one
             draw, in nats; ``None`` where they start at draws of their own. See
             :func:`spread_of_starts`.
+        latents: Where chains end, of shape (C, N, *event shape) by site; empty unless asked for.
+            With the weights they stand for the posterior.
     """
 
     log_weight: Tensor
     acceptance: Tensor
     shared: float | None = None
+    latents: Latents = field(default_factory=dict)
 
     @property
     def bound(self) -> Tensor:

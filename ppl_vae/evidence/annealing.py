@@ -39,7 +39,8 @@ class Annealing:
         temperatures: Steps from the starting distribution to the posterior.
         leapfrog_steps: Steps of each Hamiltonian trajectory.
         start: What is annealed from: ``"prior"``, as Wu et al. (2017) do, owes nothing to the
-            guide; ``"guide"`` is nearer to the posterior and needs fewer temperatures.
+            guide; ``"guide"`` is nearer to the posterior and needs fewer temperatures;
+            ``"mixture"``, half of the chains from each, finds modes that the guide misses.
 
     Raises:
         InputError: If a value is out of its range.
@@ -110,16 +111,23 @@ def anneal(
 
 
 def anneal_posterior(
-    posterior: Posterior, annealing: Annealing, seed: int, progress: Progress
+    posterior: Posterior,
+    annealing: Annealing,
+    seed: int,
+    progress: Progress,
+    keep: bool = False,
 ) -> Annealed:
-    """:func:`anneal`, of a posterior; progress is told of each transition of each chain."""
+    """:func:`anneal`, of a posterior; progress is told of each transition of each chain.
+
+    With ``keep``, what comes out has the latents where chains end.
+    """
     _check_latents(posterior, annealing.start)
     parts = []
     with posterior.evaluation_mode(derived_seed(seed, "annealing")):
         for _, path in _paths(posterior, annealing, progress):
             steps = _pilot(path)
             start = path.draw(annealing.chains)
-            parts.append(_run(path, start, steps))
+            parts.append(_run(path, start, steps, keep=keep))
     return _joined(parts)
 
 
@@ -230,7 +238,7 @@ class _Path:
 
     def energies(self, state: State) -> tuple[Tensor, Tensor]:
         """Log densities of the start, and of the model with the data, each of shape (C, N)."""
-        return self.coordinates.densities(state, with_guide=self.annealing.start == "guide")
+        return self.coordinates.densities(state, self.annealing.start)
 
     def slope(self, state: State, beta: Tensor) -> tuple[Tensor, State]:
         """Log density at an inverse temperature, of shape (C, N), and its gradient."""
@@ -301,7 +309,9 @@ def _pilot(path: _Path) -> Tensor:
     return torch.stack(table).exp()
 
 
-def _run(path: _Path, state: State, steps: Tensor, reverse: bool = False) -> Annealed:
+def _run(
+    path: _Path, state: State, steps: Tensor, reverse: bool = False, keep: bool = False
+) -> Annealed:
     """Go along the path, or back from its end, with frozen step sizes."""
     betas = path.annealing.inverse_temperatures()
     indices = range(len(betas))
@@ -314,7 +324,8 @@ def _run(path: _Path, state: State, steps: Tensor, reverse: bool = False) -> Ann
             state, probability = path.move(state, betas[there], steps[there])
             acceptance.append(probability.mean(0))
     mean = torch.stack(acceptance).mean(0) if acceptance else torch.full((len(path.x),), math.nan)
-    return Annealed(log_weight.cpu(), mean.cpu())
+    ends = path.coordinates.latents(state) if keep else {}
+    return Annealed(log_weight.cpu(), mean.cpu(), latents={s: z.cpu() for s, z in ends.items()})
 
 
 def _joined(parts: list[Annealed]) -> Annealed:
@@ -327,12 +338,13 @@ def _joined(parts: list[Annealed]) -> Annealed:
             "has an annealed weight that is not finite",
             "check it, and whether log p(x, z) is finite wherever the prior has draws",
         )
-    return Annealed(log_weight, torch.cat([part.acceptance for part in parts]))
+    ends = {s: torch.cat([p.latents[s] for p in parts], dim=1) for s in parts[0].latents}
+    return Annealed(log_weight, torch.cat([p.acceptance for p in parts]), latents=ends)
 
 
 def _check_latents(posterior: Posterior, start: Start) -> None:
     posterior.sites.require_density()
-    if start == "guide":
+    if start != "prior":
         posterior.sites.require_tractable_density()
     Unconstrained(posterior)
 

@@ -23,6 +23,9 @@ MEANINGS = {
     "iw_bound": "importance-weighted bound on log p(x) (Burda et al. 2015, eq. 8)",
     "iw_error": "standard error of iw_bound, from its draws",
     "iw_jackknife": "iw_bound less its bias of order 1/S (Nowozin 2018, eq. 13); not a bound",
+    "refined_bound": "importance-weighted bound of guides refined for each data point alone",
+    "refined_error": "standard error of refined_bound, from its draws",
+    "k_hat": "Pareto k-hat of refined_bound's weights (Vehtari et al. 2024)",
     "ais_bound": "lower bound on log p(x) by annealed importance sampling (Neal 2001)",
     "ais_error": "standard error of ais_bound, from its chains",
     "upper_bound": "upper bound on log p(x) by reverse annealing (Grosse et al. 2015)",
@@ -34,7 +37,7 @@ MEANINGS = {
     "acceptance": "mean probability with which Hamiltonian trajectories were accepted",
     "bits_per_dim": "upper bound on -log p(x) / (D log 2)",
 }
-UNITS = {"acceptance": "1", "bits_per_dim": "bits"}  # all others are in nats
+UNITS = {"acceptance": "1", "k_hat": "1", "bits_per_dim": "bits"}  # all others are in nats
 
 
 def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> "xarray.Dataset":

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..data.dataset import DataSet
 from ..evidence.annealing import Annealing
-from ..evidence.estimate import estimate
 from ..evidence.scores import Estimate
+from ..inference.estimate import estimate
 from ..models import VAE
 from ..progress import OnProgress, Progress
 from ..training.fit import fit

@@ -11,7 +11,7 @@ from ..programs.sites import Latents
 from ..programs.terms import total
 from ..progress import Progress
 from ..runtime import derived_seed
-from .refine import Refined, refine
+from .own_family import Refined, refine_own_family
 
 STARTS = 3  # the guide itself, and where the posterior has what the guide lacks
 STEPS, RATE, STEP_DRAWS = 300, 0.1, 8
@@ -90,25 +90,25 @@ def find_modes(posterior: Posterior, seed: int, progress: Progress, starts: int 
         starts: How many, J.
 
     Raises:
-        InputError: As :func:`ppl_vae.inference.refine.refine` does.
+        InputError: As :func:`ppl_vae.inference.own_family.refine_own_family` does.
     """
     size = len(posterior)
     several = posterior[torch.arange(size).repeat(starts)]
     places = None
     if starts > 1:
-        chosen = _beyond_the_guide(posterior, starts - 1, derived_seed(seed, "starts"))
+        chosen = beyond_the_guide(posterior, starts - 1, derived_seed(seed, "starts"))
         places = {
             site: torch.cat([torch.full_like(z[0], math.nan), *z.unbind(0)])
             for site, z in chosen.items()
         }
     steps = progress.part(size * starts * STEPS * STEP_COST)
     refining = derived_seed(seed, "refine")
-    refined = refine(several, STEPS, RATE, STEP_DRAWS, refining, steps, places)
+    refined = refine_own_family(several, STEPS, RATE, STEP_DRAWS, refining, steps, places)
     _sort(refined, posterior, starts, derived_seed(seed, "selection"))
     return Modes(refined, starts)
 
 
-def _beyond_the_guide(posterior: Posterior, count: int, seed: int) -> Latents:
+def beyond_the_guide(posterior: Posterior, count: int, seed: int) -> Latents:
     """Draws of the prior where the guide lacks density, of shape (count, N, *event shape)."""
     parts: list[Latents] = []
     with posterior.evaluation_mode(seed):

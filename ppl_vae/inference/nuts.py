@@ -8,7 +8,7 @@ from ..programs.posterior import Posterior
 from ..programs.sites import Latents
 from ..programs.unconstrained import State, Unconstrained
 from ..progress import Progress
-from .refine import frozen
+from .own_family import frozen
 
 # Draws for R-hat below 1.01 of every unit of every datum, where chains mix (Vehtari et al. 2021).
 CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 500, 6

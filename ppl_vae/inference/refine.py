@@ -1,238 +1,263 @@
-"""A guide whose distributions have parameters of their own for each data point."""
+"""Guides refined for each data point by itself: normal ones, or those of the guide's own family."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
 
-import pyro.distributions as dist
 import torch
-from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
-from torch.distributions import Independent, TransformedDistribution, transform_to
-from torch.distributions.transforms import LowerCholeskyTransform
+from torch import Tensor
 
-from ..errors import InputError
-from ..objectives.pathwise import PathwiseELBO
+from ..choices import Family
+from ..errors import InputError, check_int
+from ..programs.per_datum import JointGaussian, PerDatum
 from ..programs.posterior import Posterior
-from ..programs.protocol import Program
+from ..programs.scoring import rows_at_once
+from ..programs.sites import Latents
+from ..programs.unconstrained import State, Turns, Unconstrained
 from ..progress import Progress
+from ..runtime import derived_seed
+from .own_family import frozen, refine_own_family
 
-Offsets = dict[str, nn.Parameter]
-
-
-class Refined(nn.Module):
-    """A program whose guide has parameters of its own for each data point of one batch.
-
-    Each parameter that the amortized guide gives a distribution is moved by an offset, in
-    unconstrained coordinates and in units of the guide's own scale; offsets start from zero. With
-    one latent site the guide can so become any member of its family. With several, the offset of a
-    conditional distribution does not depend on the draws that it is conditioned on. Transforms of a
-    flow stay as they are.
-
-    Arguments:
-        program: The program; its own parameters stay as they are.
-        starts: Where offsets put the guide first, by latent site, of shape (N, *event shape): its
-            location if it has one of that shape; else its parameters are off by standard normal
-            noise, in unconstrained coordinates. A row of NaN leaves the guide as it is.
-
-    Attributes:
-        offsets: By site and parameter, each with one row a data point; made by the first call.
-    """
-
-    def __init__(self, program: Program, starts: Mapping[str, Tensor] | None = None) -> None:
-        super().__init__()
-        self.program = cast(nn.Module, program)
-        self.starts = dict(starts or {})
-        self.offsets: Offsets = {}
-
-    def model(self, x: Tensor, **covariates: Tensor) -> Any:
-        """The program's own."""
-        return cast(Program, self.program).model(x, **covariates)
-
-    def guide(self, x: Tensor, **covariates: Tensor) -> Any:
-        """The program's, refined. It takes the one batch that its offsets are of."""
-        with _Refine(self.offsets, self.starts):
-            return cast(Program, self.program).guide(x, **covariates)
-
-
-class _Refine(Messenger):
-    """Move the parameters of each distribution by offsets, and make those that are missing."""
-
-    def __init__(self, offsets: Offsets, starts: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.offsets, self.starts = offsets, starts
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg) or msg["infer"].get("_deterministic"):
-            return
-        if not isinstance(msg["fn"], dist.Delta):  # the last step of a flow follows its base
-            msg["fn"] = self._moved(msg["name"], msg["fn"], self.starts.get(msg["name"]))
-
-    def _moved(self, name: str, fn: Any, start: Tensor | None) -> Any:
-        if isinstance(fn, Independent):
-            base = self._moved(name, fn.base_dist, start)
-            return dist.Independent(base, fn.reinterpreted_batch_ndims)
-        if isinstance(fn, MaskedDistribution):
-            return self._moved(name, fn.base_dist, start).mask(fn._mask)
-        if isinstance(fn, ExpandedDistribution):
-            return self._moved(name, fn.base_dist.expand(fn.batch_shape), start)
-        if isinstance(fn, TransformedDistribution):
-            for transform in reversed(fn.transforms):
-                start = None if start is None else transform.inv(start)
-            base = self._moved(name, fn.base_dist, start)
-            return dist.TransformedDistribution(base, fn.transforms)
-        given = [p for p in fn.arg_constraints if p in vars(fn)] or list(fn.arg_constraints)
-        if start is not None and f"{name}.{given[0]}" not in self.offsets:
-            self.offsets |= _first_offsets(name, fn, given, start)
-        moved = {p: self._moved_parameter(f"{name}.{p}", fn, p) for p in given}
-        return _pyro_class(fn)(**moved, validate_args=False)
-
-    def _moved_parameter(self, key: str, fn: Any, parameter: str) -> Tensor:
-        value = getattr(fn, parameter)
-        transform = _to_real(key, fn, parameter)
-        free = transform.inv(value)
-        if key not in self.offsets:
-            # Of the shape that the plate gives the distribution: one row a data point.
-            self.offsets[key] = nn.Parameter(torch.zeros_like(free, requires_grad=False))
-        offset = self.offsets[key]
-        # Relative to the guide's own scale, so that nothing depends on the units of z.
-        if isinstance(transform, LowerCholeskyTransform):
-            return value @ transform(offset)
-        if free is value:
-            return value + offset * _scale(fn, value)
-        return transform(free + offset)
-
-
-def _to_real(key: str, fn: Any, parameter: str) -> Any:
-    """The transform of real numbers to what a parameter may be."""
-    try:
-        return transform_to(fn.arg_constraints[parameter])
-    except NotImplementedError:
-        raise InputError(
-            f"the guide's parameter {key!r}",
-            "has a constraint that cannot be mapped to real numbers, so the guide cannot be "
-            "refined",
-        ) from None
-
-
-def _first_offsets(name: str, fn: Any, parameters: list[str], start: Tensor) -> Offsets:
-    """Offsets that put a distribution where it is to start; see :class:`Refined`."""
-    free = {p: _to_real(f"{name}.{p}", fn, p).inv(getattr(fn, p)) for p in parameters}
-    offsets = {p: torch.zeros_like(value) for p, value in free.items()}
-    moved = start.reshape(len(start), -1).isfinite().all(1)
-    if "loc" in free and free["loc"].shape == start.shape:
-        offset = (start - free["loc"]) / _scale(fn, free["loc"])
-        offsets["loc"] = torch.where(_rows(moved, offset), offset, 0.0)
-    else:
-        for parameter, value in offsets.items():
-            offsets[parameter] = torch.where(_rows(moved, value), torch.randn_like(value), 0.0)
-    return {f"{name}.{p}": nn.Parameter(offset.detach()) for p, offset in offsets.items()}
-
-
-def _rows(chosen: Tensor, values: Tensor) -> Tensor:
-    return chosen.reshape(-1, *(1,) * (values.dim() - 1))
-
-
-class _Unscaled(Messenger):
-    """Densities without a scale: ``poutine.scale`` belongs to an objective, not to the ELBO.
-
-    As the outermost handler it comes last, just before the objective's trace records a site.
-    """
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
-            msg["scale"] = 1.0
-
-
-def _scale(fn: Any, value: Tensor) -> Tensor | float:
-    """The standard deviation of a distribution, if it is of the parameter's shape; else 1."""
-    try:
-        scale = fn.stddev.detach()
-    except (NotImplementedError, AttributeError):
-        return 1.0
-    usable = scale.shape == value.shape and bool((scale.isfinite() & (scale > 0)).all())
-    return scale if usable else 1.0
-
-
-def _pyro_class(fn: Any) -> Any:
-    return getattr(dist, type(fn).__name__, type(fn))
-
-
-@contextmanager
-def frozen(program: Program) -> Iterator[None]:
-    """No gradients of the program's parameters inside: they would double the cost."""
-    trained = [p for p in program.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+STEP_DRAWS = 4
+RATE, OWN_RATE = 0.05, 0.1  # Adam's first learning rate, in units of the guide's scale
+LOCATING = 200  # draws that tell where the guide is
+SELECTING = 200  # draws that tell which start was the best
+Z = 3.0  # standard errors by which another start must be better than the first
+NARROWEST = 1e-3  # of the prior's scale: a guide may be a point mass
+FACTOR_ELEMENTS = 2**24  # of all triangular factors in flight
 
 
 def refine(
     posterior: Posterior,
-    steps: int,
-    rate: float,
-    draws: int,
-    seed: int,
+    family: Family = "full",
+    steps: int = 300,
+    starts: int = 1,
+    seed: int = 0,
     progress: Progress | None = None,
-    starts: Mapping[str, Tensor] | None = None,
 ) -> Posterior:
-    """Maximize the ELBO of each data point by itself, over the guide's own family.
+    r"""Fit a guide to each data point by itself, the model as it is (Cremer et al. 2018).
 
-    Adam with cosine annealing of its learning rate to zero, on the gradient that sticks the
-    landing (Roeder et al. 2017), which has no variance where the guide is exact. All data points
-    are refined at once, so that their number is bounded by memory.
+    It maximizes the ELBO of each data point, from the guide as it is, by Adam on gradients along
+    the draws (Roeder et al. 2017), which have no variance where the guide is exact. Of a family
+    ``"diagonal"`` or ``"full"`` the new guide is a normal distribution of all latents of a data
+    point, in unconstrained coordinates: what the old guide is matters as a start only, so that it
+    may be a flow, or a point mass. Of the family ``"own"`` it is the old guide with parameters of
+    its own; see :class:`ppl_vae.inference.own_family.Refined`.
 
     Arguments:
         posterior: The posterior of N data points.
-        steps: Steps of Adam.
-        rate: Its first learning rate, in units of the guide's scale.
-        draws: Draws for each data point and step.
-        seed: Seed of the draws.
+        family: ``"full"``, ``"diagonal"`` or ``"own"``.
+        steps: Steps of Adam; its learning rate falls to zero along a cosine.
+        starts: From how many places. The first is the guide. Others are draws of the prior where
+            the posterior has what the guide lacks, such as another mode; the best one is kept.
+        seed: Seed of everything random.
         progress: Told of the share of the work that has been done.
-        starts: Where to start, of each data point, as :class:`Refined` takes it; by default from
-            the guide as it is.
 
     Returns:
-        The same posterior with the refined guide. It cannot be split: its guide takes all N.
+        The same posterior with the refined guide, whose program has one row a data point.
 
     Raises:
-        InputError: If a parameter of the guide cannot be mapped to real numbers, or the ELBO
-            becomes infinite or NaN.
+        InputError: If an argument is out of its range, a latent site is discrete or an angle, or
+            its support cannot be mapped to real numbers; or the ELBO becomes infinite or NaN.
 
     Example:
         >>> from ppl_vae.models import LinearGaussian
         >>> ppca, x = LinearGaussian((5,)), torch.randn(20, 5, dtype=torch.float64)
-        >>> refined = refine(Posterior(ppca, x), steps=300, rate=0.1, draws=8, seed=0)
-        >>> gap = ppca.evidence(x) - refined.log_weight(200).mean(0)
-        >>> gap.abs().max().item() < 1e-3  # the best of its family is the posterior
+        >>> refined = refine(Posterior(ppca, x), "full")
+        >>> (ppca.evidence(x) - refined.log_weight(100).mean(0)).abs().max().item() < 1e-3
         True
     """
-    refined, batch = Refined(posterior.program, starts), posterior.placed
-    counted = (progress or Progress()).part(1.0, total=steps)
-    objective = PathwiseELBO(draws)
+    if family not in get_args(Family):
+        raise InputError("family", f"must be one of {get_args(Family)}, got {family!r}")
+    steps, starts = check_int("steps", steps), check_int("starts", starts)
+    progress = progress or Progress()
+    parts: list[Any] = []
+    draws = STEP_DRAWS * starts
+    for part in posterior.blocks(draws * _widening(posterior, family)):
+        work = progress.part(len(part) / len(posterior))
+        of_part = derived_seed(seed, f"refine {len(parts)}")
+        parts.append(_refined(part, family, steps, starts, of_part, work).program)
+    return posterior.of(_joined(parts))
+
+
+def _refined(
+    posterior: Posterior, family: Family, steps: int, starts: int, seed: int, progress: Progress
+) -> Posterior:
+    """Of a few data points, refined at once; the best of all starts."""
+    several = posterior[torch.arange(len(posterior)).repeat(starts)]
+    places = _places(posterior, starts, derived_seed(seed, "starts")) if starts > 1 else None
+    if family == "own":
+        found = refine_own_family(several, steps, OWN_RATE, STEP_DRAWS, seed, progress, places)
+    else:
+        found = _fit(several, family, steps, seed, progress, places)
+    if starts == 1:
+        return found
+    return found[_best(found, len(posterior), starts, derived_seed(seed, "selection"))]
+
+
+def _fit(
+    posterior: Posterior,
+    family: Family,
+    steps: int,
+    seed: int,
+    progress: Progress,
+    places: Mapping[str, Tensor] | None,
+) -> Posterior:
+    """A normal guide for each data point, refined from the guide, or from some places."""
+    coordinates = _coordinates(posterior, family)
+    counted = progress.part(1.0, total=steps)
     with posterior.evaluation_mode(seed), frozen(posterior.program), torch.enable_grad():
-        batch.call(refined.guide)  # makes the offsets
-        adam = torch.optim.Adam(list(refined.offsets.values()), rate, betas=(0.9, 0.99))
+        guide = _start(posterior, coordinates, places)
+        offset, spread = (torch.zeros_like(guide.loc, requires_grad=True) for _ in range(2))
+        free = [offset, spread]
+        if family == "full":
+            size = guide.loc.shape[1]
+            free.append(guide.loc.new_zeros(len(guide.loc), size, size, requires_grad=True))
+        adam = torch.optim.Adam(free, RATE, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
         for _ in range(steps):
             adam.zero_grad()
-            with _Unscaled():
-                loss = batch.call(
-                    partial(objective.differentiable_loss, refined.model, refined.guide)
-                )
+            loss = _path_loss(coordinates, guide.shapes, *_moved(guide, *free))
             if not loss.isfinite():
                 raise InputError("the ELBO", "is not finite near the guide, for some of the data")
             loss.backward()
             adam.step()
             schedule.step()
             counted.advance(1)
-    for offset in refined.offsets.values():
-        offset.requires_grad_(False)
-    return posterior.of(refined)
+    with torch.no_grad():
+        guide.loc, guide.factor = (tensor.detach() for tensor in _moved(guide, *free))
+    return posterior.of(guide)
+
+
+def _coordinates(posterior: Posterior, family: Family) -> Unconstrained:
+    coordinates = Unconstrained(posterior)
+    for site, transform in coordinates.transforms.items():
+        if isinstance(transform, Turns):
+            raise InputError(
+                f"the latent site {site!r}",
+                f"is an angle, for which the family {family} has no density",
+                "use the family own",
+            )
+    return coordinates
+
+
+def _moved(
+    guide: JointGaussian, offset: Tensor, spread: Tensor, lower: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Location and factor after a step, in units of the scale that the guide started with."""
+    scale, start = spread.exp(), guide.factor
+    if guide.is_diagonal:
+        loc, factor = guide.loc + start * offset, start * scale
+        if lower is None:
+            return loc, factor
+        return loc, start[..., None] * lower.tril(-1) + torch.diag_embed(factor)
+    assert lower is not None
+    loc = guide.loc + (start @ offset[..., None])[..., 0]
+    return loc, start @ (lower.tril(-1) + torch.diag_embed(scale))
+
+
+def _path_loss(
+    coordinates: Unconstrained, shapes: Mapping[str, tuple[int, ...]], loc: Tensor, factor: Tensor
+) -> Tensor:
+    r"""Minus the ELBO's part that moves with the draws, summed over data, at the mean over draws.
+
+    Its gradient is that along the draws u = mu + L e (Roeder et al. 2017, eq. 8), for which
+    :math:`\partial_u \log q(u) = -L^{-T} e` is a constant.
+    """
+    noise = loc.new_empty(STEP_DRAWS, *loc.shape).normal_()
+    if factor.dim() == loc.dim():
+        u, slope = loc + factor * noise, noise / factor.detach()
+    else:
+        u = loc + (factor @ noise[..., None])[..., 0]
+        upper = factor.detach().mT
+        # Of all draws of a data point at once, as columns.
+        slope = torch.linalg.solve_triangular(upper, noise.permute(1, 2, 0), upper=True)
+        slope = slope.permute(2, 0, 1)
+    joint = coordinates.densities(_split(u, shapes))[1]
+    return -(joint.sum() + (slope * u).sum()) / STEP_DRAWS
+
+
+def _split(u: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> State:
+    """Coordinates of shape (S, N, D) by site."""
+    sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+    parts = zip(shapes.items(), u.split(sizes, -1), strict=True)
+    return {site: part.reshape(*u.shape[:-1], *shape) for (site, shape), part in parts}
+
+
+def _flat(state: State) -> Tensor:
+    return torch.cat([u.flatten(2) if u.dim() > 2 else u[..., None] for u in state.values()], -1)
+
+
+@torch.no_grad()
+def _start(
+    posterior: Posterior, coordinates: Unconstrained, places: Mapping[str, Tensor] | None
+) -> JointGaussian:
+    """A normal guide where the guide is, or at some places, with the guide's own scale."""
+    if isinstance(guide := posterior.program, JointGaussian) and places is None:
+        return guide.rows(slice(None))
+    drawn, prior = (
+        coordinates.coordinates(posterior.sample(LOCATING, source)) for source in ("guide", "prior")
+    )
+    loc, scale = _location_and_scale(_flat(drawn))
+    scale = torch.maximum(scale, NARROWEST * _location_and_scale(_flat(prior))[1])
+    if places is not None:
+        there = _flat(coordinates.coordinates({s: z[None] for s, z in places.items()}))[0]
+        loc = torch.where(there.isfinite(), there, loc)
+    shapes = {site: tuple(u.shape[2:]) for site, u in drawn.items()}
+    program: Any = guide.program if isinstance(guide, PerDatum) else guide
+    return JointGaussian(program, coordinates.transforms, shapes, loc, scale)
+
+
+def _location_and_scale(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Median and half the width of the central 68 %, which heavy tails have too: (N, D) each."""
+    levels = draws.new_tensor([0.1587, 0.5, 0.8413])
+    low, middle, high = torch.stack([draws.quantile(level, 0) for level in levels])
+    return middle, (high - low) / 2
+
+
+def _places(posterior: Posterior, starts: int, seed: int) -> Latents:
+    """Where to start: the guide itself, as NaN, and others; (starts x N, *event shape) each."""
+    from .modes import beyond_the_guide
+
+    others = beyond_the_guide(posterior, starts - 1, seed)
+    return {
+        site: torch.cat([torch.full_like(z[0], math.nan), *z.unbind(0)])
+        for site, z in others.items()
+    }
+
+
+def _best(found: Posterior, size: int, starts: int, seed: int) -> Tensor:
+    """Which row of all starts is the best of each data point: the first, or one that is better."""
+    with found.evaluation_mode(seed):
+        weights = [
+            part.score(part.sample(SELECTING)).log_weight for part in found.blocks(SELECTING)
+        ]
+    log_weight = torch.cat(weights, dim=1).double().cpu()
+    mean = log_weight.mean(0).nan_to_num(nan=-math.inf).reshape(starts, size)
+    variance = (log_weight.var(0) / SELECTING).nan_to_num(nan=0.0).reshape(starts, size)
+    ahead = mean - mean[0] - Z * (variance + variance[0]).sqrt()
+    ahead[0] = 0.0
+    return ahead.argmax(0) * size + torch.arange(size)
+
+
+def _widening(posterior: Posterior, family: Family) -> int:
+    """How many times fewer data points fit into memory because of their triangular factors."""
+    if family != "full":
+        return 1
+    with posterior.evaluation_mode(0):
+        size = sum(z[0, 0].numel() for z in posterior[:1].sample(1, "prior").values())
+    rows = max(1, rows_at_once(posterior.program, posterior.batch.x) // STEP_DRAWS)
+    return max(1, rows * size**2 // FACTOR_ELEMENTS)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """One guide for the data of all."""
+    whole = parts[0]
+    if isinstance(whole, JointGaussian):
+        whole.loc = torch.cat([part.loc for part in parts])
+        whole.factor = torch.cat([part.factor for part in parts])
+    else:
+        for key in whole.offsets:
+            together = torch.cat([part.offsets[key].detach() for part in parts])
+            whole.offsets[key] = torch.nn.Parameter(together, requires_grad=False)
+    return whole

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..choices import Start
+from ..choices import Family, Start
 from ..data.batch import Batch
 from ..errors import check_int
 from ..progress import OnProgress, Progress
 from .conformance import check_program
+from .per_datum import PerDatum
 from .protocol import Program, device_of, dtype_of, evaluation_mode
 from .scoring import Key, reduce_blocks, rows_at_once, scored_blocks
 from .sites import Latents, Sites, draw_latents, trace_draws
@@ -25,8 +26,7 @@ Data = Tensor | Mapping[str, Tensor]
 class Posterior:
     r"""The guide q(z | x) for some data, beside the model's p(x, z).
 
-    Program and data are checked once, when it is made. Work goes in blocks, so that memory beside
-    the results does not grow with draws and data.
+    Program and data are checked once, when it is made. Work goes in blocks of bounded memory.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -68,8 +68,9 @@ class Posterior:
 
     def __getitem__(self, index: slice | Tensor) -> "Posterior":
         """The posterior of some of the data points."""
-        part = copy(self)
+        part, program = copy(self), self.program
         part.batch, part.rows = self.batch.rows(index), self.rows[index]
+        part.program = program.rows(index) if isinstance(program, PerDatum) else program
         vars(part).pop("placed", None)
         return part
 
@@ -79,10 +80,7 @@ class Posterior:
         return self.sites.has_tractable_density
 
     def draw(self, draws: int, seed: int = 0, source: Start = "guide") -> Latents:
-        r"""Draw z ~ q(z | x), or from the prior: S draws for each data point.
-
-        Values of each latent site, of shape (S, N, \*event shape), on the CPU.
-        """
+        r"""Draws of each latent site, of shape (S, N, \*event shape), on the CPU."""
         with self.evaluation_mode(seed):
             parts = [part.sample(draws, source) for part in self.blocks(check_int("draws", draws))]
         return {site: torch.cat([p[site].cpu() for p in parts], dim=1) for site in self.sites.prior}
@@ -95,10 +93,7 @@ class Posterior:
         .. math:: \log w_{sn} = \log p(x_n, z_{sn}) - \log q(z_{sn} | x_n), \quad z_{sn} \sim q
 
         In nats, of shape (S, N), on the CPU. Their mean over draws estimates the ELBO, their
-        log-mean-exp log p(x).
-
-        Raises:
-            InputError: If the guide is a point mass, or a weight is not finite.
+        log-mean-exp log p(x). ``InputError`` if the guide is a point mass, or one is not finite.
         """
         self.sites.require_density()
         progress = Progress(on_progress, draws * len(self))
@@ -128,12 +123,17 @@ class Posterior:
             draws, seed, analytic: As for :meth:`terms`.
             progress: Told of each draw of each data point.
 
-        Raises:
-            InputError: If ``draws`` is less than 1, or a log density is not finite.
+        Raises ``InputError`` if ``draws`` is less than 1, or a log density is not finite.
         """
         with self.evaluation_mode(seed):
             blocks = scored_blocks(self, draws, analytic, progress or Progress())
             return reduce_blocks(function, blocks, self.rows)
+
+    def refine(self, family: Family = "full", steps: int = 300, **choices: Any) -> "Posterior":
+        """The same, its guide fitted to each data point: ``ppl_vae.inference.refine.refine``."""
+        from ..inference.refine import refine  # which is built on posteriors
+
+        return refine(self, family, steps, **choices)
 
     def evaluation_mode(self, seed: int) -> AbstractContextManager[None]:
         """Where to call :meth:`sample`, :meth:`trace` and :meth:`score`: seeded, no gradients."""
@@ -143,6 +143,7 @@ class Posterior:
         """The same data under another guide for the same model."""
         other = copy(self)
         other.program = program
+        other.sites = Sites.of(program, self.batch)
         return other
 
     @cached_property

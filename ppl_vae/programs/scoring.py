@@ -48,7 +48,10 @@ def scored_blocks(
     at_once = min(rows, draws * step)
     scored = _scoring(posterior.program, size * draws // at_once, at_once * x[0].numel(), analytic)
     for start in range(0, size, step):
-        batch = posterior[start : start + step].placed
+        part = posterior[start : start + step]
+        batch = part.placed
+        if part.program is not posterior.program:  # a guide of these data points alone
+            scored = _scoring(part.program, 0, 1, analytic)
         parts = []
         for first in range(0, draws, rows):
             count = min(rows, draws - first)

@@ -6,12 +6,14 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from torch import Tensor
 
 from ..choices import Start
 from ..data.batch import Batch
 from ..errors import InputError
+from .per_datum import PerDatum
 from .protocol import Program, device_of, dtype_of, evaluation_mode, innermost, is_random
 from .supports import fixed_support
 
@@ -42,8 +44,15 @@ def draw_latents(program: Program, batch: Batch, draws: int, source: Start) -> L
         program: The program; see :class:`ppl_vae.Program`.
         batch: N data points, on the program's device and of its type.
         draws: Number of draws S for each data point.
-        source: Where draws come from, ``"prior"`` or ``"guide"``.
+        source: Where draws come from, ``"prior"``, ``"guide"``, or half from each: first those
+            of the guide, one more of which where S is odd (``"mixture"``).
     """
+    if source == "mixture":
+        ours = draw_latents(program, batch, draws - draws // 2, "guide")
+        if not draws // 2:
+            return ours
+        others = draw_latents(program, batch, draws // 2, "prior")
+        return {site: torch.cat([ours[site], z]) for site, z in others.items()}
     run = program.guide if source == "guide" else poutine.uncondition(program.model)
     with pyro.plate("_draws", draws, dim=-2):
         trace = batch.call(poutine.trace(run).get_trace)
@@ -81,6 +90,8 @@ class Sites:
     def of(cls, program: Program, batch: Batch) -> "Sites":
         """The sites of a program that conforms, on the first of some data."""
         probe = batch.rows(slice(PROBED)).to(device_of(program), dtype_of(program))
+        if isinstance(program, PerDatum):
+            program = program.rows(slice(PROBED))
         with evaluation_mode(program, seed=0):
             guide, model = trace_draws(program, probe, PROBES)
         latent = {

@@ -53,9 +53,11 @@ class Unconstrained:
         """The latents that are there."""
         return {site: self.transforms[site](u) for site, u in state.items()}
 
-    def densities(self, state: State, with_guide: bool = False) -> tuple[Tensor, Tensor]:
-        """Log densities of the prior, or the guide, and of the model with the data, of shape
-        (C, N)."""
+    def densities(self, state: State, source: Start = "prior") -> tuple[Tensor, Tensor]:
+        """Log densities of where draws come from, and of the model with the data: (C, N) each.
+
+        A mixture is half of the guide and half of the prior.
+        """
         latents = self.latents(state)
         volume = total(
             {
@@ -63,11 +65,15 @@ class Unconstrained:
                 for site, u in state.items()
             }
         )
-        terms = self.posterior.score(latents, with_guide)
+        terms = self.posterior.score(latents, with_guide=source != "prior")
         prior = total(terms.prior) + volume
-        if not with_guide:
-            return prior, prior + terms.reconstruction
-        return total(terms.guide) + volume, prior + terms.reconstruction
+        joint = prior + terms.reconstruction
+        if source == "prior":
+            return prior, joint
+        guide = total(terms.guide) + volume
+        if source == "mixture":
+            guide = torch.logaddexp(guide, prior) - math.log(2)
+        return guide, joint
 
 
 class Turns(Transform):

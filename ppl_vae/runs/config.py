@@ -1,18 +1,21 @@
 """What a run directory records about its fit: plain data, enough to make all of it again."""
 
+import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from ..choices import GuideData
 from ..data.dataset import DataSet
 from ..data.sources import NAMED_SETS
-from ..errors import InputError, check_type, first_line
+from ..errors import InputError, as_path, check_type, first_line
+from ..storage.files import replacing
 from ..storage.memory import read_text
 
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = 3
 
 
@@ -49,6 +52,9 @@ class Config:
         arguments: What the class was called with, beside the shape of a datum.
         data: ``source``, ``data_dir``, ``binarize``, ``shape`` and ``digest``.
         settings: The :class:`ppl_vae.Settings` of the fit.
+        parent: Where the guide alone was trained: the ``run`` whose model it has, the SHA-256 of
+            its ``weights``, and what the guide was trained ``on``. Else empty.
+        epochs_before: How many epochs there were to be at first, if the fit was extended.
         versions: The software that wrote it.
         format: The version of this layout.
     """
@@ -57,6 +63,8 @@ class Config:
     arguments: dict[str, Any]
     data: dict[str, Any]
     settings: dict[str, Any]
+    parent: dict[str, str] = field(default_factory=dict)
+    epochs_before: list[int] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=software_versions)
     format: int = FORMAT
 
@@ -104,6 +112,7 @@ class Config:
         data: DataSet,
         settings: Any = None,
         data_dir: str | Path | None = None,
+        parent: str | Path | None = None,
     ) -> "Config":
         """Record what is fitted to what, so that it can be found again from any folder.
 
@@ -113,6 +122,7 @@ class Config:
             data: What it is fitted to.
             settings: The :class:`ppl_vae.Settings` of the fit.
             data_dir: Where the data were looked for; see :func:`ppl_vae.load_data`.
+            parent: For :func:`ppl_vae.refit_guide`, the directory of the run whose model it has.
 
         Example:
             >>> from ppl_vae import load_data
@@ -130,9 +140,28 @@ class Config:
             raise InputError(
                 "arguments", f"cannot be kept as JSON ({first_line(error)})", "give plain data"
             ) from None
-        return cls(
-            program, arguments, recipe(data, data_dir), {} if settings is None else asdict(settings)
-        )
+        plain = {} if settings is None else asdict(settings)
+        named = {} if parent is None else _name_run(as_path("parent", parent))
+        return cls(program, arguments, recipe(data, data_dir), plain, named)
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run directory, whole or not at all.
+
+        Raises:
+            InputError: If it cannot be written.
+        """
+        with replacing(folder / CONFIG) as (temporary,):
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def _name_run(folder: Path) -> dict[str, str]:
+    """A run's directory, and the SHA-256 of its weights."""
+    try:
+        with (folder / WEIGHTS).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(folder / WEIGHTS, f"cannot be read ({error.strerror})") from None
+    return {"run": str(folder.resolve()), "weights": digest}
 
 
 def _check_types(config: Config) -> None:
@@ -141,13 +170,20 @@ def _check_types(config: Config) -> None:
     Raises:
         KeyError, TypeError, ValueError: Naming the field.
     """
-    kinds = {"program": str, "arguments": dict, "data": dict, "settings": dict, "versions": dict}
+    kinds = {"program": str, "epochs_before": list}
+    kinds |= dict.fromkeys(("arguments", "data", "settings", "parent", "versions"), dict)
     for name, kind in kinds.items():
         if not isinstance(getattr(config, name), kind):
             raise TypeError(f"{name} is {getattr(config, name)!r}")
     shape = config.data["shape"]
     if not isinstance(shape, list) or not shape or {*map(type, shape)} != {int} or min(shape) < 1:
         raise ValueError(f"shape is {shape!r}")
+    if not {*map(type, config.parent.values())} <= {str}:
+        raise TypeError(f"parent is {config.parent!r}")
+    if config.parent.get("on") not in (None, *get_args(GuideData)):
+        raise ValueError(f"its guide was trained on {config.parent['on']!r}")
+    if not {*map(type, config.epochs_before)} <= {int}:
+        raise TypeError(f"epochs_before is {config.epochs_before!r}")
     for name in ("source", "data_dir", "binarize", "digest"):
         value = config.data.get(name, "")
         if not isinstance(value, str) and not (name == "data_dir" and value is None):

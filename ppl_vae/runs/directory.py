@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ from torch import Tensor
 
 from ..errors import InputError, as_path, check_type
 from ..programs.protocol import Program
-from ..storage.files import make_folder, remove, replacing, temporary_path
+from ..storage.files import make_folder, remove, temporary_path
 from ..storage.memory import read_text
 from ..storage.tensors import write_tensors
 from .checkpoints import Checkpoints
-from .config import CONFIG, Config
-from .loading import WEIGHTS, load_program
+from .config import CONFIG, WEIGHTS, Config
+from .loading import load_program
 from .lock import take_lock
 from .metrics import read_metrics, write_metrics
 
@@ -95,8 +94,7 @@ class Run:
                 remove(self.path / name)
             for name in (CHECKPOINTS, PICTURES, EVENTS, RESULTS):
                 remove(self.path / name)
-            with replacing(self.path / CONFIG) as (temporary,):
-                temporary.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+            self.config.write(self.path)
             make_folder(self.pictures)
         except OSError as error:
             self.close()

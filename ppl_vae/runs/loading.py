@@ -12,9 +12,8 @@ from ..programs.protocol import Program, require_program
 from ..programs.references import build_program, build_without_values, find_program
 from ..storage.memory import refuse_beyond_memory
 from ..storage.tensors import TornError, read_tensors
-from .config import CONFIG, Config
+from .config import CONFIG, WEIGHTS, Config
 
-WEIGHTS = "weights.safetensors"
 COPIES = 5  # in a fit: weights, gradients, two moments, the best weights
 
 

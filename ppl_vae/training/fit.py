@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from .history import History, validation_score
 from .record import recorded
 from .settings import Settings
 from .state import MAX_DIVERGENCES
+from .step import Refit
 from .trainer import LR_FACTOR, DivergenceError, Trainer
 
 OnEpoch = Callable[[dict[str, float]], Any]
@@ -72,16 +73,43 @@ def fit(
         >>> history.epochs[1]["elbo"] > history.epochs[0]["elbo"]
         True
     """
+    return train(
+        program,
+        data,
+        settings,
+        run=run,
+        resume=resume,
+        on_epoch=on_epoch,
+        on_progress=on_progress,
+        progress=progress,
+    )
+
+
+def train(
+    program: Program,
+    data: DataSet,
+    settings: Settings | None,
+    refit: Refit | None = None,
+    *,
+    run: Run | None,
+    resume: bool,
+    on_epoch: OnEpoch | None,
+    on_progress: OnProgress | None,
+    progress: bool,
+) -> History:
+    """:func:`fit`; with ``refit``, of the guide's parameters alone."""
     settings = Settings() if settings is None else settings
     check_type("settings", settings, Settings)
     if run is not None:
         check_type("run", run, Run)
-    trainer, history = _prepare(program, data, settings), History()
+    trainer, history = _prepare(program, data, settings, refit), History()
     bar: AbstractContextManager[OnProgress | None] = nullcontext(on_progress)
     if on_progress is None and progress:
         bar = progress_bar()
+    # Not the draws of the fit before, from the same seed.
+    seed = settings.seed if refit is None else derived_seed(settings.seed, "refit")
     try:
-        with isolated(settings.seed, trainer.device), warnings.catch_warnings(), bar as shown:
+        with isolated(seed, trainer.device), warnings.catch_warnings(), bar as shown:
             # Pyro warns of a NaN loss, which is seen to, and of parameters that are frozen.
             warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
             with recorded(trainer, history, run, data, resume):
@@ -101,7 +129,7 @@ def fit(
     return history
 
 
-def _prepare(program: Program, data: DataSet, settings: Settings) -> Trainer:
+def _prepare(program: Program, data: DataSet, settings: Settings, refit: Refit | None) -> Trainer:
     """Refuse what cannot be fitted, and move the program to its device."""
     data = match_data(program, data)
     device = pick_device(settings.device)
@@ -114,7 +142,7 @@ def _prepare(program: Program, data: DataSet, settings: Settings) -> Trainer:
     program.to(device)
     check_program(program, data.batch("train"), data.train.rows)
     check_program(program, data.batch("test"), data.test.rows)
-    return Trainer(program, data, settings)  # which checks the validation data
+    return Trainer(program, data, settings, refit)  # which checks the validation data
 
 
 def _run_epochs(
@@ -125,6 +153,9 @@ def _run_epochs(
     progress.advance(trainer.counters.steps)
     trainer.svi_step.svi.gradients.on_progress = progress.advance
     call = partial(_call, trainer, on_epoch or (lambda row: None))
+    if trainer.refit is not None and not trainer.counters.steps:
+        with suppress(FloatingPointError):  # the guide that there is counts among the best
+            trainer.update_best(trainer.validation())
     for row in history.epochs:  # of a fit that is resumed
         call(row)
     score = ""

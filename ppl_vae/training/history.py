@@ -10,8 +10,10 @@ class History:
 
     Attributes:
         epochs: One row for each epoch: the validation ``elbo``, ``reconstruction`` and ``kl`` in
-            nats per datum, the training ``loss``, rates and times.
-        best_epoch: The epoch whose weights the program ends with.
+            nats per datum, the training ``loss``, rates and times; where a guide is trained on
+            simulations, ``log_q`` too, the mean of log q(z | x) over simulations.
+        best_epoch: The epoch whose weights the program ends with; 0 where a guide was trained, and
+            none scored better than the one before.
         stopped_early: Whether patience ran out, or ``on_epoch`` ended the fit.
 
     Example:
@@ -51,6 +53,8 @@ class History:
 
 def validation_score(row: dict[str, float]) -> str:
     """The score of an epoch in words, in nats per datum."""
+    if "log_q" in row:
+        return f"validation ELBO {row['elbo']:.2f}, log q {row['log_q']:.2f}"
     if "elbo" in row:
         return f"validation ELBO {row['elbo']:.2f}"
     return f"validation reconstruction {row['reconstruction']:.2f}"

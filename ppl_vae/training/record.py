@@ -61,6 +61,7 @@ class _Record:
             "settings": asdict(trainer.settings),
             "data": data.digest,
             "device": trainer.device.type,
+            "refit": None if trainer.refit is None else trainer.refit.on,
             "machine": _machine(trainer.device),
         }
         # A state, and the history that led to it: in memory, and on the disk.
@@ -76,6 +77,12 @@ class _Record:
             self.run.resume()
             if (found := self.checkpoints.newest()) is not None:
                 self._restore(*found)
+            elif self.trainer.refit is not None:  # the program's model may be any other
+                raise InputError(
+                    self.run.path,
+                    "has no checkpoint to continue from",
+                    "train the guide again, from its parent",
+                )
             elif self.run.has_weights():
                 raise InputError(
                     self.run.path, "has weights, but no checkpoint to continue from", "fit-again"
@@ -92,8 +99,11 @@ class _Record:
         run = self.run
         if not run.config.settings:
             run.config = replace(run.config, settings=self.identity["settings"])
+        if (on := self.identity["refit"]) is not None and "on" not in run.config.parent:
+            run.config = replace(run.config, parent={**run.config.parent, "on": on})
         digest = run.config.data.get("digest", self.identity["data"])
-        for name, said in (("settings", run.config.settings), ("data", digest)):
+        said_on = run.config.parent.get("on")
+        for name, said in (("settings", run.config.settings), ("data", digest), ("refit", said_on)):
             if said != self.identity[name]:
                 raise InputError(
                     run.path,
@@ -116,11 +126,15 @@ class _Record:
         self._keep_in_memory()
 
     def _require_same(self, about: dict[str, Any]) -> None:
-        for name in ("of", "settings", "data", "device"):
-            if about[name] != self.identity[name]:
+        extended = about["settings"]
+        if extended.get("epochs") in self.run.config.epochs_before:
+            extended = {**extended, "epochs": self.identity["settings"]["epochs"]}
+        begun = {"refit": None, **about, "settings": extended}
+        for name in ("of", "settings", "data", "device", "refit"):
+            if begun[name] != self.identity[name]:
                 raise InputError(
                     self.run.path,
-                    f"was begun with {_difference(name, about[name], self.identity)}",
+                    f"was begun with {_difference(name, begun[name], self.identity)}",
                     "continue with the same, or fit again",
                 )
         for name, value in self.identity["machine"].items():
@@ -182,6 +196,11 @@ def _difference(name: str, before: Any, identity: dict[str, Any]) -> str:
     now = identity[name]
     if name == "data":
         return "other data"
+    if name == "refit":
+        kinds = [
+            f"a guide trained on {on}" if on else "model and guide trained" for on in (before, now)
+        ]
+        return f"{kinds[0]}, not {kinds[1]}"
     if isinstance(before, dict):
         for key in now:
             if before.get(key) != now[key]:

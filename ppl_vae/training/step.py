@@ -1,22 +1,38 @@
 """One step of SVI, as settings say."""
 
+from collections.abc import Set
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..choices import Engine
+from ..choices import Engine, GuideData
 from ..compiled.engine import worth_compiling
 from ..compiled.fused import TorchOptimizer
 from ..compiled.svi import CompiledSVI
 from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..objectives.estimators import make_objective
+from ..objectives.forward import ForwardKL
 from ..objectives.kl_weight import KLWeight
 from ..programs.protocol import Program, device_of, dtype_of
 from .schedule import Schedule
 from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What is trained, and on what, where it is the guide alone.
+
+    Attributes:
+        on: The data, simulations, or both.
+        trained: The names of the guide's parameters.
+    """
+
+    on: GuideData
+    trained: Set[str]
 
 
 class SVIStep:
@@ -27,6 +43,8 @@ class SVIStep:
         settings: Which objective, and how its gradient is clipped.
         schedule: Learning rate and weight of the KL term, by the number of the step.
         engine: ``"compiled"``, ``"eager"`` or ``"auto"``.
+        refit: Which parameters are trained on what, where not all are on the data. On both, the
+            loss is the sum of the two.
 
     Attributes:
         parameters: What it trains.
@@ -35,10 +53,20 @@ class SVIStep:
     """
 
     def __init__(
-        self, program: Program, settings: Settings, schedule: Schedule, engine: Engine
+        self,
+        program: Program,
+        settings: Settings,
+        schedule: Schedule,
+        engine: Engine,
+        refit: Refit | None = None,
     ) -> None:
         self.schedule, self.device, self.dtype = schedule, device_of(program), dtype_of(program)
-        self.parameters = [p for p in program.parameters() if p.requires_grad]
+        self.parameters = [
+            parameter
+            for name, parameter in program.named_parameters()
+            if (parameter.requires_grad if refit is None else name in refit.trained)
+        ]
+        self._on: GuideData = "data" if refit is None else refit.on
         self.optimizer = self._adam(settings.learning_rate)
         self._clip_norm, self._size = settings.clip_norm, 0
         if settings.clip_norm is not None:
@@ -50,7 +78,7 @@ class SVIStep:
             program.model,
             program.guide,
             TorchOptimizer(self.optimizer),
-            self._objective.loss,
+            self._objective.loss,  # which nothing asks for
             self._loss_and_grads,
             engine=engine,
         )
@@ -89,8 +117,13 @@ class SVIStep:
         return torch.optim.Adam(self.parameters, lr=lr, fused=True, capturable=on_gpu)
 
     def _loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._kl_weight or nullcontext():
-            return self._objective.loss_and_grads(model, guide, *args, **kwargs)
+        loss: Any = 0.0
+        if self._on != "simulations":
+            with self._kl_weight or nullcontext():
+                loss = self._objective.loss_and_grads(model, guide, *args, **kwargs)
+        if self._on != "data":
+            loss = loss + ForwardKL().loss_and_grads(model, guide, *args, **kwargs)
+        return loss
 
     def _clip(self, *args: Any) -> None:
         # Pyro's losses are sums over the batch, and so are their gradients.

@@ -25,7 +25,7 @@ from .state import (
     random_states,
     set_random_states,
 )
-from .step import SVIStep, choose_engine
+from .step import Refit, SVIStep, choose_engine
 from .validation import Validation
 
 LOSS_CHECKS = 50  # in an epoch, each of which waits for a GPU
@@ -50,7 +50,7 @@ class Trainer:
     rate, while data and draws go on. The second time in a row, they go back to the best weights,
     and Adam starts afresh; the third time ends the fit.
 
-    Arguments are those of :func:`ppl_vae.fit`, the program on its device.
+    Arguments are those of :func:`ppl_vae.fit`, the program on its device, and what a refit trains.
 
     Attributes:
         best: The weights with the best score so far.
@@ -61,15 +61,17 @@ class Trainer:
         InputError: If the validation data do not suit the program, or the program the objective.
     """
 
-    def __init__(self, program: Program, data: DataSet, settings: Settings) -> None:
+    def __init__(
+        self, program: Program, data: DataSet, settings: Settings, refit: Refit | None = None
+    ) -> None:
         self.program, self.settings, self.device = program, settings, device_of(program)
         self.batches = EpochBatches(data, settings.batch_size, settings.seed, self.device)
-        self.validation = Validation(program, data, settings)
+        self.validation = Validation(program, data, settings, refit)
         self.schedule = Schedule.of(settings, len(self.batches))
         engine = choose_engine(settings, data, self.schedule.steps)
-        self.svi_step = SVIStep(program, settings, self.schedule, engine)
+        self.svi_step = SVIStep(program, settings, self.schedule, engine, refit)
         self.tensors = TrainedTensors(program, self.svi_step.optimizer)
-        self.counters, self.best = Counters(), self.tensors.weights()
+        self.refit, self.counters, self.best = refit, Counters(), self.tensors.weights()
         self.last: State | None = None
         self.on_snapshot: Callable[[], None] = lambda: None
 
@@ -85,8 +87,7 @@ class Trainer:
         start = time.perf_counter() - counters.seconds
         last = self.last or self.snapshot()
         unchecked = torch.zeros((), dtype=torch.float64, device=self.device)
-        steps = seen = 0
-        every = math.ceil(len(self.batches) / LOSS_CHECKS)
+        steps, seen, every = 0, 0, math.ceil(len(self.batches) / LOSS_CHECKS)
         for batch in self.batches.remaining(counters.batches):
             unchecked += self.step(batch)
             counters.batches += 1
@@ -134,8 +135,7 @@ class Trainer:
 
     def update_best(self, row: Mapping[str, float]) -> bool:
         """Make the present weights the best if they score better; say whether they do."""
-        score = self.validation.score(row)
-        if score > self.counters.best_score:
+        if (score := self.validation.score(row)) > self.counters.best_score:
             self.best, self.counters.best_score = self.tensors.weights(), score
             return True
         return False

@@ -42,6 +42,7 @@ def made_with(kind, table):
     ]
 
 
+EIGHT = Settings(batch_size=8)
 WEIGHTED = {"objective": "iw", "particles": 2}
 SETTINGS = {
     "epochs-zero": {"epochs": 0},
@@ -97,6 +98,13 @@ VAES = {
     "activation": {**TABLE, "activation": "gelu"},
     "activation-class": {**TABLE, "activation": nn.ReLU},
     "likelihood": {**TABLE, "likelihood": "poisson"},
+    "guide": {**TABLE, "guide": "gaussian"},
+    "guide-class": {**TABLE, "guide": nn.Linear},
+    "prior": {**TABLE, "prior": None},
+    "components-unused": {**TABLE, "components": 3},
+    "components-float": {**TABLE, "prior": "vamp", "components": 3.0},
+    "encoder-hidden": {**TABLE, "encoder_hidden": (8, 0)},
+    "flow-of-one-unit": {**TABLE, "latent_dim": 1, "prior": "flow"},
     "likelihood-class": {**TABLE, "likelihood": nn.Linear},
     "scale-of-bernoulli": {**TABLE, "likelihood_scale": 1.0},
     "scale-text": {**TABLE, "likelihood": "laplace", "likelihood_scale": "1"},
@@ -291,12 +299,41 @@ def empty():
     return ppl_vae.Diagnosis({}, None, {})
 
 
+REFIT = [
+    ("not-a-program", lambda w: ppl_vae.refit_guide(None, w.data), "NoneType"),
+    ("data", lambda w: ppl_vae.refit_guide(w.vae, w.x), "data"),
+    ("settings", lambda w: ppl_vae.refit_guide(w.vae, w.data, 3), "settings"),
+    ("on", lambda w: ppl_vae.refit_guide(w.vae, w.data, on=True), "on"),
+    ("on-list", lambda w: ppl_vae.refit_guide(w.vae, w.data, on=["data"]), "on"),
+    ("run", lambda w: ppl_vae.refit_guide(w.vae, w.data, EIGHT, run="runs/a"), "run"),
+    ("taken", lambda w: ppl_vae.refit_guide(w.vae, w.data, EIGHT, run=Run.open(w.run)), "run"),
+    ("batch", lambda w: ppl_vae.refit_guide(w.vae, w.data, Settings(batch_size=49)), "batch_size"),
+    ("parent", lambda w: ppl_vae.refit_guide(w.vae, w.data, parent=w.run), "PosixPath"),
+    (
+        "other-model",
+        lambda w: ppl_vae.refit_guide(w.vae, w.data, parent=built(LinearGaussian, (4,))),
+        "VAE",
+    ),
+    (
+        "point-mass",
+        lambda w: ppl_vae.refit_guide(w.autoencoder, w.data, EIGHT, on="both"),
+        "the guide of Autoencoder",
+    ),
+]
+EXTEND = [
+    ("no-run", lambda w: ppl_vae.extend(w.folder / "none", 9), "none"),
+    ("no-path", lambda w: ppl_vae.extend(3, 9), "path"),
+    ("fewer", lambda w: ppl_vae.extend(w.run, 1), "epochs"),
+    ("text", lambda w: ppl_vae.extend(w.run, "9"), "epochs"),
+]
 CALLS = [
     *made_with(Settings, SETTINGS),
     *made_with(Effort, EFFORT),
     *made_with(Annealing, ANNEALING),
     *made_with(VAE, VAES),
     *(Call("fit", *case) for case in FIT),
+    *(Call("refit_guide", *case) for case in REFIT),
+    *(Call("extend", *case) for case in EXTEND),
     *PROGRAMS,
     *DATA,
     *(Call(*case) for case in OTHERS),

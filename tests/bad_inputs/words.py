@@ -70,6 +70,15 @@ TRAIN = [
     ("data-dir-file", [*DIGITS, "--data", "mnist", "--data-dir", "t.npy"], "mnist"),
     ("data-dir-nul", [*DIGITS, "--data", "mnist", "--data-dir", "a\0"], "'--data-dir'"),
     ("likelihood", [*DIGITS, "--likelihood", "poisson"], "likelihood"),
+    ("guide", [*DIGITS, "--guide", "ful"], "guide must be one of diagonal, full"),
+    ("guide-hint", [*DIGITS, "--guide", "lowrank"], "did you mean 'low-rank'?"),
+    ("prior", [*DIGITS, "--prior", "vampprior"], "prior must be one of standard"),
+    ("components-unused", [*DIGITS, "--components", 3], "components=3"),
+    ("components-zero", [*DIGITS, "--prior", "vamp", "--components", 0], "components"),
+    ("components-words", [*DIGITS, "--prior", "vamp", "--components", "few"], "'--components'"),
+    ("encoder-hidden-words", [*DIGITS, "--encoder-hidden", "a"], "encoder_hidden"),
+    ("guide-of-autoencoder", [*DIGITS, "--model", "autoencoder", "--guide", "full"], "guide"),
+    ("flow-of-one-unit", [*DIGITS, "--guide", "flow", "--latent-dim", 1], "latent_dim"),
     ("hidden-of-ppca", [*DIGITS[:1], "--model", "linear-gaussian", "--hidden", 4], "hidden"),
     ("scale-words", [*TABLED, "--likelihood-scale", "big"], "'--likelihood-scale'"),
     ("hidden-words", [*DIGITS, "--hidden", "1.5"], "hidden"),
@@ -100,7 +109,9 @@ TRAIN = [
 RUN = [
     *(
         (f"{command}-no-run", [command, "none"], "none")
-        for command in ("evaluate", "diagnose", "report", "gradients", "sample", "reconstruct")
+        for command in (
+            *("evaluate", "diagnose", "report", "refit", "gradients", "sample", "reconstruct"),
+        )
     ),
     ("run-long", ["evaluate", LONG], LONG),
     ("run-newline", ["evaluate", "a\nb"], r"a\nb"),
@@ -133,6 +144,14 @@ RUN = [
     ("diagnose-seed", ["diagnose", "run", "--seed", 2**64], "seed"),
     ("diagnose-device", ["diagnose", "run", "--device", "tpu"], "device 'tpu'"),
     ("particles", ["gradients", "run", "--particles", 1], "particles"),
+    ("on", ["refit", "run", "--on", "dreams"], "'--on'"),
+    ("parent-as-output", ["refit", "run", "--output", "run", "--overwrite"], "output"),
+    ("refit-of-iw", ["refit", "run", "--objective", "iw"], "particles"),
+    ("iw-without-data", ["refit", "run", "--on", "simulations", "--objective", "stl"], "objective"),
+    ("encoder-words", ["refit", "run", "--encoder-hidden", "a"], "encoder_hidden"),
+    ("refit-batch", ["refit", "run", "--batch-size", 999], "batch_size"),
+    ("extend-less", ["train", "--resume", "run", "--epochs", 1], "epochs"),
+    ("extend-zero", ["train", "--resume", "run", "--epochs", 0], "epochs"),
     ("command", ["fit"], "'fit'"),
     ("name", ["experiment", "magic"], "'magic'"),
     ("seed", ["experiment", "gap", "--quick", "--seed", -1], "seed"),

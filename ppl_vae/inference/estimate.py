@@ -2,20 +2,29 @@
 
 from typing import get_args
 
+import torch
+from torch import Tensor
+
 from ..choices import Estimator
 from ..data.batch import Batch
 from ..errors import InputError, check_int
+from ..evidence.annealing import Annealing, anneal_both_ways, anneal_posterior, transitions
+from ..evidence.scores import Scores, add_bits, score_posterior
 from ..programs.batches import check_batch
 from ..programs.conformance import check_structure
 from ..programs.posterior import Data, Posterior
 from ..programs.predictions import prior_predictive
 from ..programs.protocol import Program
+from ..programs.scoring import log_mean
+from ..programs.terms import Terms
 from ..progress import OnProgress, Progress
 from ..runtime import derived_seed
-from .annealing import Annealing, anneal_both_ways, anneal_posterior, transitions
-from .scores import Scores, add_bits, score_posterior
+from ..storage.arviz_io import pareto_k
+from .refine import STEP_DRAWS, refine
 
-DATA_POINTS: dict[Estimator, int] = {"ais": 100, "bdmc": 50}
+REFINING = 300  # steps
+
+DATA_POINTS: dict[Estimator, int] = {"refined": 1000, "ais": 100, "bdmc": 50}
 """How many data points the costly ones take if nothing is said; the others take all."""
 
 
@@ -30,14 +39,17 @@ def estimate(
 ) -> tuple[Batch, Scores]:
     """Score data by draws from the guide, and bound their log p(x) by annealing.
 
-    To what :func:`ppl_vae.score` finds, ``"ais"`` adds ``ais_bound``, a lower bound that the guide
-    has no part in, and ``acceptance``, which tells whether chains moved; ``kl_to_posterior`` and
-    ``bits_per_dim`` then come from the lower bound that is the tighter one on average. ``"bdmc"``
-    does so for as many data points drawn from the model as there are, given their covariates, and
-    adds ``upper_bound``, their ``gap``, and ``kl_to_posterior_upper``.
+    To what :func:`ppl_vae.score` finds, ``"refined"`` adds ``refined_bound``, the
+    importance-weighted bound of as many draws from guides of full covariance, refined for each data
+    point (see :meth:`ppl_vae.Posterior.refine`), and ``k_hat`` of its weights; ``kl_to_posterior``
+    and ``bits_per_dim`` then come from that bound. ``"ais"`` adds ``ais_bound``, a lower bound that
+    the guide has no part in, and ``acceptance``, which tells whether chains moved; the two then
+    come from the lower bound that is the tighter one on average. ``"bdmc"`` does so for as many
+    data points drawn from the model as there are, given their covariates, and adds
+    ``upper_bound``, their ``gap``, and ``kl_to_posterior_upper``.
 
     Arguments:
-        estimator: ``"iw"``, ``"ais"`` or ``"bdmc"``.
+        estimator: ``"iw"``, ``"refined"``, ``"ais"`` or ``"bdmc"``.
         program: The program; see :class:`ppl_vae.Program`.
         data: ``x`` of shape (N, *data_shape), or a batch of ``x`` and covariates.
         draws: Draws S from the guide for each data point.
@@ -71,8 +83,11 @@ def estimate(
         batch, latents = drawn.batch, drawn.latents
     posterior = Posterior(program, batch)
     progress = Progress(on_progress, work(estimator, batch.size, draws, annealing))
-    if estimator == "iw":
-        return batch, score_posterior(posterior, draws, seed, progress)
+    if estimator in ("iw", "refined"):
+        scores = score_posterior(posterior, draws, seed, progress)
+        if estimator == "refined":
+            _add_refined(scores.per_datum, posterior, draws, seed, progress)
+        return batch, scores
     moves = transitions(batch.size, annealing, both_ways=estimator == "bdmc")
     moved = progress.part(moves * _transition_cost(annealing), total=max(1, moves))
     reverse = None
@@ -95,10 +110,34 @@ def estimate(
     return batch, scores
 
 
+def _add_refined(
+    found: dict[str, Tensor], posterior: Posterior, draws: int, seed: int, progress: Progress
+) -> None:
+    """The bound of draws from refined guides, with what follows from it."""
+    refined = refine(
+        posterior,
+        steps=REFINING,
+        seed=derived_seed(seed, "refined"),
+        progress=progress.part(len(posterior) * REFINING * 3 * STEP_DRAWS),
+    )
+
+    def weigh(terms: Terms) -> dict[str, Tensor]:
+        log_weight = terms.log_weight.double()
+        bound, error = log_mean(log_weight)
+        k_hat = torch.as_tensor(pareto_k(log_weight.T.numpy())[0])
+        return {"refined_bound": bound, "refined_error": error, "k_hat": k_hat}
+
+    found |= refined.reduce(weigh, draws, derived_seed(seed, "draws of refined guides"), progress)
+    found["kl_to_posterior"] = found["refined_bound"] - found["elbo"]
+    add_bits(found, "refined_bound", posterior)
+
+
 def work(estimator: Estimator, size: int, draws: int, annealing: Annealing) -> int:
     """What an estimate takes in all, in runs of the model for one draw of one datum."""
     if estimator == "iw":
         return size * draws
+    if estimator == "refined":
+        return size * (2 * draws + 3 * STEP_DRAWS * REFINING)
     moves = transitions(size, annealing, both_ways=estimator == "bdmc")
     return size * draws + moves * _transition_cost(annealing)
 

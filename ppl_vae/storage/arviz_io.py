@@ -11,7 +11,7 @@ import numpy as np
 import xarray
 
 from ..errors import InputError, first_line
-from ..storage.hdf5 import refuse_hostile
+from .hdf5 import refuse_hostile
 
 CONSTANT = 1e-3  # nats; weights within 0.1 % of each other differ by rounding, and have no tail
 TIED = 5  # draws that share the highest weight of a bounded tail
@@ -49,12 +49,34 @@ def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         >>> k.shape, bool((k < 0.7).all()), pareto_k(np.zeros((1, 500)))[1]
         ((3,), True, array([500.]))
     """
+    return smooth_weights(log_weight)[1:]
+
+
+def smooth_weights(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normalized weights whose tail is smoothed, with their k-hat and effective sample size.
+
+    The highest weights are replaced by quantiles of the generalized Pareto distribution that fits
+    them (Vehtari et al. 2024, algorithm 1); where there is no tail, weights stay as they are.
+
+    Arguments:
+        log_weight: Of shape (N data points, S draws), in nats.
+
+    Returns:
+        Log weights of shape (N, S), whose exponentials sum to one over draws; and what
+        :func:`pareto_k` gives.
+
+    Example:
+        >>> log_weight, k, ess = smooth_weights(np.zeros((1, 500)))
+        >>> round(float(np.exp(log_weight).sum()), 6), k, ess
+        (1.0, array([0.]), array([500.]))
+    """
     draws = log_weight.shape[1]
     # Of a tail that is all but constant, or so heavy that its fit overflows.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         raw = np.exp(log_weight - log_weight.max(1, keepdims=True))
         smoothed, k = load_arviz().psislw(log_weight)
         ess = np.minimum(raw.sum(1) ** 2 / np.square(raw).sum(1), 1 / np.exp(2 * smoothed).sum(1))
+        plain = np.log(raw / raw.sum(1, keepdims=True))
     highest = np.sort(log_weight, axis=1)[:, -TIED:]
     constant = np.ptp(log_weight, axis=1) < CONSTANT
     # ArviZ finds no tail where many draws share the highest weight, or fewer than five are above
@@ -64,7 +86,9 @@ def pareto_k(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ess = np.where(constant, float(draws), ess)
     # Where the fit fails, its k means nothing, and one draw has all the weight.
     failed = ~bounded & (np.isnan(k) | ~np.isfinite(ess))
-    return np.where(bounded, 0.0, np.where(failed, np.inf, k)), np.where(failed, 1.0, ess)
+    usable = np.isfinite(k) & ~bounded & ~np.isnan(smoothed).any(1)
+    k = np.where(bounded, 0.0, np.where(failed, np.inf, k))
+    return np.where(usable[:, None], smoothed, plain), k, np.where(failed, 1.0, ess)
 
 
 def pareto_k_threshold(draws: int) -> float:

@@ -1,0 +1,82 @@
+"""``ppl-vae encode``: the posterior of each data point, by inference that is certified."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..choices import SplitName, Target
+from .options import DataDir, Device, JsonFlag, NewData, RunPath, Seed, Trusted
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: ppl-vae encode runs/digits --output codes.csv"
+    "\n\nExample: ppl-vae encode runs/digits --data new.npy --draws 1000 --output codes.nc"
+)
+def encode(
+    run: RunPath,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .parquet, .csv, .npz or .nc file (default: results/codes.parquet in RUN)."
+        ),
+    ] = None,
+    data: NewData = None,
+    split: Annotated[
+        SplitName | None, typer.Option(help="The run's own data to encode (default: test).")
+    ] = None,
+    data_points: Annotated[int | None, typer.Option(help="Encode the first so many.")] = None,
+    method: Annotated[
+        Target,
+        typer.Option(
+            help="guide: its weighted draws alone; refined: guides refined for each data point "
+            "where those do not pass; certified: annealing and NUTS too."
+        ),
+    ] = "certified",
+    draws: Annotated[
+        int | None, typer.Option(help="Write so many draws of each z too (.npz and .nc only).")
+    ] = None,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    model: Trusted = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the posterior of z for each data point: mean, standard deviation, and log p(x).
+
+    Each is found by the cheapest method whose draws can be relied on, and the file says which one.
+    """
+    from ..errors import InputError
+    from ..inference.codes import Codes
+    from ..inference.infer import infer_blocks
+    from ..programs.posterior import Posterior
+    from ..progress import Progress, progress_bar
+    from ..storage.arviz_io import write_inference_data
+    from ..storage.columns import ENDINGS, write_columns
+    from ..storage.files import replacing
+    from .opening import choose_rows, open_program
+    from .output import output_file
+    from .tables import show_codes
+
+    opened, program = open_program(run, model, device)
+    file = output_file(output, opened.results, "codes.parquet", *ENDINGS, ".nc")
+    if draws is not None and file.suffix not in (".npz", ".nc"):
+        raise InputError("draws", f"do not fit into {file.name}", "choose an .npz or .nc file")
+    batch, rows, what = choose_rows(opened, program, data, split, data_points, data_dir, seed)
+    posterior = Posterior(program, batch, rows)
+    with progress_bar(f"encoding {batch.size} data points") as on_progress:
+        progress = Progress(on_progress)
+        codes = Codes.joined(list(infer_blocks(posterior, draws or 1, method, seed, progress)))
+    about = {"data": what, "method": method, "seed": seed, "run": str(run), "output": str(file)}
+    if file.suffix == ".nc":
+        found = codes.inference_data(rows, about, with_draws=draws is not None)
+        with replacing(file) as (temporary,):
+            write_inference_data(temporary, found)
+    else:
+        columns = codes.columns(rows) if file.suffix != ".npz" else codes.arrays(rows)
+        if draws is not None:
+            columns |= {f"{site}_draws": z.numpy() for site, z in codes.latents.items()}
+        write_columns(file, columns)
+    show_codes(codes, about, as_json)

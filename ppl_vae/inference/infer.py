@@ -1,0 +1,241 @@
+"""From a guide to certified draws: for each data point, by the cheapest step that passes."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..choices import Family, Target
+from ..errors import InputError, check_int
+from ..evidence.annealing import Annealing, anneal_posterior, transitions
+from ..programs.per_datum import JointGaussian
+from ..programs.posterior import Data, Posterior
+from ..programs.protocol import Program
+from ..progress import OnProgress, Progress
+from ..runtime import derived_seed
+from ..storage.arviz_io import chain_statistics
+from ..storage.memory import refuse_beyond_memory
+from .codes import METHODS, Codes
+from .nuts import sample_posterior
+from .refine import refine
+from .weights import Weighted, weigh
+
+# Enough for the error of a mean to be 5 % of a standard deviation (Vehtari et al. 2021, of chains).
+LEAST_ESS, MOST_R_HAT = 400, 1.01
+WEIGHTED_DRAWS, MORE = 1000, 4  # draws, and how many times as many where that helps
+HALF = 0.5  # of these come from elsewhere
+STEPS = 300  # of Adam
+ANNEALING = Annealing(chains=1024, temperatures=25, leapfrog_steps=5, start="mixture")
+REACH: dict[Target, int] = {"guide": 1, "refined": 3, "certified": 5}  # steps
+NUTS_ROWS = 64  # data points that share a run
+PILOT, WORTH = 16, 0.5  # data points; share that must pass
+BLOCK_ELEMENTS = 2**25  # of all weighted draws in flight
+
+
+def infer(
+    program: Program,
+    data: Data,
+    draws: int = 1000,
+    target: Target = "certified",
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Any:
+    r"""Draw from p(z | x), and say for which data points the draws can be relied on.
+
+    For each data point the first of these steps is taken whose draws pass:
+
+    1. the guide, weighted;
+    2. a normal guide of independent units, refined for that data point, weighted;
+    3. one of correlated units, likewise;
+    4. annealing to the posterior, from half that guide and half the prior (Neal 2001);
+    5. NUTS from four draws of the prior (Hoffman & Gelman 2014).
+
+    Weighted draws pass if Pareto k-hat is below its threshold and the effective sample size at
+    least 400 (Vehtari et al. 2024); chains if R-hat is below 1.01 and the effective sample size of
+    bulk and tail at least 400 (Vehtari et al. 2021). With the guide's draws go a fifth as many of
+    the prior, so that a mode which the guide misses shows where the prior hits it. What passes is
+    resampled to equal weights. A step that a program does not allow, such as refinement of a
+    discrete latent, is left out; where no step passes, ``certified`` is false and the draws are
+    those of the last one.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        data: ``x`` of shape (N, \*data_shape), or a batch of ``x`` and covariates.
+        draws: Draws to return for each data point.
+        target: How far to go: ``"guide"`` takes step 1 alone, ``"refined"`` the first three,
+            ``"certified"`` all.
+        seed: Seed of everything random.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
+
+    Returns:
+        ``arviz.InferenceData``: ``posterior``, the draws by site; ``inference``, for each data
+        point its ``method``, ``certified``, ``k_hat``, ``ess``, ``r_hat``, ``log_evidence`` and the
+        latter's error; as attributes, why steps were left out.
+
+    Raises:
+        InputError: If the program does not conform, an argument is out of its range, or the guide
+            is a point mass and cannot be refined.
+
+    Example:
+        >>> from ppl_vae.models import LinearGaussian
+        >>> ppca, x = LinearGaussian((5,)), torch.randn(4, 5, dtype=torch.float64)
+        >>> found = infer(ppca, x, draws=100)
+        >>> found.posterior["z"].shape, bool(found.inference["certified"].all())
+        ((1, 100, 4, 2), True)
+        >>> log_p = found.inference["log_evidence"].values
+        >>> bool(abs(log_p - ppca.evidence(x).detach().numpy()).max() < 0.2)
+        True
+    """
+    posterior = Posterior(program, data)
+    parts = list(infer_blocks(posterior, draws, target, seed, Progress(on_progress)))
+    about = {"target": target, "draws": draws, "seed": seed}
+    return Codes.joined(parts).inference_data(posterior.rows, about)
+
+
+def infer_blocks(
+    posterior: Posterior, draws: int, target: Target, seed: int, progress: Progress
+) -> Iterator[Codes]:
+    """:func:`infer`, some data points at a time, so that memory does not grow with the data."""
+    draws = check_int("draws", draws)
+    if target not in get_args(Target):
+        raise InputError("target", f"must be one of {get_args(Target)}, got {target!r}")
+    with posterior.evaluation_mode(seed):
+        units = sum(z[0, 0].numel() for z in posterior[:1].sample(1, "prior").values())
+    refuse_beyond_memory(4 * draws * units, f"draws={draws} for each data point", "take fewer")
+    size = max(1, min(BLOCK_ELEMENTS // (units * max(draws, WEIGHTED_DRAWS)), len(posterior)))
+    work = progress.part(1.0, total=len(posterior))
+    for index, first in enumerate(range(0, len(posterior), size)):
+        part = posterior[first : first + size]
+        of_part = derived_seed(seed, f"infer {index}")
+        yield _Escalation(part, draws, of_part).run(target, work.part(len(part)))
+
+
+class _Escalation:
+    """The steps, for a few data points at once: each step takes those that none before passed."""
+
+    def __init__(self, posterior: Posterior, draws: int, seed: int) -> None:
+        self.posterior, self.draws, self.seed = posterior, draws, seed
+        self.left = torch.arange(len(posterior))
+        self.place, self.refined = 0, posterior
+        self.left_out: dict[str, str] = {}
+        self.found: Codes | None = None
+        self.generator = torch.Generator().manual_seed(derived_seed(seed, "resampling"))
+
+    def run(self, target: Target, progress: Progress) -> Codes:
+        """Take steps until all data points have passed, or there are no more."""
+        steps: list[tuple[Callable[[Progress], None], float]] = [
+            (self._guide, 0.1),
+            (self._diagonal, 0.2),
+            (self._full, 0.4),
+            (self._anneal, 0.15),
+            (self._sample, 0.15),
+        ]
+        for self.place, (step, share) in enumerate(steps[: REACH[target]]):
+            if len(self.left):
+                try:
+                    step(progress.part(share))
+                except InputError as error:
+                    name = METHODS[self.place].replace(" ", "_")
+                    self.left_out[name] = f"{error.culprit} {error.problem}"
+        progress.finish()
+        if self.found is None:
+            raise InputError("the posterior", f"has no draws: {'; '.join(self.left_out.values())}")
+        self.found.left_out = self.left_out
+        return self.found
+
+    def _guide(self, progress: Progress) -> None:
+        self._weigh(self.posterior, self.left, progress)
+
+    def _diagonal(self, progress: Progress) -> None:
+        """For some first; for the rest, which the next step would pass too, if it was worth it."""
+        work = progress.part(1.0, total=len(self.left))
+        for rows in (self.left[:PILOT], self.left[PILOT:]):
+            if len(rows):
+                refined = self._refine("diagonal", rows, work.part(0.8 * len(rows)))
+                passed = self._weigh(refined, rows, work.part(0.2 * len(rows)))
+                if passed.double().mean() < WORTH:
+                    break
+
+    def _full(self, progress: Progress) -> None:
+        rows = self.left
+        refined = self._refine("full", rows, progress.part(0.8))
+        passed = self._weigh(refined, rows, progress.part(0.2))
+        self.refined = refined[~passed]
+
+    def _refine(self, family: Family, rows: Tensor, progress: Progress) -> Posterior:
+        seed = self._seed(f"{family} {len(rows)}")
+        return refine(self.posterior[rows], family, STEPS, 1, seed, progress)
+
+    def _weigh(self, posterior: Posterior, rows: Tensor, progress: Progress) -> Tensor:
+        """Weigh the draws of a guide; where they are but too few, take more. What passed."""
+        work = progress.part(1.0, total=len(posterior) * WEIGHTED_DRAWS)
+        weighted = weigh(posterior, WEIGHTED_DRAWS, self._seed(f"weigh {self.place}"), work)
+        passed = self._weighted(weighted, rows)
+        few = ~passed & (weighted.ess >= LEAST_ESS / MORE)
+        if not isinstance(
+            posterior.program, JointGaussian
+        ):  # a refined guide may mend a heavy tail
+            few &= weighted.passes(LEAST_ESS / MORE)
+        if few.any():
+            seed = self._seed(f"weigh more {self.place}")
+            again = posterior[few.nonzero()[:, 0]]
+            more = weigh(again, MORE * WEIGHTED_DRAWS, seed, defensive=HALF)
+            passed[few] = self._weighted(more, rows[few])
+        return passed
+
+    def _anneal(self, progress: Progress) -> None:
+        work = progress.part(1.0, transitions(len(self.left), ANNEALING))
+        start = self.refined if len(self.refined) == len(self.left) else self.posterior[self.left]
+        run = anneal_posterior(start, ANNEALING, self._seed("annealed"), work, keep=True)
+        self._weighted(Weighted.of(run.latents, run.log_weight), self.left)
+
+    def _sample(self, progress: Progress) -> None:
+        rows, posterior = self.left, self.posterior[self.left]
+        work = progress.part(1.0, total=len(posterior))
+        parts = []
+        for first in range(0, len(posterior), NUTS_ROWS):
+            part = posterior[first : first + NUTS_ROWS]
+            drawn = sample_posterior(part, self._seed(f"NUTS {first}"), work.part(len(part)))
+            parts.append({site: z.cpu() for site, z in drawn.items()})
+        drawn = {site: torch.cat([p[site] for p in parts], dim=2) for site in parts[0]}
+        units = [z.flatten(3) if z.dim() > 3 else z[..., None] for z in drawn.values()]
+        chains = chain_statistics(torch.cat(units, 3).transpose(0, 1).double().numpy())
+        r_hat = torch.as_tensor(chains["r_hat"]).amax(1)
+        ess = torch.as_tensor(np.minimum(chains["ess_bulk"], chains["ess_tail"])).amin(1)
+        flat = {site: z.flatten(0, 1) for site, z in drawn.items()}
+        equal = torch.zeros(next(iter(flat.values())).shape[:2])
+        kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * ess, ess)
+        self._take(rows, (r_hat < MOST_R_HAT) & (ess >= LEAST_ESS), kept, {"r_hat": r_hat})
+
+    def _weighted(self, weighted: Weighted, rows: Tensor) -> Tensor:
+        """Write down what weighted draws tell of some data points. What passed."""
+        evidence, error = weighted.evidence()
+        passed = weighted.passes(LEAST_ESS)
+        about = {"log_evidence": evidence, "log_evidence_error": error}
+        self._take(rows, passed, weighted, about | {"k_hat": weighted.k_hat})
+        return passed
+
+    def _take(
+        self, rows: Tensor, passed: Tensor, found: Weighted, statistics: Mapping[str, Tensor]
+    ) -> None:
+        """Write down what a step found, and go on with what did not pass."""
+        latents = found.resampled(self.draws, self.generator)
+        if self.found is None:
+            self.found = Codes.blank(len(self.posterior), latents)
+        codes = self.found
+        for site, z in latents.items():
+            codes.latents[site][:, rows] = z
+        for table, values in zip((codes.mean, codes.sd), found.moments(), strict=True):
+            for site, z in values.items():
+                table[site][rows] = z.double()
+        codes.k_hat[rows] = codes.r_hat[rows] = torch.nan
+        for name, statistic in {"ess": found.ess, **statistics}.items():
+            getattr(codes, name)[rows] = statistic.double()
+        codes.method[rows], codes.certified[rows] = self.place, passed
+        self.left = self.left[~torch.isin(self.left, rows[passed])]
+
+    def _seed(self, purpose: str) -> int:
+        return derived_seed(self.seed, purpose)

@@ -1,0 +1,40 @@
+"""Tables of columns, written as Parquet, CSV or NumPy's .npz, by the end of the file's name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .files import replacing
+
+ENDINGS = (".parquet", ".csv", ".npz")
+
+
+def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns of one length each, whole or not at all.
+
+    Arguments:
+        file: A path that ends in one of :data:`ENDINGS`. In an ``.npz`` file columns may be arrays
+            of any shape.
+        columns: The columns by name.
+
+    Raises:
+        InputError: If the file cannot be written.
+
+    Example:
+        >>> write_columns(Path("codes.csv"), {"row": np.arange(2), "z[0]_mean": np.zeros(2)})
+        >>> Path("codes.csv").read_text().split()
+        ['row,z[0]_mean', '0,0.0', '1,0.0']
+    """
+    with replacing(file) as (temporary,):
+        if file.suffix == ".npz":
+            with temporary.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, **columns)
+            return
+        import pandas as pd
+
+        table = pd.DataFrame(dict(columns))
+        if file.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)

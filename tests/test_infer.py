@@ -1,0 +1,200 @@
+"""Inference that is certified: what it finds is right, and what it cannot find it says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from scipy.stats import kstest
+
+import ppl_vae
+from ppl_vae import InputError, Posterior
+from ppl_vae.inference import infer as module
+from ppl_vae.inference.weights import weigh
+from ppl_vae.models import VAE, LinearGaussian
+from ppl_vae.storage.arviz_io import read_inference_data
+
+from . import conjugate, programs
+from .test_refine import Fold, correlated  # noqa: F401
+
+
+def by_datum(found, name):
+    return found.inference[name].values
+
+
+def test_draws_and_moments_are_those_of_the_posterior(correlated):  # noqa: F811
+    ppca, x = correlated
+    found = ppl_vae.infer(ppca, x, draws=800, seed=1)
+    exact = ppca.posterior(x)
+    assert by_datum(found, "certified").all()
+    mean, sd = exact.mean.detach().numpy(), exact.stddev.detach().numpy()
+    # At least 400 effective draws: 5 % of a standard deviation, four of which are never exceeded.
+    assert (abs(by_datum(found, "z_mean") - mean) < 0.2 * sd).all()
+    assert (abs(by_datum(found, "z_sd") / sd - 1) < 0.15).all()
+    log_p = ppca.evidence(x).detach().numpy()
+    off = (by_datum(found, "log_evidence") - log_p) / by_datum(found, "log_evidence_error")
+    assert abs(off).max() < 5
+    z = found.posterior["z"].values[0]  # whitened, all are standard normal
+    white = torch.linalg.solve_triangular(
+        exact.scale_tril, torch.as_tensor(z - mean).permute(1, 2, 0), upper=False
+    )
+    assert kstest(white[:, :, :100].flatten().detach().numpy(), "norm").pvalue > 1e-4
+
+
+def test_an_exact_guide_needs_nothing_else():
+    ppca = LinearGaussian((5,), latent_dim=2)
+    ppca.set_exact_guide()
+    x = ppl_vae.prior_predictive(ppca, (5,), 30, seed=2).x
+    found = ppl_vae.infer(ppca, x, draws=10)
+    assert set(by_datum(found, "method")) == {"guide"}
+    assert by_datum(found, "certified").all()
+
+
+def test_a_missed_mode_is_not_certified_but_found():
+    program, x = Fold(), torch.tensor([[0.8], [1.2]], dtype=torch.float64)
+    guide = ppl_vae.infer(program, x, target="guide")
+    assert not by_datum(guide, "certified").any()
+    found = ppl_vae.infer(program, x, draws=500)
+    assert by_datum(found, "certified").all()
+    assert set(by_datum(found, "method")) == {"annealed"}
+    left = (found.posterior["z"].values < 0).mean()
+    assert 0.4 < left < 0.6
+    assert np.allclose(by_datum(found, "log_evidence"), program.log_p(x), atol=0.3)
+
+
+@pytest.mark.parametrize("name", ["proportion", "direction", "mixture of each unit"])
+def test_programs_whose_posterior_is_known(name):
+    program = conjugate.PROGRAMS[name]()
+    size = next(n for k, n in conjugate.SIZES.items() if name.startswith(k))
+    x = ppl_vae.prior_predictive(program, (size,), 6, seed=4).x
+    found = ppl_vae.infer(program, x, draws=200)
+    assert by_datum(found, "certified").all(), found.inference.attrs
+    off = by_datum(found, "log_evidence") - program.log_p(x).detach().numpy()
+    assert (abs(off) < 5 * by_datum(found, "log_evidence_error") + 1e-3).all()
+
+
+def test_what_no_step_passes_is_said(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_ESS", 10**9)
+    ppca, x = LinearGaussian((5,)), torch.randn(3, 5, dtype=torch.float64)
+    found = ppl_vae.infer(ppca, x, draws=10, target="refined")
+    assert not by_datum(found, "certified").any()
+    assert set(by_datum(found, "method")) == {"refined full"}
+
+
+def test_steps_that_a_program_does_not_allow_are_left_out_with_the_reason(monkeypatch):
+    monkeypatch.setattr(module, "LEAST_ESS", 10**9)
+    program = programs.Discrete()
+    found = ppl_vae.infer(program, torch.randn(5, 5), draws=10)
+    assert "discrete" in found.inference.attrs["refined_full"]
+    assert found.posterior.sizes["draw"] == 10
+    assert set(by_datum(found, "method")) == {"guide"}
+    assert not by_datum(found, "certified").any()
+
+
+def test_seeds_and_blocks(monkeypatch):
+    torch.manual_seed(0)
+    vae, x = VAE((6,), latent_dim=2, hidden=(8,), likelihood="gaussian"), torch.randn(9, 6)
+    one, same, other = (ppl_vae.infer(vae, x, 20, "refined", seed) for seed in (1, 1, 2))
+    assert one.posterior.equals(same.posterior)
+    assert not one.posterior.equals(other.posterior)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 2 * 1000 * 4)
+    told = []
+    parts = ppl_vae.infer(vae, x, 20, "refined", 1, lambda share, note: told.append(share))
+    assert parts.posterior.sizes["datum"] == 9
+    assert sum(told) == pytest.approx(1.0)
+    assert min(told) >= 0
+
+
+def test_weights_average_to_the_evidence():
+    ppca, x = LinearGaussian((5,)), torch.randn(8, 5, dtype=torch.float64)
+    weighted = weigh(Posterior(ppca, x), 20_000, seed=3)
+    log_p, error = weighted.evidence()
+    assert ((log_p - ppca.evidence(x)).abs() < 4 * error).all()
+    drawn = weighted.resampled(5000, torch.Generator().manual_seed(0))["z"]
+    mean, _ = weighted.moments()
+    assert torch.allclose(drawn.mean(0), mean["z"], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [({"draws": 0}, "draws must be"), ({"target": "all"}, "target must be one of")],
+)
+def test_bad_arguments(words, problem):
+    ppca, x = LinearGaussian((5,)), torch.randn(3, 5, dtype=torch.float64)
+    with pytest.raises(InputError, match=problem):
+        ppl_vae.infer(ppca, x, **words)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "npz", "nc"])
+def test_encode_writes_codes_of_splits_and_files(fitted, tmp_path, ending):
+    words = ["--method", "guide", "--data-points", 20, "--output", f"codes.{ending}"]
+    draws = ["--draws", 5] if ending in ("npz", "nc") else []
+    code, out, err = fitted("encode", "run", *words, *draws, "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["methods"]["guide"]["data_points"] == 20
+    file = tmp_path / f"codes.{ending}"
+    if ending == "nc":
+        found = read_inference_data(file)
+        assert found.posterior["z"].shape == (1, 5, 20, 2)
+        assert found.inference["z_mean"].shape == (20, 2)
+    elif ending == "npz":
+        with np.load(file) as arrays:
+            assert arrays["z_draws"].shape == (5, 20, 2)
+            assert arrays["z_sd"].shape == (20, 2)
+    else:
+        import pandas as pd
+
+        table = pd.read_csv(file) if ending == "csv" else pd.read_parquet(file)
+        assert list(table.columns[:3]) == ["row", "method", "certified"]
+        assert {"z[0]_mean", "z[1]_sd", "log_evidence"} <= set(table.columns)
+        assert len(table) == 20
+
+
+def test_encode_and_score_take_new_files(fitted, tmp_path, digits):
+    x = digits.fixed("test")[:12]
+    np.save(tmp_path / "new.npy", x.numpy())
+    np.save(tmp_path / "negatives.npy", 1 - x[:3].numpy())
+    assert fitted("encode", "run", "--data", "new.npy", "--method", "guide")[0] == 0
+    code, out, err = fitted(
+        "score", "run", "--data", "negatives.npy", "--method", "guide", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["unlike"] == [0, 1, 2]
+    code, out, err = fitted("score", "run", "--method", "guide")
+    assert code == 0, err
+    assert "unlike the training data" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["encode", "run", "--output", "codes.txt"], "must end in"),
+        (["encode", "run", "--draws", 3, "--output", "codes.csv"], "--draws do not fit"),
+        (["encode", "run", "--data", "none.npy"], "is not a data set or a file"),
+        (["encode", "run", "--data", "wide.npy"], "fitted to those of (1, 8, 8)"),
+        (["encode", "run", "--data", "wide.npy", "--split", "test"], "--split is of the run's own"),
+        (["score", "run", "--data-points", 0], "--data-points must be in 1"),
+        (["score", "run", "--method", "nuts"], "nuts"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(fitted, tmp_path, words, problem):
+    np.save(tmp_path / "wide.npy", np.zeros((3, 9, 9), dtype="float32"))
+    code, _, err = fitted(*words)
+    assert code == 2
+    assert problem in err
+    assert err.count("\n") == 1
+
+
+def test_evaluate_by_refined_guides(fitted, tmp_path):
+    words = ["--estimator", "refined", "--draws", 100, "--data-points", 30]
+    code, out, err = fitted("evaluate", "run", *words, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["refined_bound"]["mean"] > found["iw_bound"]["mean"] - 0.1
+    gap = found["refined_bound"]["mean"] - found["elbo"]["mean"]
+    assert found["kl_to_posterior"]["mean"] == pytest.approx(gap)
+    with xarray.open_dataset(tmp_path / found["results"][0]) as dataset:
+        assert dataset["refined_bound"].attrs["units"] == "nats"
+    assert "bound of refined guides" in fitted("evaluate", "run", *words)[1]
