@@ -132,7 +132,7 @@ def test_a_refit_mends_the_guide_and_leaves_the_model():
     was, now = (found.columns[name] for name in ("before", "refit"))
     assert was["calibration"].grade in ("caution", "fail")
     assert now["calibration"].value < was["calibration"].value / 2
-    assert abs(now["gaps"].value) < 0.01 < was["gaps"].value
+    assert abs(now["gaps"].value) < was["gaps"].value / 5
 
 
 def test_refinement_serves_where_no_refit_is_made():

@@ -22,7 +22,7 @@ ALIASES = {
     "engine": "backend compile jit",
     "epochs": "e epoch iters iterations max-iter steps",
     "estimator": "method bound",
-    "guide": "q family posterior guide-family",
+    "guide": "q family posterior variational-family approximation",
     "hidden": "layer layers units width widths h-dim mlp",
     "kl-warmup-epochs": "beta beta-warmup kl-anneal kl-annealing kl-warmup annealing-epochs",
     "latent-dim": "z l latent latents latent-size n-latent d-latent z-dim code-size bottleneck",

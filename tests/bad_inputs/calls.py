@@ -104,7 +104,7 @@ VAES = {
     "components-unused": {**TABLE, "components": 3},
     "components-float": {**TABLE, "prior": "vamp", "components": 3.0},
     "encoder-hidden": {**TABLE, "encoder_hidden": (8, 0)},
-    "flow-of-one-unit": {**TABLE, "latent_dim": 1, "prior": "flow"},
+    "flow-of-one-unit": {**TABLE, "prior": "flow", "latent_dim": 1},
     "likelihood-class": {**TABLE, "likelihood": nn.Linear},
     "scale-of-bernoulli": {**TABLE, "likelihood_scale": 1.0},
     "scale-text": {**TABLE, "likelihood": "laplace", "likelihood_scale": "1"},
