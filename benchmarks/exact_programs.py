@@ -152,7 +152,7 @@ class Curve(nn.Module):
     """
 
     data_shape = (2,)
-    STEP, END = 0.01, 6.0  # beyond which z lies once in 5e8 draws
+    STEP, END = 0.02, 6.0  # beyond which z lies once in 5e8 draws
 
     def __init__(self) -> None:
         super().__init__()

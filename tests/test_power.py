@@ -27,7 +27,7 @@ def grades(power, seed, *faults):
 
 def test_no_alarm_without_a_fault_and_one_with_it(power):
     found = grades(power, 1000, "none", "mean shifted by sd/2", "collapsed to the prior")
-    assert len(found["none"]) == len(power.QUESTIONS) - 1  # all but NUTS
+    assert set(found["none"]) == {"calibration", "collapse", "generation", "local"}
     assert not [q for q, grade in found["none"].items() if grade in ALARM]
     assert found["mean shifted by sd/2"]["calibration"] in ALARM
     assert found["collapsed to the prior"]["collapse"] in ALARM
@@ -90,4 +90,4 @@ def test_the_guides_that_faults_are_put_into_are_exact(name):
     spread = Posterior(program, x).log_weight(4000).std(0)
     # The curve's posterior, of standard deviation sd, is constant within steps: that leaves log
     # weights a deviation of step / (sd * 12 ** 0.5), and sd is 0.3 / (2 |z|) with |z| < 4.
-    assert spread.max() < (0.08 if name == "curve" else 1e-12)
+    assert spread.max() < (0.16 if name == "curve" else 1e-12)
