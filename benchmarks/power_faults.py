@@ -4,6 +4,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from exact_programs import Steps
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ import ppl_vae
 Place = tuple[Tensor, Tensor, Tensor]
 FACTORS = {"scale halved": 0.5, "scale doubled": 2.0, "scale 1 % too small": 0.99}
 SHIFTED = 0.8  # posterior standard deviations, where the shift depends on x
+LOGITS = 5.0  # of the last class, that stand for a shift by a standard deviation
 SHARE = 0.05  # of the data whose mean is off
 
 
@@ -20,7 +22,7 @@ class Faulty(nn.Module):
     """A program whose guide has a fault at each of its sites.
 
     Arguments:
-        program: The program, whose guide's sites are normal, mixtures of normals, or categorical.
+        program: The program, whose guide's sites are normal, by steps, or categorical.
         fault: What is wrong, one of those of :func:`spoilt`.
     """
 
@@ -54,17 +56,17 @@ def spoilt(q: Any, fault: str, where: Place) -> Any:
     """A distribution with a fault.
 
     Arguments:
-        q: Normal, of independent units or not; a mixture of normals; or categorical.
+        q: Normal, of independent units or not; constant by steps; or categorical.
         fault: A key of ``SHOULD_CATCH``.
         where: The mean of each data point, and the median and the 95 % quantile of these.
     """
     if isinstance(q, dist.Categorical):
         return dist.Categorical(logits=_classes(q.logits, fault, where))
-    if isinstance(q, dist.MixtureSameFamily) and fault == "one of two modes missed":
-        weights = q.mixture_distribution.logits.masked_fill(
-            q.component_distribution.loc < 0, -torch.inf
-        )
-        return dist.MixtureSameFamily(dist.Categorical(logits=weights), q.component_distribution)
+    if fault == "none" or fault == "another prior":
+        return q
+    if isinstance(q, Steps) and fault == "one of two modes missed":
+        middles = q.start[:, None] + q.step[:, None] * q.places
+        return Steps(q.logits.masked_fill(middles < 0, -torch.inf), q.start, q.step)
     loc, scale = q.mean, q.stddev
     if fault == "collapsed to the prior":
         return _normal(torch.zeros_like(loc), torch.ones_like(scale))
@@ -99,11 +101,9 @@ def _shift(fault: str, where: Place, events: int) -> Tensor:
 
 def _moved(q: Any, factor: float, shift: Tensor) -> Any:
     """A distribution that is wider by a factor about its mean, and shifted."""
-    if isinstance(q, dist.MixtureSameFamily):
-        kernels, mean = q.component_distribution, q.mean[..., None]
-        loc = mean + factor * (kernels.loc - mean) + shift[..., None]
-        moved = dist.Normal(loc, factor * kernels.scale)
-        return dist.MixtureSameFamily(q.mixture_distribution, moved)
+    if isinstance(q, Steps):
+        start = q.mean + factor * (q.start - q.mean) + shift
+        return Steps(q.logits, start, factor * q.step)
     if hasattr(q, "scale_tril"):
         return dist.MultivariateNormal(q.mean + shift, scale_tril=factor * q.scale_tril)
     return _normal(q.mean + shift, factor * q.stddev)
@@ -122,4 +122,4 @@ def _classes(logits: Tensor, fault: str, where: Place) -> Tensor:
     if fault == "one of two modes missed":  # of those that lie close together
         return logits.masked_fill(torch.arange(logits.shape[-1]) == 2, -torch.inf)
     last = torch.arange(logits.shape[-1]) == logits.shape[-1] - 1
-    return logits / FACTORS.get(fault, 1.0) + 2 * _shift(fault, where, 1) * last
+    return logits / FACTORS.get(fault, 1.0) + LOGITS * _shift(fault, where, 1) * last
