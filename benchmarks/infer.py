@@ -48,10 +48,11 @@ def certify(program: Any, x: torch.Tensor) -> dict[str, Any]:
             lambda target=target: ppl_vae.infer(program, x, draws=1000, target=target)
         )
         share = float(found.inference["certified"].mean())
+        evidence = float(found.inference["log_evidence"].mean())
         methods = dict(Counter(found.inference["method"].values.tolist()))
         print(
             f"{target:10} {share:.1%} of {len(x)} certified in {clock:.0f} s ({processor:.0f} s of "
-            f"the processor); log p(x) {found.inference['log_evidence'].values.mean():.2f}; {methods}"
+            f"the processor); log p(x) {evidence:.2f}; {methods}"
         )
         results[target] = found
     return results
@@ -76,8 +77,8 @@ def check(program: Any, x: torch.Tensor, found: Any) -> None:
             cross_val_score(features, np.concatenate([nuts, ours]), labels, cv=4).mean()
         )
     print(
-        f"beside NUTS, {len(off)} images: means off by {np.mean(off):.3f} sd (root mean square over "
-        f"units; at most {max(off):.3f}), C2ST {np.mean(accuracy):.3f} on average, at most "
+        f"beside NUTS, {len(off)} images: means off by {np.mean(off):.3f} sd (root mean square "
+        f"over units; at most {max(off):.3f}), C2ST {np.mean(accuracy):.3f} on average, at most "
         f"{max(accuracy):.3f}"
     )
 

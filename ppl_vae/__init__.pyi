@@ -8,7 +8,6 @@ from .data.validation import make_data as make_data
 from .diagnostics.diagnosis import Diagnosis as Diagnosis
 from .diagnostics.diagnosis import diagnose as diagnose
 from .diagnostics.questions import Effort as Effort
-from .diagnostics.repair import Repair as Repair
 from .diagnostics.repair import repair as repair
 from .diagnostics.report import write_report as write_report
 from .errors import InputError as InputError

@@ -65,10 +65,10 @@ def encode(
     if draws is not None and file.suffix not in (".npz", ".nc"):
         raise InputError("draws", f"do not fit into {file.name}", "choose an .npz or .nc file")
     batch, rows, what = choose_rows(opened, program, data, split, data_points, data_dir, seed)
-    posterior = Posterior(program, batch, rows)
+    posterior, drawn = Posterior(program, batch, rows), 1 if draws is None else draws
     with progress_bar(f"encoding {batch.size} data points") as on_progress:
         progress = Progress(on_progress)
-        codes = Codes.joined(list(infer_blocks(posterior, draws or 1, method, seed, progress)))
+        codes = Codes.joined(list(infer_blocks(posterior, drawn, method, seed, progress)))
     about = {"data": what, "method": method, "seed": seed, "run": str(run), "output": str(file)}
     if file.suffix == ".nc":
         found = codes.inference_data(rows, about, with_draws=draws is not None)

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import DataSet
-from ..errors import InputError, first_line
+from ..errors import InputError, check_type, first_line
 from ..inference.codes import Codes
 from ..inference.infer import infer_blocks
 from ..inference.nuts import sample_posterior
 from ..inference.refine import refine
 from ..programs.batches import match_data
 from ..programs.posterior import Posterior
-from ..programs.protocol import Program
+from ..programs.protocol import Program, require_program
 from ..programs.sites import Latents
 from ..progress import OnProgress, Progress
 from ..runs.directory import Run
-from ..runtime import derived_seed
+from ..runtime import check_seed, derived_seed
 from ..training.refit import refit_guide
 from ..training.settings import Settings
 from . import calibration, coverage, gaps, reference
@@ -91,7 +91,13 @@ def repair(
     Raises:
         InputError: As :func:`ppl_vae.refit_guide` does, or if the guide cannot be diagnosed at all.
     """
-    effort, data = effort or Effort(), match_data(program, data)
+    effort = Effort() if effort is None else effort
+    check_type("effort", effort, Effort)
+    settings = Settings() if settings is None else settings
+    check_type("settings", settings, Settings)
+    if successor is not None:
+        require_program(successor)
+    data, seed = match_data(program, data), check_seed(seed)
     batch = data.batch("test", seed).rows(slice(effort.data_points))
     rows = data.test.rows[: effort.data_points]
     progress = Progress(on_progress)

@@ -15,7 +15,7 @@ from ..programs.per_datum import JointGaussian
 from ..programs.posterior import Data, Posterior
 from ..programs.protocol import Program
 from ..progress import OnProgress, Progress
-from ..runtime import derived_seed
+from ..runtime import check_seed, derived_seed
 from ..storage.arviz_io import chain_statistics
 from ..storage.memory import refuse_beyond_memory
 from .codes import METHODS, Codes
@@ -89,7 +89,7 @@ def infer(
         >>> bool(abs(log_p - ppca.evidence(x).detach().numpy()).max() < 0.2)
         True
     """
-    posterior = Posterior(program, data)
+    posterior, seed = Posterior(program, data), check_seed(seed)
     parts = list(infer_blocks(posterior, draws, target, seed, Progress(on_progress)))
     about = {"target": target, "draws": draws, "seed": seed}
     return Codes.joined(parts).inference_data(posterior.rows, about)

@@ -320,6 +320,20 @@ REFIT = [
         "the guide of Autoencoder",
     ),
 ]
+INFER = [
+    ("not-a-program", lambda w: ppl_vae.infer(None, w.x), "NoneType"),
+    ("draws", lambda w: ppl_vae.infer(w.vae, w.x, 0), "draws"),
+    ("target", lambda w: ppl_vae.infer(w.vae, w.x, target="best"), "target"),
+    ("text", lambda w: ppl_vae.infer(w.vae, "x"), "data"),
+    ("seed", lambda w: ppl_vae.infer(w.vae, w.x, seed="a"), "seed"),
+]
+REPAIR = [
+    ("not-a-program", lambda w: ppl_vae.repair(None, w.data), "NoneType"),
+    ("data", lambda w: ppl_vae.repair(w.vae, w.x), "data"),
+    ("effort", lambda w: ppl_vae.repair(w.vae, w.data, effort=3), "effort"),
+    ("settings", lambda w: ppl_vae.repair(w.vae, w.data, w.vae, 3), "settings"),
+    ("successor", lambda w: ppl_vae.repair(w.vae, w.data, "flow"), "str"),
+]
 EXTEND = [
     ("no-run", lambda w: ppl_vae.extend(w.folder / "none", 9), "none"),
     ("no-path", lambda w: ppl_vae.extend(3, 9), "path"),
@@ -334,6 +348,8 @@ CALLS = [
     *(Call("fit", *case) for case in FIT),
     *(Call("refit_guide", *case) for case in REFIT),
     *(Call("extend", *case) for case in EXTEND),
+    *(Call("infer", *case) for case in INFER),
+    *(Call("repair", *case) for case in REPAIR),
     *PROGRAMS,
     *DATA,
     *(Call(*case) for case in OTHERS),

@@ -111,6 +111,7 @@ RUN = [
         (f"{command}-no-run", [command, "none"], "none")
         for command in (
             *("evaluate", "diagnose", "report", "refit", "gradients", "sample", "reconstruct"),
+            *("encode", "score", "repair"),
         )
     ),
     ("run-long", ["evaluate", LONG], LONG),
@@ -150,6 +151,15 @@ RUN = [
     ("iw-without-data", ["refit", "run", "--on", "simulations", "--objective", "stl"], "objective"),
     ("encoder-words", ["refit", "run", "--encoder-hidden", "a"], "encoder_hidden"),
     ("refit-batch", ["refit", "run", "--batch-size", 999], "batch_size"),
+    ("repair-as-output", ["repair", "run", "--output", "run", "--overwrite"], "output"),
+    ("repair-points", ["repair", "run", "--nuts-points", 0], "nuts_points"),
+    ("repair-guide", ["repair", "run", "--guide", "wide"], "guide"),
+    ("encode-ending", ["encode", "run", "--output", "x.txt"], "x.txt"),
+    ("encode-many", ["encode", "run", "--data-points", 999], "data_points"),
+    ("encode-draws", ["encode", "run", "--draws", 0, "--output", "x.nc"], "draws"),
+    ("encode-file", ["encode", "run", "--data", "none.npy"], "'none.npy'"),
+    ("score-method", ["score", "run", "--method", "best"], "'--method'"),
+    ("score-table", ["score", "run", "--data", "t.npy", "--split", "test"], "split"),
     ("extend-less", ["train", "--resume", "run", "--epochs", 1], "epochs"),
     ("extend-zero", ["train", "--resume", "run", "--epochs", 0], "epochs"),
     ("command", ["fit"], "'fit'"),
