@@ -224,9 +224,10 @@ def _verdict(found: dict[str, Tensor], units: int, obstacle: str) -> Verdict:
         family, network = (
             Estimate.of(found[f"{name}_gap"]).mean for name in ("approximation", "amortization")
         )
+        shown = (round(part, 2) + 0.0 for part in (family, network))  # no -0.00
         meaning += (
-            f": {family:.2f} because the guide's family is too small (approximation), "
-            f"{network:.2f} because one network serves all data (amortization)"
+            ": {:.2f} because the guide's family is too small (approximation), {:.2f} because one "
+            "network serves all data (amortization)".format(*shown)
         )
         wider = "a guide with correlations, several modes or a flow, or the objective iw"
         remedy = wider if family > network else "a wider encoder, or longer training"

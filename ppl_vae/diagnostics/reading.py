@@ -104,8 +104,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "cause",
         lambda a: a.fault(*SIMULATED) and a.fault(*OBSERVED) and a.clear("coverage"),
-        "The guide is what is wrong: it is too wide or shifted, on data that the model makes "
-        "and on these, but its draws cover the posterior.",
+        "The guide is what is wrong: it is too wide or shifted, or lacks a mode, on data that the "
+        "model makes and on these; where it has draws, their weights have no heavy tail.",
     ),
     Rule(
         "cause",
@@ -224,7 +224,7 @@ RULES: tuple[Rule, ...] = (
         "evidence",
         lambda a: a.fault("gaps") and a.clear("coverage"),
         "The ELBO is {gap} nats below log p(x): compare models by the importance-weighted "
-        "bound, whose weights are reliable.",
+        "bound, whose weights have no heavy tail.",
     ),
     Rule(
         "evidence",
@@ -244,7 +244,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "evidence",
-        lambda a: a.clear("coverage"),
+        lambda a: a.clear("coverage") and not a.fault(*SIMULATED),
         "How far the ELBO is below log p(x) is not known; importance weights are reliable, and "
         "their bound is the one to compare models by.",
     ),
