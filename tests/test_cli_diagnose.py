@@ -31,6 +31,11 @@ def test_diagnose_shows_and_writes_verdicts_and_report(fitted, tmp_path):
     assert list(found["verdicts"]) == QUESTIONS
     written = json.loads((tmp_path / "run/results/diagnosis.json").read_text())
     written.pop("sha256")  # of the files, which standard output is none of
+    # By question in the file; once each, and of this run, on standard output.
+    by_question = written.pop("remedies")
+    ready = {remedy["key"]: remedy["questions"] for remedy in found.pop("remedies")}
+    for question, remedies in by_question.items():
+        assert all(question in ready[remedy["key"]] for remedy in remedies)
     assert written == {k: v for k, v in found.items() if k not in ("results", "report")}
     (tmp_path / "run/report.html").unlink()
     code, out, _ = fitted("report", "run")

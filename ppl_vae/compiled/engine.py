@@ -18,7 +18,7 @@ from .capture import CaptureError, capture, random_state, rehearsal
 from .graphs import Graph, GraphError, OtherPathError, first_run, run_beside
 from .kernels import compile_graph
 from .leaf_gradients import gradients_of
-from .shapes import FIRST_CHECK, FURTHEST_CHECK, Shape, Shapes, flatten, has_floats
+from .shapes import FIRST_CHECK, FIRST_MISSES, Shape, Shapes, flatten, has_floats
 
 # Measured on two cores: what compiling takes, what a call saves, and for each number in it.
 SECONDS_TO_COMPILE, SECONDS_SAVED = 15.0, 3e-3
@@ -30,7 +30,6 @@ SINCE_THEN = (
     "since it was compiled: hand over what changes as an argument, or as a tensor that is changed "
     "in place"
 )
-FIRST_MISSES = 16  # calls in a row without a graph that fits, before there is another
 
 
 class EagerWarning(UserWarning):
@@ -106,9 +105,8 @@ class Compiled:
         self._told: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.engine == "eager":
-            return self._followed(self.function(*args, **kwargs))
-        if am_i_wrapped():  # handlers around a call want to see the sites, which a graph lacks
+        # Handlers around a call want to see the sites, which a graph lacks.
+        if self.engine == "eager" or am_i_wrapped():
             if self.engine == "compiled" and self.graphs == 0:
                 self._warn("Pyro's handlers around it see its sites, which a graph does not have")
             return self._followed(self.function(*args, **kwargs))
@@ -119,11 +117,9 @@ class Compiled:
         except CaptureError as error:
             self._warn(str(error), cause=str(error).partition(",")[0])
             return self._followed(call())
-        shape.calls += 1
-        graph = shape.graph
+        shape.calls, graph = shape.calls + 1, shape.graph
         if graph is not None and self._fits(shape, graph, leaves):
             if shape.is_checked():
-                shape.next_check += min(shape.next_check, FURTHEST_CHECK)
                 return self._followed(_check(shape, leaves, call, self._failed))
             try:
                 inputs = shape.tensors(leaves)
@@ -169,12 +165,7 @@ class Compiled:
         return False
 
     def _worth(self, shape: Shape) -> bool:
-        first = self.engine == "compiled" and self.graphs == 0
-        if shape.graph is not None:  # one that does not fit
-            missed = shape.misses >= FIRST_MISSES * 4**shape.compiled
-            worth = missed and (self.engine == "compiled" or _saves(shape, shape.misses))
-        else:
-            worth = shape.calls > 1 and (first or _saves(shape, shape.calls))
+        worth = _is_due(shape, self.engine == "compiled", self.graphs == 0)
         if worth and sys.getprofile() is not None:  # there is but one such hook, and guards need it
             self._warn("a profiler sees its calls, as cProfile does, and nothing can be captured")
             return False
@@ -186,9 +177,8 @@ class Compiled:
 
     def _compile(self, shape: Shape, leaves: list[Any], call: Callable[[], Any]) -> Any:
         self.on_progress(0.0, "compiling, once")
-        enough = lambda: self.engine == "compiled" or _saves(shape, shape.calls)  # noqa: E731
         try:
-            refusal = _make_graph(shape, self.function, leaves, enough)
+            refusal = _make_graph(shape, self.function, leaves, self.engine == "compiled")
         finally:
             self.on_progress(0.0, "")
         if shape.graph is not None:
@@ -202,12 +192,10 @@ class Compiled:
         """A graph was of no use at this call, and may be of none at all."""
         if not isinstance(error, OtherPathError):
             self._refuse(shape, str(error))
-            return
-        shape.strayed += 1
-        if shape.strayed < max(FIRST_MISSES, (shape.calls - shape.compiled_at) // 4):
-            self._warn(str(error), cause="control flow")
-        else:
+        elif shape.strays_too_often():
             self._refuse(shape, f"its graph fits too rarely: {error}")
+        else:
+            self._warn(str(error), cause="control flow")
 
     def _refuse(self, shape: Shape, reason: str) -> None:
         shape.refused, shape.graph = True, None
@@ -237,6 +225,14 @@ def _check(
     return results
 
 
+def _is_due(shape: Shape, wanted: bool, first: bool) -> bool:
+    """Whether a graph, or another one, is worth what it costs; ``wanted`` in any case, or so."""
+    if shape.graph is not None:  # one that does not fit
+        missed = shape.misses >= FIRST_MISSES * 4**shape.compiled
+        return missed and (wanted or _saves(shape, shape.misses))
+    return shape.calls > 1 and ((wanted and first) or _saves(shape, shape.calls))
+
+
 def _saves(shape: Shape, calls: int) -> bool:
     return worth_compiling(calls / shape.weight, shape.numbers)
 
@@ -245,7 +241,7 @@ def _make_graph(
     shape: Shape,
     function: Callable[..., Any],
     leaves: list[Any],
-    enough: Callable[[], bool],
+    wanted: bool,
 ) -> str:
     """Capture a call and compile what it did. This is a rehearsal, which leaves no trace.
 
@@ -253,7 +249,7 @@ def _make_graph(
         shape: What is given the graph.
         function: What is called.
         leaves: Its arguments.
-        enough: Whether a graph saves enough, once it is known how large it is.
+        wanted: Whether it is compiled even if that does not save enough.
 
     Returns:
         What speaks against a graph, if anything.
@@ -269,7 +265,7 @@ def _make_graph(
                 "graph: hand it over as a tensor"
             )
         shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
-        if enough():
+        if wanted or _saves(shape, shape.calls):
             shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
             shape.next_check = FIRST_CHECK
             states = random_state(), found.drawn
@@ -288,7 +284,7 @@ def _make_again(
     with rehearsal(buffers), suppress(CaptureError):
         shape.call(function, leaves)  # makes the parameters
     with rehearsal(buffers):
-        _make_graph(shape, function, leaves, lambda: True)
+        _make_graph(shape, function, leaves, True)
     for parameter in _parameters(modules):
         parameter.grad = before.get(id(parameter))
     shape.restore(kept)

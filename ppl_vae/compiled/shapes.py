@@ -23,6 +23,7 @@ MOST_SHAPES, FEW_SHAPES = 64, 8
 # Calls of a graph before it is compared with the function again, which takes as long as some ten
 # calls: that often at first, and that rarely at most.
 FIRST_CHECK, FURTHEST_CHECK = 16, 1024
+FIRST_MISSES = 16  # calls in a row without a graph that fits, before there is another
 ATOMS = (
     bool, int, complex, np.generic, str, bytes, type(None), Enum, type, slice, range,
     torch.dtype, torch.device, FunctionType, MethodType, BuiltinFunctionType, nn.Module,
@@ -124,6 +125,11 @@ class Shape:
                 self.dtype = torch.promote_types(self.dtype, tensor.dtype)
         return self.dtype != before and has_floats(leaves)
 
+    def strays_too_often(self) -> bool:
+        """Count a call that took another path than the graph; whether they are too many for it."""
+        self.strayed += 1
+        return self.strayed >= max(FIRST_MISSES, (self.calls - self.compiled_at) // 4)
+
     def counts(self) -> list[int]:
         """What a shape of the same kind must be given to go on as this one."""
         has_graph = self.graph is not None
@@ -139,7 +145,10 @@ class Shape:
 
     def is_checked(self) -> bool:
         """Whether this call is one of those at which the graph is compared with the function."""
-        return self.calls - self.compiled_at >= self.next_check
+        if self.calls - self.compiled_at < self.next_check:
+            return False
+        self.next_check += min(self.next_check, FURTHEST_CHECK)
+        return True
 
     def tensors(self, leaves: list[Any]) -> list[Tensor]:
         """What a graph takes."""

@@ -125,10 +125,7 @@ class State:
         elif isinstance(value, functools._lru_cache_wrapper):
             self.refuse(f"it calls {called}, which keeps its results")
         elif isinstance(value, contextlib._GeneratorContextManager):
-            # Of these another is made at each use. One that has been used holds them no more.
-            for name in {"func", "args", "kwds"} & vars(value).keys():
-                self.record("entries", (vars(value), name, vars(value)[name]), f"{called}.{name}")
-                self.open(vars(value)[name], names, f"{called}.{name}")
+            _open_manager(self, value, names, called)
         elif type(value) is object:  # a mark, such as of what is missing
             return
         elif derives_from_library(type(value)):
@@ -199,6 +196,14 @@ def _is_atom(value: Any) -> bool:
     if isinstance(value, (*SCALARS, Enum)) and of_program(type(value)):
         return not vars(value) if hasattr(value, "__dict__") else True
     return isinstance(value, ATOMS)
+
+
+def _open_manager(state: State, value: Any, names: Names, called: str) -> None:
+    # Another is made at each use. One that has been used does not hold these any more.
+    entries = vars(value)
+    for name in {"func", "args", "kwds"} & entries.keys():
+        state.record("entries", (entries, name, entries[name]), f"{called}.{name}")
+        state.open(entries[name], names, f"{called}.{name}")
 
 
 def _open_items(state: State, values: Iterable[Any], names: Names, called: str) -> None:
