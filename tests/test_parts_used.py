@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
 
 import ppl_vae
 from ppl_vae import Annealing, Posterior
@@ -28,7 +29,9 @@ def some_vae(guide, prior, size=50):
     vae = VAE((5,), 2, (), likelihood="gaussian", guide=guide, prior=prior).double()
     with torch.no_grad():
         vae.decoder.mlp[0].weight.normal_().mul_(0.5)
+        # Every scale is about 1, wider than the posterior, or weights would have no variance.
         vae.encoder.mlp[0].weight.mul_(0.1)
+        vae.encoder.mlp[0].bias.fill_(0.6)
     shaken(vae.family)
     shaken(vae.prior)
     return vae, ppl_vae.prior_predictive(vae, (5,), size, seed=1).x
@@ -88,15 +91,10 @@ def test_all_questions_are_answered(guide, prior):
 
 @every_pair
 def test_the_gradient_along_draws_is_that_of_the_elbo(guide, prior):
-    """Sticking the landing has the same mean; each is within four standard errors of the other."""
+    """Sticking the landing has the same mean; the difference is within five of its errors."""
     vae, x = some_vae(guide, prior, 4)
     rows = []
-    for loss in (ppl_vae.PathwiseELBO(2000), None):
-        torch.manual_seed(1)
-        if loss is None:
-            from pyro.infer import Trace_ELBO
-
-            loss = Trace_ELBO(2000, 1, vectorize_particles=True)
+    for loss in (ppl_vae.PathwiseELBO(2000), Trace_ELBO(2000, 1, vectorize_particles=True)):
         gradients = []
         for _ in range(20):
             vae.zero_grad()
@@ -119,4 +117,5 @@ def test_all_objectives_fit_them(objective):
 
 def test_gradients_of_them_are_compared():
     vae, x = some_vae("mixture", "vamp", 20)
-    assert compare_gradients(vae, x, draws=50)
+    found = compare_gradients(vae, x, particles=2, repeats=10)
+    assert len(found) == 5
