@@ -14,7 +14,7 @@ from ppl_vae.inference.estimate import estimate
 from ppl_vae.programs.batches import match_data
 from ppl_vae.programs.predictions import simulate
 
-from . import programs
+from . import tables
 from .programs import Minimal
 from .tables import Conditional, Incomplete, Labelled
 
@@ -252,7 +252,7 @@ def test_every_command_takes_a_program_of_labels(shell, tmp_path):
 def test_a_table_with_holes_comes_from_a_file(shell, tmp_path):
     x, _, mask = batch_of(100)
     np.savez(tmp_path / "holes.npz", x=x.numpy() * mask.numpy(), mask=mask.numpy())
-    source = Path(programs.__file__)
+    source = Path(tables.__file__)
     words = ("--model", f"{source}:Incomplete", "--data", "holes.npz", "--epochs", 1)
     code, _, err = shell("train", *words, "--batch-size", 20, "--output", "run")
     assert code == 0, err
