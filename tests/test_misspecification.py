@@ -8,7 +8,7 @@ import ppl_vae
 from ppl_vae import Posterior
 from ppl_vae.diagnostics.misspecification import ask_misspecification, compare
 
-from . import programs
+from . import tables
 from .yardsticks import draw, ppca, with_covariates
 
 ALARM = ("caution", "fail")
@@ -97,7 +97,7 @@ def test_the_two_sample_test_has_its_level():
 
 
 def test_covariates_are_those_of_the_data():
-    for kind in (programs.Incomplete, programs.Conditional):
+    for kind in (tables.Incomplete, tables.Conditional):
         program, batch = with_covariates(kind, 300)
         assert ask(batch, program, 300)[0].grade not in ALARM
 

@@ -16,7 +16,7 @@ from ppl_vae.diagnostics.posterior_sbc import (
     weighted_places,
 )
 
-from . import programs
+from . import programs, tables
 from .test_calibration import Collapsed
 from .test_certificate import Exact
 from .yardsticks import OffGuide, draw, first_unit, ppca, spoil, with_covariates
@@ -103,7 +103,7 @@ def test_discrete_latents_and_covariates():
     program = Exact()
     x = ppl_vae.prior_predictive(program, (5,), 1000).x
     assert ask(program, x)[0].grade == "pass"
-    for kind in (programs.Incomplete, programs.Conditional, programs.Labelled):
+    for kind in (tables.Incomplete, tables.Conditional, tables.Labelled):
         program, batch = with_covariates(kind, 100)
         _, found = ask(program, batch)
         assert found["place"].values.min() >= 0

@@ -26,8 +26,9 @@ from ppl_vae.training.trainer import DivergenceWarning
 from ppl_vae.training.validation import SIMULATED
 
 from .conftest import TRAIN
-from .programs import Conditional, Discrete, Flow, Incomplete, Minimal, TwoLayers, WithDropout
+from .programs import Discrete, Flow, Minimal, TwoLayers, WithDropout
 from .resuming import DATA, assert_same, bernoulli, stop_after
+from .tables import Conditional, Incomplete
 
 ON = ("data", "simulations", "both")
 
