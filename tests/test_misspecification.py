@@ -8,7 +8,7 @@ import ppl_vae
 from ppl_vae import Posterior
 from ppl_vae.diagnostics.misspecification import ask_misspecification, compare
 
-from . import tables
+from . import programs, tables
 from .yardsticks import draw, ppca, with_covariates
 
 ALARM = ("caution", "fail")
