@@ -27,5 +27,5 @@ def test_guides_and_priors_are_captured(guide, prior):
         yield svi.evaluate_loss(x)
 
     outcome = compare(program)
-    assert outcome.graphs == 2
+    assert outcome.graphs == 1
     assert outcome.reasons == []
