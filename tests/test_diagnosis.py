@@ -290,7 +290,7 @@ def test_a_library_that_fails_leaves_one_question_open(vae_and_data, monkeypatch
     def fails(*args):
         raise RuntimeError("no such thing\nand more")
 
-    monkeypatch.setattr("ppl_vae.diagnostics.diagnosis.ask_gaps", fails)
+    monkeypatch.setattr("ppl_vae.diagnostics.questions.ask_gaps", fails)
     found = ppl_vae.diagnose(*vae_and_data, QUICK).verdicts
     assert found["gaps"].grade == "cannot say"
     assert found["gaps"].meaning == "it met RuntimeError: no such thing"

@@ -453,3 +453,13 @@ def test_a_refit_that_is_refused_leaves_nothing(shell, tmp_path, words, named):
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert named in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_refused_program_is_left_as_it_was():
+    program, parent = Minimal(), LinearGaussian((5,))  # in double precision
+    data = ppl_vae.make_data(torch.randn(100, 5))
+    before = {name: value.clone() for name, value in program.state_dict().items()}
+    with pytest.raises(InputError):
+        ppl_vae.refit_guide(program, data, parent=parent, progress=False)
+    after = program.state_dict()
+    assert all(torch.equal(before[n], v) and before[n].dtype == v.dtype for n, v in after.items())

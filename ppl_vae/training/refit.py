@@ -3,12 +3,13 @@
 from typing import get_args
 
 from ..choices import GuideData
+from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..errors import InputError, check_type
 from ..programs.batches import match_data
 from ..programs.conformance import check_program
 from ..programs.generative import PROBED, Parts, inherit
-from ..programs.protocol import Program, device_of, dtype_of
+from ..programs.protocol import Program, device_of, dtype_of, require_program
 from ..progress import OnProgress
 from ..runs.directory import Run
 from .fit import OnEpoch, train
@@ -91,12 +92,10 @@ def refit_guide(
     _check(on, settings)
     data = match_data(program, data)
     batch = data.batch("validation").rows(slice(PROBED))
-    if parent is not None:
-        check_program(parent, batch)
-        program.to(device_of(parent), dtype_of(parent))
-    check_program(program, batch)
-    if parent is not None:
-        inherit(program, parent, batch)
+    if parent is None:
+        check_program(program, batch)
+    else:
+        _take_model(program, parent, batch)
     parts = Parts.of(program, batch)
     parts.require_apart(program)
     parts.require_still(program, batch)
@@ -112,6 +111,20 @@ def refit_guide(
             on_progress=on_progress,
             progress=progress,
         )
+
+
+def _take_model(program: Program, parent: Program, batch: Batch) -> None:
+    """Give a program the model of its parent, or leave it as it was."""
+    check_program(parent, batch)
+    require_program(program)
+    before = device_of(program), dtype_of(program)
+    try:
+        program.to(device_of(parent), dtype_of(parent))
+        check_program(program, batch)
+        inherit(program, parent, batch)
+    except InputError:
+        program.to(*before)
+        raise
 
 
 def _check(on: GuideData, settings: Settings) -> None:
