@@ -192,3 +192,20 @@ def test_an_angle_is_left_to_its_own_family():
     x = torch.zeros(4, 1, dtype=torch.float64)
     with pytest.raises(InputError, match="is an angle.*use the family own"):
         Posterior(conjugate.Angle(), x).refine("full")
+
+
+def test_one_data_point_without_a_gradient_does_not_stop_the_others(monkeypatch):
+    from ppl_vae.inference import refine as module
+
+    whole = module._path_loss
+
+    def spoilt(coordinates, shapes, loc, factor):
+        return whole(coordinates, shapes, loc, factor) + (torch.nan * loc[0]).sum()
+
+    monkeypatch.setattr(module, "_path_loss", spoilt)
+    program = Fold()
+    program.shift.data.fill_(0.2)
+    x = torch.tensor([[0.8], [1.2]], dtype=torch.float64)
+    refined = Posterior(program, x).refine("diagonal")
+    assert torch.allclose(refined.program.loc[1], x[1] / 1.01, atol=0.02)
+    assert refined.program.loc.isfinite().all()

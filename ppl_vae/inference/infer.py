@@ -175,9 +175,8 @@ class _Escalation:
         weighted = weigh(posterior, WEIGHTED_DRAWS, self._seed(f"weigh {self.place}"), work)
         passed = self._weighted(weighted, rows)
         few = ~passed & (weighted.ess >= LEAST_ESS / MORE)
-        if not isinstance(
-            posterior.program, JointGaussian
-        ):  # a refined guide may mend a heavy tail
+        if not isinstance(posterior.program, JointGaussian):
+            # Draws at twice the scale mend a heavy tail; more of the same do not.
             few &= weighted.passes(LEAST_ESS / MORE)
         if few.any():
             seed = self._seed(f"weigh more {self.place}")

@@ -58,7 +58,8 @@ def refine(
 
     Raises:
         InputError: If an argument is out of its range, a latent site is discrete or an angle, or
-            its support cannot be mapped to real numbers; or the ELBO becomes infinite or NaN.
+            its support cannot be mapped to real numbers; or the ELBO is infinite or NaN for all
+            data points. One for which it is so stays where it is until it is not.
 
     Example:
         >>> from ppl_vae.models import LinearGaussian
@@ -118,15 +119,25 @@ def _fit(
         for _ in range(steps):
             adam.zero_grad()
             loss = _path_loss(coordinates, guide.shapes, *_moved(guide, *free))
-            if not loss.isfinite():
-                raise InputError("the ELBO", "is not finite near the guide, for some of the data")
             loss.backward()
+            still = torch.stack([_keep_finite(parameter) for parameter in free]).all(0)
+            if still.all():
+                raise InputError("the ELBO", "is not finite near the guide, for any data point")
             adam.step()
             schedule.step()
             counted.advance(1)
     with torch.no_grad():
         guide.loc, guide.factor = (tensor.detach() for tensor in _moved(guide, *free))
     return posterior.of(guide)
+
+
+def _keep_finite(parameter: Tensor) -> Tensor:
+    """Leave rows where they are whose gradient is not finite, and say which, of shape (N,)."""
+    gradient = parameter.grad
+    assert gradient is not None
+    bad = ~gradient.flatten(1).isfinite().all(1)
+    gradient[bad] = 0.0
+    return bad
 
 
 def _coordinates(posterior: Posterior, family: Family) -> Unconstrained:
