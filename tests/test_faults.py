@@ -222,9 +222,9 @@ def test_data_that_vanish_midway(shell, faults, tmp_path):
 
 
 def test_options_do_not_go_with_resume(fitted):
-    code, _, err = fitted("train", "--resume", "run", "--epochs", 5, "--seed", 1)
+    code, _, err = fitted("train", "--resume", "run", "--hidden", 5, "--seed", 1)
     assert code == 2
-    assert err == "error: --resume continues run as it began: leave out --epochs, --seed\n"
+    assert err == "error: --resume continues run as it began: leave out --hidden, --seed\n"
 
 
 def test_a_run_of_ones_own_model_is_resumed_when_it_is_named(shell, tmp_path):

@@ -108,9 +108,18 @@ def test_what_parquet_says_of_pandas_runs_nothing(tmp_path):
 
 FORBIDDEN = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load"),
-    *("torch.jit.load", "np.fromfile", "pd.read_pickle", "yaml.load", "numpy.core.multiarray"),
+    *(
+        "pickle.load",
+        "pickle.loads",
+        "torch.jit.load",
+        "np.fromfile",
+        "pd.read_pickle",
+        "yaml.load",
+        "numpy.core.multiarray",
+    ),
 }
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
+WRITERS = {ROOT / "benchmarks" / "pyro_data.py"}  # of what Pyro's own examples read
 NUMPY = {"np.load", "numpy.load", "np.lib.format.read_array"}
 
 
@@ -121,7 +130,8 @@ def test_no_source_calls_what_runs_the_content_of_a_file(folder):
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
-                assert not {alias.name.partition(".")[0] for alias in node.names} & MODULES, file
+                forbidden = MODULES - {"pickle"} if file in WRITERS else MODULES
+                assert not {alias.name.partition(".")[0] for alias in node.names} & forbidden, file
             elif isinstance(node, ast.ImportFrom):
                 assert (node.module or "").partition(".")[0] not in MODULES, file
             elif isinstance(node, ast.Call):

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray
 from torch import Tensor
 
 from ..labels import latent_variables, variable
 from ..programs.sites import Latents
 from ..storage.arviz_io import as_inference_data
+
+if TYPE_CHECKING:
+    import xarray  # an extra, which inference itself does without
 
 METHODS = ("guide", "refined diagonal", "refined full", "annealed", "NUTS")
 """The steps, in order; a data point's ``method`` is a place in it."""
@@ -98,8 +100,10 @@ class Codes:
                 found[name] = {"data_points": int(taken.sum()), "certified": passed}
         return found
 
-    def dataset(self) -> xarray.Dataset:
+    def dataset(self) -> "xarray.Dataset":
         """All that has one value for each data point, or one for each of its units."""
+        import xarray
+
         found = {n: variable("datum", getattr(self, n), *about) for n, about in STATISTICS.items()}
         names = np.array(METHODS)[self.method.numpy()]
         found["method"] = variable("datum", names, *STATISTICS["method"])
@@ -113,6 +117,8 @@ class Codes:
 
     def inference_data(self, rows: Tensor, about: dict[str, Any], with_draws: bool = True) -> Any:
         """``arviz.InferenceData`` with a group ``inference``, and the draws as ``posterior``."""
+        import xarray
+
         groups = {"inference": self.dataset()}
         if with_draws:
             draws = {site: z[None] for site, z in self.latents.items()}

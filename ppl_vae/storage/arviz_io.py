@@ -1,17 +1,20 @@
 """All that is ArviZ's: its statistics, and InferenceData in memory and on disk."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray
 
 from ..errors import InputError, first_line
-from .hdf5 import refuse_hostile
+
+if TYPE_CHECKING:
+    import xarray  # an extra, as h5py is, which evidence itself does without
 
 CONSTANT = 1e-3  # nats; weights within 0.1 % of each other differ by rounding, and have no tail
 TIED = 5  # draws that share the highest weight of a bounded tail
@@ -141,6 +144,8 @@ def chain_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
         and standard deviation, ``ess_bulk``, ``ess_tail``, ``ess_mean`` and ``ess_sd``; each of
         shape (N, L).
     """
+    import xarray
+
     arviz = load_arviz()
     dataset = xarray.Dataset({"z": (("chain", "draw", "datum", "latent"), values)})
     with np.errstate(divide="ignore", invalid="ignore"):  # of values that are constant
@@ -177,6 +182,8 @@ def read_inference_data(file: Path) -> Any:
     Raises:
         InputError: If it is not there, or is not such a file.
     """
+    from .hdf5 import refuse_hostile
+
     if not file.is_file():
         raise InputError(file, "is not there", "diagnose-again")
     try:
