@@ -10,6 +10,7 @@ from ppl_vae.diagnostics import gaps
 from ppl_vae.inference import modes, nuts
 from ppl_vae.models import GUIDES, PRIORS, VAE
 from ppl_vae.objectives.gradients import compare_gradients
+from ppl_vae.storage.arviz_io import chain_statistics
 
 from .test_parts import shaken
 from .test_priors import check_mean_is_one
@@ -55,8 +56,7 @@ def test_nuts_has_the_means_of_the_posterior(prior, monkeypatch):
     posterior = Posterior(vae, x)
     _, exact = by_quadrature(posterior, points=121)
     z = nuts.sample_posterior(posterior, seed=0)["z"]
-    ess = torch.as_tensor(ppl_vae.diagnostics.arviz_io.chain_statistics(
-        z.transpose(0, 1).numpy())["ess_mean"])  # fmt: skip
+    ess = torch.as_tensor(chain_statistics(z.transpose(0, 1).numpy())["ess_mean"])
     error = z.flatten(0, 1).std(0) / ess**0.5
     # Of 12 means at once less than one in a thousand is off by four standard errors.
     assert ((z.flatten(0, 1).mean(0) - exact).abs() < 4 * error).all()
