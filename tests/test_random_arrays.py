@@ -129,7 +129,7 @@ def test_fit_and_evaluate_work_or_refuse(array, choices):
 EFFORT = Effort(data_points=100, draws=400, simulations=100, gap_points=10, nuts_points=1)
 
 
-@settings(ONCE, max_examples=9, phases=[Phase.generate])  # to shrink one takes minutes
+@settings(ONCE, max_examples=5, phases=[Phase.generate])  # to shrink one takes minutes
 @given(arrays(st.integers(1000, 1100)), st.data())
 def test_diagnose_answers_or_refuses(array, choices):
     try:
