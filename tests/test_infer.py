@@ -10,9 +10,12 @@ from scipy.stats import kstest
 
 import ppl_vae
 from ppl_vae import InputError, Posterior
+from ppl_vae.data.sources import load_rows
 from ppl_vae.inference import infer as module
+from ppl_vae.inference.unlike import FEWEST, score_rows
 from ppl_vae.inference.weights import weigh
 from ppl_vae.models import VAE, LinearGaussian
+from ppl_vae.progress import Progress
 from ppl_vae.storage.arviz_io import read_inference_data
 
 from . import conjugate, programs
@@ -172,7 +175,7 @@ def test_encode_and_score_take_new_files(fitted, tmp_path, digits):
     [
         (["encode", "run", "--output", "codes.txt"], "must end in"),
         (["encode", "run", "--draws", 3, "--output", "codes.csv"], "--draws do not fit"),
-        (["encode", "run", "--data", "none.npy"], "is not a data set or a file"),
+        (["encode", "run", "--data", "none.npy"], "is not a file"),
         (["encode", "run", "--data", "wide.npy"], "fitted to those of (1, 8, 8)"),
         (["encode", "run", "--data", "wide.npy", "--split", "test"], "--split is of the run's own"),
         (["score", "run", "--data-points", 0], "--data-points must be in 1"),
@@ -198,3 +201,37 @@ def test_evaluate_by_refined_guides(fitted, tmp_path):
     with xarray.open_dataset(tmp_path / found["results"][0]) as dataset:
         assert dataset["refined_bound"].attrs["units"] == "nats"
     assert "bound of refined guides" in fitted("evaluate", "run", *words)[1]
+
+
+def test_encode_has_the_moments_and_statistics_of_infer(correlated):  # noqa: F811
+    ppca, x = correlated
+    codes, found = ppl_vae.encode(ppca, x[:6], seed=3), ppl_vae.infer(ppca, x[:6], 5, seed=3)
+    assert codes.equals(found.inference)
+
+
+@pytest.mark.parametrize("known", [50, 400])
+def test_flags_are_as_rare_as_said(known):
+    ppca = LinearGaussian((5,), latent_dim=2)
+    ppca.set_exact_guide()
+    x = ppl_vae.prior_predictive(ppca, (5,), 1000 + known, seed=8).x
+    scored = Posterior(ppca, x[:1000]), Posterior(ppca, x[1000:])
+    scores = score_rows(*scored, "guide", 0, Progress())
+    # Of a level of 0.02: given the known data, the share of flags has a beta law about it.
+    assert scores["unlike"].mean() <= 0.045
+    assert scores["unlike"].any() == (known >= FEWEST)
+
+
+def test_new_data_are_on_the_scale_of_the_fit(tmp_path):
+    like = {"shape": [2], "binarize": "none", "levels": 255}
+    cases = {
+        "dark": (np.array([[0, 1], [1, 0]], dtype=np.uint8), 1 / 255),
+        "divided": (np.array([[0.0, 0.5]]), 0.5),
+    }
+    for name, (array, highest) in cases.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        assert load_rows(tmp_path / f"{name}.npy", like).x.max().item() == pytest.approx(highest)
+    np.save(tmp_path / "raw.npy", np.array([[0.0, 200.0]]))
+    with pytest.raises(InputError, match="levels of 255, which are divided by it"):
+        load_rows(tmp_path / "raw.npy", like)
+    with pytest.raises(InputError, match="holds bytes, but"):
+        load_rows(tmp_path / "dark.npy", {**like, "levels": None})

@@ -209,3 +209,17 @@ def test_one_data_point_without_a_gradient_does_not_stop_the_others(monkeypatch)
     refined = Posterior(program, x).refine("diagonal")
     assert torch.allclose(refined.program.loc[1], x[1] / 1.01, atol=0.02)
     assert refined.program.loc.isfinite().all()
+
+
+def test_a_full_guide_is_a_start_for_a_diagonal_one(correlated):
+    ppca, x = correlated
+    again = Posterior(ppca, x[:5]).refine("full").refine("diagonal")
+    precision = ppca.posterior(x[:5]).precision_matrix.detach()
+    best = precision.diagonal(dim1=-2, dim2=-1).rsqrt()
+    assert torch.allclose(again.program.factor, best, rtol=0.05)
+
+
+def test_many_data_with_many_units_are_refined():
+    ppca = LinearGaussian((60,), latent_dim=50)
+    x = torch.randn(1800, 60, dtype=torch.float64)  # 18 million numbers at 200 draws
+    assert Posterior(ppca, x).refine("diagonal", steps=1).program.loc.shape == (1800, 50)

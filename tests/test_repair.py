@@ -2,17 +2,20 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
 import xarray
 
 import ppl_vae
-from ppl_vae import Effort, Settings
-from ppl_vae.diagnostics.remedies import REMEDIES, RULES, choose, distinct
+from ppl_vae import Config, Effort, Settings
+from ppl_vae.cli.app import app
+from ppl_vae.diagnostics.remedies import OF_TRAIN, REMEDIES, RULES, choose, distinct
 from ppl_vae.diagnostics.verdicts import Verdict
-from ppl_vae.models import LinearGaussian
+from ppl_vae.models import VAE, LinearGaussian
 from ppl_vae.runs.directory import Run
 
 QUICK = Effort(data_points=60, draws=400, simulations=500, gap_points=12, nuts_points=1)
@@ -49,7 +52,10 @@ def test_remedies_follow_what_was_found():
     assert keys(of_network, "gaps")[0] == "refit"
     assert "refit-full" not in keys(choose(failed, frozenset()), "gaps")
     assert choose(verdicts(coverage="pass"), takes) == {}
-    assert keys(choose(verdicts(coverage="cannot_say"), takes), "coverage") == ["more"]
+    open_ = verdicts(coverage="cannot_say", calibration="cannot_say")
+    assert keys(choose(open_, takes), "coverage") == ["more"]
+    # There are no more data, but more can be simulated.
+    assert choose(open_, takes, all_data=True).keys() == {"calibration"}
     # Only the guide's own data are off: what the model makes is what it lacks.
     simulated = choose(verdicts(calibration="fail", coverage="pass"), takes)
     assert "refit-simulations" in keys(simulated, "calibration")
@@ -175,3 +181,27 @@ def test_the_command_writes_a_run_and_both_columns(fitted, tmp_path):
     code, _, err = fitted("repair", "run", "--guide", "none", *small)
     assert code == 2
     assert err.count("\n") == 1
+
+
+def test_a_guide_that_cannot_be_refitted_is_refined():
+    torch.manual_seed(0)
+    vae, other = (VAE((5,), 2, (8,), likelihood="gaussian", prior="vamp") for _ in range(2))
+    data = ppl_vae.make_data(torch.randn(700, 5))
+    found = ppl_vae.repair(vae, data, other, Settings(epochs=1), QUICK)
+    assert "share" in found.refused
+    assert not found.improved
+    assert list(found.columns) == ["before", "refined"]
+
+
+def test_a_refit_is_not_told_to_fit_the_model_on():
+    data = {"source": "digits", "binarize": "none", "shape": [2]}
+    config = Config("m:M", {}, data, {"epochs": 3}, {"path": "a", "on": "both"})
+    failed = choose(verdicts(generation="fail", collapse="fail"), frozenset())
+    assert {"extend", "warm-up"} <= {r.key for found in failed.values() for r in found}
+    left = {remedy.key for remedy, _ in distinct(failed, Path("b"), config)}
+    assert not left & {"extend", "warm-up"}
+
+
+def test_what_train_takes_is_what_remedies_say_it_takes():
+    command = typer.main.get_command(app).commands["train"]
+    assert {parameter.name for parameter in command.params} >= OF_TRAIN

@@ -66,7 +66,7 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
 
     Arguments:
         source: The path of a file, or of a folder of images; see :func:`load_data`.
-        like: What a run's config says of its data: their ``shape``, and ``binarize``.
+        like: What a run's config says of its data: ``shape``, ``binarize`` and ``levels``.
         seed: Seed of the binarization.
 
     Raises:
@@ -75,12 +75,12 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
 
     Example:
         >>> np.save("new.npy", np.zeros((3, 2), dtype="float32"))
-        >>> load_rows("new.npy", {"shape": [2], "binarize": "none"})
+        >>> load_rows("new.npy", {"shape": [2], "binarize": "none", "levels": None})
         Batch(x=(3, 2) float32)
     """
     name = str(source)
     with _readable(name):
-        found = _read(source)
+        found = _read(source, named=False)
         if "test" in found:
             raise InputError(name, "holds training and test data", "give one array, x")
         return make_rows(**found, like=like, source=name, seed=seed)
@@ -94,16 +94,15 @@ def _readable(name: str) -> Iterator[None]:
         raise InputError(name, f"cannot be read ({first_line(error)})", "save it again") from None
 
 
-def _read(source: str | Path) -> dict[str, Any]:
-    """The arguments for :func:`make_data` that a file holds."""
+def _read(source: str | Path, named: bool = True) -> dict[str, Any]:
+    """The arguments for :func:`make_data` that a file holds; ``named`` sets may be had instead."""
     name, path = str(source), as_path("source", source)
     formats = f"{', '.join(_READERS)} file or a folder of images"
     if not name or not os.path.exists(path):  # Path.exists raises if a name is too long
-        raise InputError(
-            repr(name),
-            "is not a data set or a file",
-            f"choose from {', '.join(NAMED_SETS)}, or give the path of a {formats}",
-        )
+        kinds, sets = ("a data set or a file", f"choose from {', '.join(NAMED_SETS)}, or ")
+        if not named:
+            kinds, sets = "a file", ""
+        raise InputError(repr(name), f"is not {kinds}", f"{sets}give the path of a {formats}")
     reader = read_images if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(name, "has an unknown format", f"give a {formats}")

@@ -119,28 +119,46 @@ def make_rows(
     Arguments:
         x, labels, covariates: As for :func:`make_data`. Labels are left out: which class an index
             stands for is not known here.
-        like: The ``shape`` of a data point, and how it is to ``binarize``.
+        like: The ``shape`` of a data point, how it is to ``binarize``, and its ``levels``, if any:
+            integers are divided by these, real numbers are taken to be divided by them. A record
+            without ``levels`` leaves them to be found from the type, as :func:`make_data` does.
         source: The name that messages know the data by.
         seed: Seed of the binarization.
 
     Raises:
-        InputError: As :func:`make_data` does, and if the shape is another one.
+        InputError: As :func:`make_data` does; if the shape is another one; or if values are not on
+            the scale of the data that the program was fitted to.
+
+    Example:
+        >>> levels = {"shape": [1], "binarize": "none", "levels": 255}
+        >>> make_rows(np.array([[1], [0]], dtype=np.uint8), like=levels)["x"].max().item() * 255
+        1.0
     """
-    stored, levels = _as_stored(x, source, None)
+    levels = like.get("levels")
+    array = _as_array(x, source)
+    whole = array.dtype.kind in "bui"
+    if levels is None and "levels" in like and array.dtype == np.uint8:
+        problem = "holds bytes, but the program was fitted to numbers as they were"
+        raise InputError(source, problem, "save it as floating-point numbers in the same units")
+    stored, found = _as_stored(array, source, levels if whole else None)
     if list(stored.shape[1:]) != list(like["shape"]):
         raise InputError(
             source,
             f"has data points of shape {tuple(stored.shape[1:])}, but the program was fitted to "
             f"those of {tuple(like['shape'])}",
         )
+    if levels is not None and found is None and (stored.min() < 0 or stored.max() > 1):
+        problem = f"has values from {stored.min():g} to {stored.max():g}, but the program was "
+        problem += f"fitted to levels of {levels}, which are divided by it"
+        raise InputError(source, problem, "save whole numbers as integers, or divide them")
     further = as_covariates(covariates, len(stored), source)
     split = Split(stored, torch.arange(len(stored)), None, further)
-    if like["binarize"] != "none":
-        split = _prepared(split, "new", levels, "dynamic", source)
+    if like.get("binarize", "none") != "none":
+        split = _prepared(split, "new", found, "dynamic", source)
         generator = torch.Generator().manual_seed(derived_seed(seed, "new data"))
-        drawn = draw_binary(split.x, levels, generator).to(torch.uint8).float()
+        drawn = draw_binary(split.x, found, generator).to(torch.uint8).float()
         return Batch(x=drawn, **further)
-    return Batch(x=stored if levels is None else stored.float() / levels, **further)
+    return Batch(x=stored if found is None else stored.float() / found, **further)
 
 
 def _size(fraction: float, total: int) -> int:

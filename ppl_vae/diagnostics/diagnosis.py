@@ -65,7 +65,9 @@ class Diagnosis:
         """What can be done about each question that does not pass, the likeliest first."""
         groups = self.inference_data
         gaps = groups["gaps"] if "gaps" in groups.groups() else None
-        return choose(self.verdicts, frozenset(str(self.about.get("takes", "")).split(", ")), gaps)
+        takes = frozenset(str(self.about.get("takes", "")).split(", "))
+        all_data = self.about.get("held_out", 0) < self.about.get("data_points", 0)
+        return choose(self.verdicts, takes, gaps, all_data)
 
     def as_dict(self) -> dict[str, Any]:
         """The reading, the verdicts, their remedies and ``about`` as plain data for JSON."""

@@ -11,10 +11,10 @@ from ..errors import InputError
 from ..evidence.annealing import Annealing, anneal_posterior, transitions
 from ..evidence.scores import Estimate, bounds
 from ..inference.modes import STARTS, STEP_COST, STEP_DRAWS, STEPS, find_modes
+from ..inference.weights import weigh
 from ..labels import variable
 from ..programs.posterior import Posterior
 from ..programs.scoring import log_mean
-from ..programs.terms import total
 from ..progress import Progress
 from ..runtime import derived_seed
 from ..storage.arviz_io import pareto_k, pareto_k_threshold
@@ -135,25 +135,13 @@ def _unrefined(posterior: Posterior, draws: int, seed: int) -> dict[str, Tensor]
     ours = posterior.log_weight(draws, derived_seed(seed, "ours")).double()
     found = _elbo(ours, "") | _bound(ours)
     if posterior.has_tractable_density:
-        mixed = _bound(_defensive(posterior, draws, derived_seed(seed, "defensive")))
+        weighted = weigh(posterior, draws, derived_seed(seed, "defensive"), defensive=1.0)
+        mixed = _bound(weighted.log_weight)
         # One choice for all data: the larger of two noisy bounds, point by point, would not be one.
         higher = Estimate.of(mixed["iw_bound"] - found["iw_bound"])
         if higher.mean > Z * higher.stderr:
             found |= mixed
     return found
-
-
-def _defensive(posterior: Posterior, draws: int, seed: int) -> Tensor:
-    """Log weights, of shape (2S, N), of draws from guide and prior (Owen & Zhou 2000)."""
-    parts = []
-    with posterior.evaluation_mode(seed):
-        for part in posterior.blocks(2 * draws):
-            guide, prior = part.sample(draws), part.sample(draws, "prior")
-            terms = part.score({site: torch.cat([guide[site], prior[site]]) for site in guide})
-            log_prior, log_guide = (total(t).double() for t in (terms.prior, terms.guide))
-            mixture = torch.logaddexp(log_prior, log_guide) - math.log(2)
-            parts.append((terms.reconstruction.double() + log_prior - mixture).cpu())
-    return torch.cat(parts, dim=1)
 
 
 def _elbo(log_weight: Tensor, prefix: str) -> dict[str, Tensor]:

@@ -298,7 +298,7 @@ def _verdict(findings: list[Finding], size: int) -> Verdict:
     meaning = worst.words
     if given == "pass":
         meaning = f"none of {len(findings)} comparisons of draws with held-out data found a "
-        meaning += f"material difference; nearest to one was: {worst.words}"
+        meaning += f"material difference; the nearest to one was {worst.name}"
     elif given == "cannot say":
         meaning = f"the data are too few to tell; it may be that {worst.words}"
     dispersed = next((f.words for f in others if f.name == "radius"), "")

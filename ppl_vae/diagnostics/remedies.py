@@ -16,6 +16,12 @@ from ..training.settings import Settings
 from .reading import GUIDE, MODEL, OBSERVED, SIMULATED, Answers
 from .verdicts import Verdict
 
+OF_TRAIN = {
+    *("latent_dim", "hidden", "channels", "activation", "likelihood", "likelihood_scale"),
+    *("guide", "prior", "encoder_hidden", "components"),
+}
+"""Arguments of programs that are options of ``ppl-vae train``."""
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -202,7 +208,10 @@ RULES = (
 
 
 def choose(
-    verdicts: Mapping[str, Verdict], takes: frozenset[str], gaps: xarray.Dataset | None = None
+    verdicts: Mapping[str, Verdict],
+    takes: frozenset[str],
+    gaps: xarray.Dataset | None = None,
+    all_data: bool = False,
 ) -> dict[str, list[Remedy]]:
     """The remedies of each question, the likeliest first; none for one that passes.
 
@@ -210,6 +219,7 @@ def choose(
         verdicts: By question.
         takes: The arguments that the program's class takes.
         gaps: The group that the question of gaps rests on, if it was answered.
+        all_data: Whether all test data were used, so that more can be had of simulations alone.
 
     Example:
         >>> fault = Verdict("Do the guide's draws cover the posterior?", "fail", "they do not")
@@ -219,11 +229,12 @@ def choose(
     """
     found = Found(Answers(verdicts), takes, _approximation(gaps))
     chosen: dict[str, list[Remedy]] = {}
+    more = (*SIMULATED, "local") if all_data else tuple(verdicts)
     for question, verdict in verdicts.items():
         if verdict.grade in ("caution", "fail"):
             rules = [rule for rule in RULES if question in rule.questions and rule.holds(found)]
             chosen[question] = [REMEDIES[rule.remedy] for rule in rules]
-        elif verdict.grade == "cannot say" and verdict.value is not None:
+        elif verdict.grade == "cannot say" and verdict.value is not None and question in more:
             chosen[question] = [REMEDIES["more"]]
     return chosen
 
@@ -233,6 +244,20 @@ def _approximation(gaps: Any) -> float | None:
         return None
     family, whole = (float(gaps[name].mean()) for name in ("approximation_gap", "gap"))
     return family / whole if whole > 0 else None
+
+
+def possible(chosen: Mapping[str, list[Remedy]], config: Config) -> dict[str, list[Remedy]]:
+    """The remedies that a run allows.
+
+    Where the guide alone was fitted, or nothing was, there is no fit of the model to go on with;
+    and a program that was made by hand, no options make again.
+    """
+    lost: set[str] = set()
+    if config.parent or not config.settings:
+        lost = {"extend", "warm-up"}
+    elif not config.arguments.keys() <= OF_TRAIN:
+        lost = {"warm-up"}
+    return {q: [r for r in found if r.key not in lost] for q, found in chosen.items()}
 
 
 def distinct(
@@ -245,6 +270,7 @@ def distinct(
         >>> [(remedy.key, questions) for remedy, questions in found]
         [('refit', ['gaps', 'local'])]
     """
+    chosen = chosen if config is None else possible(chosen, config)
     order = {rule.remedy: place for place, rule in enumerate(RULES)}
     wanted: dict[str, list[str]] = {}
     for question, remedies in chosen.items():

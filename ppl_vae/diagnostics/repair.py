@@ -47,16 +47,18 @@ class Repair:
             ``"refined"``, which speaks of guides that :func:`ppl_vae.infer` refines for each data
             point.
         improved: Whether the refit guide is better than the one before.
+        refused: Why there was no refit, if it was refused.
     """
 
     program: Program
     columns: Mapping[str, Column]
     improved: bool
+    refused: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """All verdicts as plain data, for JSON."""
         columns = {n: {q: v.as_dict() for q, v in c.items()} for n, c in self.columns.items()}
-        return {"improved": self.improved, "columns": columns}
+        return {"improved": self.improved, "refused": self.refused, "columns": columns}
 
 
 def repair(
@@ -88,8 +90,12 @@ def repair(
         run: A run directory to keep the refit in.
         on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
 
+    Returns:
+        Verdicts before and after. A refit that is refused, such as that of a guide which shares
+        parameters with its model, is left out, with the reason.
+
     Raises:
-        InputError: As :func:`ppl_vae.refit_guide` does, or if the guide cannot be diagnosed at all.
+        InputError: If an argument is not what it should be, or program and data do not conform.
     """
     effort = Effort() if effort is None else effort
     check_type("effort", effort, Effort)
@@ -103,31 +109,32 @@ def repair(
     progress = Progress(on_progress)
     examiner = _Examiner(Posterior(program, batch, rows), effort, seed, progress.part(0.2))
     columns = {"before": examiner.ask(examiner.posterior, progress.part(0.2))}
-    best, improved = program, False
-    if successor is not None and not _passes(columns["before"]):
+    best, last, refused = program, columns["before"], ""
+    if successor is not None and not _passes(last):
         training = progress.part(0.2)
-        refit_guide(
-            successor,
-            data,
-            settings,
-            on="both",
-            parent=program,
-            run=run,
-            on_progress=lambda share, note: training.advance(share, note),
-            progress=False,
-        )
-        posterior = Posterior(successor, batch, rows)
-        columns["refit"] = examiner.ask(posterior, progress.part(0.2))
-        if improved := _is_better(columns["refit"], columns["before"]):
-            best = successor
-    if not _passes(columns["refit" if improved else "before"]):
-        posterior = Posterior(best, batch, rows)
-        columns["refined"] = examiner.ask_refined(posterior, progress.part(0.2))
-        columns["refined"]["calibration"] = columns["refit" if improved else "before"][
-            "calibration"
-        ]
+        try:
+            refit_guide(
+                successor,
+                data,
+                settings,
+                on="both",
+                parent=program,
+                run=run,
+                on_progress=training.advance,
+                progress=False,
+            )
+        except InputError as error:
+            refused = str(error)
+        else:
+            posterior = Posterior(successor, batch, rows)
+            columns["refit"] = examiner.ask(posterior, progress.part(0.2))
+            if _is_better(columns["refit"], last):
+                best, last = successor, columns["refit"]
+    if not _passes(last):
+        refined = examiner.ask_refined(Posterior(best, batch, rows), progress.part(0.2))
+        columns["refined"] = refined | {"calibration": last["calibration"]}
     progress.finish()
-    return Repair(best, columns, improved)
+    return Repair(best, columns, improved=best is not program, refused=refused)
 
 
 class _Examiner:
@@ -146,14 +153,12 @@ class _Examiner:
     def ask(self, posterior: Posterior, progress: Progress) -> Column:
         """The questions of a guide."""
         effort, seed = self.effort, self.seed
+        cover, calibrate = coverage.ask_coverage, calibration.ask_calibration
+        work = progress.part(0.2), progress.part(0.3)
         found = {
-            "coverage": _answer(
-                "coverage", coverage.ask_coverage, posterior, effort.draws, seed, progress.part(0.2)
-            ),
+            "coverage": _answer("coverage", cover, posterior, effort.draws, seed, work[0]),
             "calibration": _answer(
-                "calibration",
-                *(calibration.ask_calibration, posterior, effort.simulations),
-                *(seed, progress.part(0.3)),
+                "calibration", calibrate, posterior, effort.simulations, seed, work[1]
             ),
         }
         return found | self._beside_others(posterior, progress.part(0.5))

@@ -19,7 +19,7 @@ from ..storage.files import replacing
 from . import plots as diagnostic_plots
 from .calibration import DRAWS
 from .diagnosis import Diagnosis
-from .remedies import Remedy
+from .remedies import Remedy, possible
 from .verdicts import GRADES, Verdict, sentence
 
 DPI = 110
@@ -161,13 +161,11 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     )
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
+    ready = _ready(diagnosis, run)
     body = [
         f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
         f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
-        *(
-            _card(key, verdict, _ready(diagnosis.remedies.get(key, []), run))
-            for key, verdict in diagnosis.verdicts.items()
-        ),
+        *(_card(key, verdict, ready.get(key, [])) for key, verdict in diagnosis.verdicts.items()),
     ]
     for heading, caption, figure in _figures(groups, run):
         body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, figure)}")
@@ -193,8 +191,12 @@ def escape(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _ready(remedies: list[Remedy], run: Run | None) -> list[Remedy]:
-    return remedies if run is None else [r.of(run.path, run.config) for r in remedies]
+def _ready(diagnosis: Diagnosis, run: Run | None) -> dict[str, list[Remedy]]:
+    """The remedies of each question, of the run if there is one."""
+    if run is None:
+        return diagnosis.remedies
+    allowed = possible(diagnosis.remedies, run.config)
+    return {q: [r.of(run.path, run.config) for r in found] for q, found in allowed.items()}
 
 
 def _card(key: str, verdict: Verdict, remedies: list[Remedy]) -> str:

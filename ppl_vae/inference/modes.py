@@ -12,6 +12,7 @@ from ..programs.terms import total
 from ..progress import Progress
 from ..runtime import derived_seed
 from .own_family import Refined, refine_own_family
+from .weights import take_draws
 
 STARTS = 3  # the guide itself, and where the posterior has what the guide lacks
 STEPS, RATE, STEP_DRAWS = 300, 0.1, 8
@@ -122,14 +123,8 @@ def beyond_the_guide(posterior: Posterior, count: int, seed: int) -> Latents:
             uniform = torch.rand_like(lacking).clamp(min=1e-300)
             # Without replacement: the largest log weights after Gumbel noise (Kool et al. 2019).
             best = (lacking.log() - (-uniform.log()).log()).topk(count, dim=0).indices
-            parts.append({site: _take(z, best) for site, z in drawn.items()})
+            parts.append({site: take_draws(z, best) for site, z in drawn.items()})
     return {site: torch.cat([p[site] for p in parts], dim=1) for site in parts[0]}
-
-
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Draws of shape (S, N, ...) by their number, of shape (count, N)."""
-    shape = (*index.shape, *(1,) * (values.dim() - 2))
-    return values.gather(0, index.reshape(shape).expand(*index.shape, *values.shape[2:]))
 
 
 def _sort(refined: Posterior, posterior: Posterior, starts: int, seed: int) -> None:

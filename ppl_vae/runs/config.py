@@ -38,6 +38,7 @@ def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
         "source": data.source if named else str(Path(data.source).expanduser().resolve()),
         "data_dir": place,
         "binarize": data.binarize,
+        "levels": data.levels,
         "shape": list(data.shape),
         "digest": data.digest,
     }
@@ -50,7 +51,7 @@ class Config:
     Attributes:
         program: Where the program's class is, as ``package.module:Class`` or ``file.py:Class``.
         arguments: What the class was called with, beside the shape of a datum.
-        data: ``source``, ``data_dir``, ``binarize``, ``shape`` and ``digest``.
+        data: ``source``, ``data_dir``, ``binarize``, ``levels``, ``shape`` and ``digest``.
         settings: The :class:`ppl_vae.Settings` of the fit.
         parent: Where the guide alone was trained: the ``run`` whose model it has, the SHA-256 of
             its ``weights``, and what the guide was trained ``on``. Else empty.
@@ -184,6 +185,9 @@ def _check_types(config: Config) -> None:
         raise ValueError(f"its guide was trained on {config.parent['on']!r}")
     if not {*map(type, config.epochs_before)} <= {int}:
         raise TypeError(f"epochs_before is {config.epochs_before!r}")
+    levels = config.data.get("levels")
+    if levels is not None and (type(levels) is not int or not 1 <= levels <= 255):
+        raise ValueError(f"levels is {levels!r}")
     for name in ("source", "data_dir", "binarize", "digest"):
         value = config.data.get(name, "")
         if not isinstance(value, str) and not (name == "data_dir" and value is None):

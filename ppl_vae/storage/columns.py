@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +27,15 @@ def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
         >>> Path("codes.csv").read_text().split()
         ['row,z[0]_mean', '0,0.0', '1,0.0']
     """
+    arrays: dict[str, Any] = dict(columns)
     with replacing(file) as (temporary,):
         if file.suffix == ".npz":
             with temporary.open("wb") as stream:
-                np.savez(stream, allow_pickle=False, **columns)
+                np.savez(stream, **arrays)  # numbers and text, which no pickle is made of
             return
         import pandas as pd
 
-        table = pd.DataFrame(dict(columns))
+        table = pd.DataFrame(arrays)
         if file.suffix == ".csv":
             table.to_csv(temporary, index=False)
         else:

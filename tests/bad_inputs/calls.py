@@ -327,6 +327,12 @@ INFER = [
     ("text", lambda w: ppl_vae.infer(w.vae, "x"), "data"),
     ("seed", lambda w: ppl_vae.infer(w.vae, w.x, seed="a"), "seed"),
 ]
+ENCODE = [
+    ("not-a-program", lambda w: ppl_vae.encode(None, w.x), "NoneType"),
+    ("target", lambda w: ppl_vae.encode(w.vae, w.x, "best"), "target"),
+    ("seed", lambda w: ppl_vae.encode(w.vae, w.x, seed=-1), "seed"),
+]
+NUTS = [("not-a-posterior", lambda w: ppl_vae.sample_posterior(w.vae), "posterior")]
 REPAIR = [
     ("not-a-program", lambda w: ppl_vae.repair(None, w.data), "NoneType"),
     ("data", lambda w: ppl_vae.repair(w.vae, w.x), "data"),
@@ -350,6 +356,8 @@ CALLS = [
     *(Call("extend", *case) for case in EXTEND),
     *(Call("infer", *case) for case in INFER),
     *(Call("repair", *case) for case in REPAIR),
+    *(Call("encode", *case) for case in ENCODE),
+    *(Call("sample_posterior", *case) for case in NUTS),
     *PROGRAMS,
     *DATA,
     *(Call(*case) for case in OTHERS),
