@@ -19,7 +19,9 @@ from .evidence.scores import Ledger as Ledger
 from .evidence.scores import Scores as Scores
 from .evidence.scores import evaluate as evaluate
 from .evidence.scores import score as score
+from .inference.infer import encode as encode
 from .inference.infer import infer as infer
+from .inference.nuts import sample_posterior as sample_posterior
 from .objectives.gradients import compare_gradients as compare_gradients
 from .objectives.pathwise import PathwiseELBO as PathwiseELBO
 from .programs.conformance import check_program as check_program

@@ -5,8 +5,18 @@ from typing import Annotated
 
 import typer
 
-from ..choices import SplitName, Target
-from .options import DataDir, Device, JsonFlag, NewData, RunPath, Seed, Trusted
+from .options import (
+    DataDir,
+    Device,
+    FirstPoints,
+    JsonFlag,
+    Method,
+    NewData,
+    OwnSplit,
+    RunPath,
+    Seed,
+    Trusted,
+)
 
 app = typer.Typer()
 
@@ -24,17 +34,9 @@ def encode(
         ),
     ] = None,
     data: NewData = None,
-    split: Annotated[
-        SplitName | None, typer.Option(help="The run's own data to encode (default: test).")
-    ] = None,
-    data_points: Annotated[int | None, typer.Option(help="Encode the first so many.")] = None,
-    method: Annotated[
-        Target,
-        typer.Option(
-            help="guide: its weighted draws alone; refined: guides refined for each data point "
-            "where those do not pass; certified: annealing and NUTS too."
-        ),
-    ] = "certified",
+    split: OwnSplit = None,
+    data_points: FirstPoints = None,
+    method: Method = "certified",
     draws: Annotated[
         int | None, typer.Option(help="Write so many draws of each z too (.npz and .nc only).")
     ] = None,

@@ -20,7 +20,7 @@ from ..models import PROGRAMS
 from ..programs.batches import check_covariates, covariates_of, match_data
 from ..programs.protocol import Program
 from ..programs.references import build_program, find_program
-from ..runs.config import CONFIG
+from ..runs.config import CONFIG, Config
 from ..runs.directory import Run
 from ..runs.loading import check_size, find_class
 from ..runtime import pick_device
@@ -136,6 +136,50 @@ def _recorded_folder(recipe: dict[str, Any]) -> str | None:
     if source not in NAMED_SETS or not isinstance(folder, str):
         return None
     return folder if is_downloaded(source, folder) else None
+
+
+def make_successor(
+    run: Run,
+    parent: Program,
+    data: DataSet,
+    changes: dict[str, Any],
+    settings: Settings,
+    output: Path,
+    data_dir: Path | None,
+    overwrite: bool,
+) -> tuple[Run, Program]:
+    """A run, and a program of the same class, whose guide is to be trained beside a parent's model.
+
+    Arguments:
+        run: The parent's run.
+        parent: Its program.
+        data: What it was fitted to.
+        changes: Arguments of the class that differ from the parent's.
+        settings: How the guide is to be trained.
+        output: The directory of the new run.
+        data_dir: Where the data lie, if not where they did.
+        overwrite: Whether a run at ``output`` may be replaced.
+
+    Raises:
+        InputError: If the class does not take the changes, or the place is taken.
+    """
+    if output.resolve() == run.path.resolve():
+        raise InputError("output", "is the run whose model is kept", "choose another")
+    arguments = run.config.arguments | changes
+    program = build_program(type(parent), data.shape, arguments, settings.seed)
+    folder = data_dir or run.config.data["data_dir"]
+    config = Config.of(run.config.program, arguments, data, settings, folder, run.path)
+    return Run.create(output, config, overwrite=overwrite), program
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A directory beside another, whose name goes on with an ending.
+
+    Example:
+        >>> str(beside(Path("runs/mnist"), "refit"))
+        'runs/mnist-refit'
+    """
+    return Path(f"{path if path.name.strip('.') else path.resolve()}-{ending}")
 
 
 def choose_rows(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..choices import Binarize, Engine
+from ..choices import Binarize, Engine, SplitName, Target
 from ..errors import InputError
 
 BinarizeChoice = Literal["auto", Binarize]
@@ -29,6 +29,23 @@ Data = Annotated[
         help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv or .parquet file; or a "
         "folder of images."
     ),
+]
+OwnSplit = Annotated[
+    SplitName | None, in_data(help="The run's own data, if not new ones (default: test).")
+]
+FirstPoints = Annotated[int | None, in_data(help="Take the first so many data points.")]
+Method = Annotated[
+    Target,
+    typer.Option(
+        help="How far to go. guide: its weighted draws alone; refined: guides refined for each "
+        "data point where those do not pass; certified: annealing and NUTS too."
+    ),
+]
+NewRun = Annotated[Path | None, typer.Option(help="The new run directory (default: beside RUN).")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run at --output.")]
+NewGuide = Annotated[
+    str | None,
+    in_model(help="Family of q(z|x): what the run's model takes as guide (default: the same)."),
 ]
 NewData = Annotated[
     Path | None,

@@ -1,17 +1,18 @@
 """``ppl-vae refit``: train the guide of a run again, or another one, while the model stays."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..choices import GuideData, Objective
-from ..errors import InputError
 from .options import (
     DataDir,
     Device,
     EngineOption,
     JsonFlag,
+    NewGuide,
+    NewRun,
+    Overwrite,
     RunPath,
     Seed,
     Trusted,
@@ -32,10 +33,7 @@ app = typer.Typer()
 )
 def refit(
     run: RunPath,
-    guide: Annotated[
-        str | None,
-        in_model(help="Family of q(z|x): what the run's model takes as guide (default: the same)."),
-    ] = None,
+    guide: NewGuide = None,
     encoder_hidden: Annotated[
         str | None, in_model(help="Widths of the encoder's hidden layers (default: the same).")
     ] = None,
@@ -60,21 +58,14 @@ def refit(
     data_dir: DataDir = None,
     device: Device = "auto",
     model: Trusted = None,
-    output: Annotated[
-        Path | None, typer.Option(help="The new run directory (default: RUN-refit).")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run at --output.")
-    ] = False,
+    output: NewRun = None,
+    overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train the guide alone; p(x, z) stays, to the bit. Compare with before, on the same draws."""
     from ..programs.batches import match_data
-    from ..programs.references import build_program
-    from ..runs.config import Config
-    from ..runs.directory import Run
     from ..training.settings import Settings
-    from .opening import check_arguments, open_data, open_program
+    from .opening import beside, check_arguments, make_successor, open_data, open_program
     from .train import fit_or_stop
 
     settings = Settings(
@@ -92,22 +83,10 @@ def refit(
     chosen = {"guide": guide, "encoder_hidden": widths, "components": components}
     changes = {name: value for name, value in chosen.items() if value is not None}
     check_arguments(type(parent), changes)
-    arguments = opened.config.arguments | changes
-    place = opened.path if opened.path.name.strip(".") else opened.path.resolve()
-    path = output or Path(f"{place}-refit")
-    if path.resolve() == opened.path.resolve():
-        raise InputError("output", "is the run whose model is kept", "choose another")
-    dataset = open_data(opened, data_dir)
-    program = build_program(type(parent), dataset.shape, arguments, seed)
-    config = Config.of(
-        opened.config.program,
-        arguments,
-        dataset,
-        settings,
-        data_dir or opened.config.data["data_dir"],
-        opened.path,
+    path, dataset = output or beside(opened.path, "refit"), open_data(opened, data_dir)
+    child, program = make_successor(
+        opened, parent, dataset, changes, settings, path, data_dir, overwrite
     )
-    child = Run.create(path, config, overwrite=overwrite)
     history = fit_or_stop(child, program, dataset, settings, on=on, parent=parent)
     about = {
         "split": "test",

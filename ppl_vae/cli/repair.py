@@ -1,22 +1,22 @@
 """``ppl-vae repair``: a better guide for the model of a run, and by how much."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError
 from .options import (
     DataDir,
     Device,
     EngineOption,
     JsonFlag,
+    NewGuide,
+    NewRun,
+    Overwrite,
     RunPath,
     Seed,
     Trusted,
     in_diagnosis,
     in_fit,
-    in_model,
 )
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ app = typer.Typer()
 @app.command(epilog="Example: ppl-vae repair runs/mnist --epochs 20")
 def repair(
     run: RunPath,
-    guide: Annotated[
-        str | None, in_model(help="Family of the new guide: full, flow, ... (default: the same).")
-    ] = None,
+    guide: NewGuide = None,
     epochs: Annotated[int, in_fit(help="Passes over the training data of the refit.")] = 20,
     learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
     engine: EngineOption = "auto",
@@ -40,12 +38,8 @@ def repair(
         int, in_diagnosis(help="Data points whose inference gap is decomposed.")
     ] = 60,
     nuts_points: Annotated[int, in_diagnosis(help="Data points given to NUTS.")] = 8,
-    output: Annotated[
-        Path | None, typer.Option(help="The new run directory (default: RUN-repaired).")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run at --output.")
-    ] = False,
+    output: NewRun = None,
+    overwrite: Overwrite = False,
     data_dir: DataDir = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -54,19 +48,17 @@ def repair(
 ) -> None:
     """Diagnose the guide, refit it, refine what is left, and show verdicts before and after.
 
-    p(x, z) stays as it is, to the bit. The new run has the better guide.
+    p(x, z) stays as it is, to the bit. The new run has the refit guide; the command says whether
+    it is the better one.
     """
     import json
 
     from ..diagnostics.questions import Effort
     from ..diagnostics.repair import repair as repaired
-    from ..programs.references import build_program
     from ..progress import progress_bar
-    from ..runs.config import Config
-    from ..runs.directory import Run
     from ..storage.files import make_folder, replacing
     from ..training.settings import Settings
-    from .opening import check_arguments, open_data, open_program
+    from .opening import beside, check_arguments, make_successor, open_data, open_program
 
     settings = Settings(
         epochs=epochs, learning_rate=learning_rate, seed=seed, device=device, engine=engine
@@ -75,16 +67,10 @@ def repair(
     opened, parent = open_program(run, model, device)
     changes = {} if guide is None else {"guide": guide}
     check_arguments(type(parent), changes)
-    place = opened.path if opened.path.name.strip(".") else opened.path.resolve()
-    path = output or Path(f"{place}-repaired")
-    if path.resolve() == opened.path.resolve():
-        raise InputError("output", "is the run whose model is kept", "choose another")
-    data = open_data(opened, data_dir)
-    arguments = opened.config.arguments | changes
-    successor = build_program(type(parent), data.shape, arguments, seed)
-    folder = data_dir or opened.config.data["data_dir"]
-    config = Config.of(opened.config.program, arguments, data, settings, folder, opened.path)
-    child = Run.create(path, config, overwrite=overwrite)
+    path, data = output or beside(opened.path, "repaired"), open_data(opened, data_dir)
+    child, successor = make_successor(
+        opened, parent, data, changes, settings, path, data_dir, overwrite
+    )
     with progress_bar("repairing") as on_progress:
         found = repaired(parent, data, successor, settings, effort, seed, child, on_progress)
     about = {"parent": str(run), "run": str(path) if found.improved else str(run)}
@@ -122,6 +108,8 @@ def _show(found: "Repair", about: dict[str, Any], as_json: bool) -> None:
         False: "No guide that was tried is better than the one before.",
     }
     console.print(words[found.improved])
+    if found.refused:
+        console.print(f"There was no refit: {found.refused}", markup=False, highlight=False)
     if "refined" in found.columns:
         command = f"ppl-vae encode {about['run']}"
         console.print("Of guides refined for each data point, as this one has them:")

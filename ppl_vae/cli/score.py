@@ -5,8 +5,18 @@ from typing import Annotated
 
 import typer
 
-from ..choices import SplitName, Target
-from .options import DataDir, Device, JsonFlag, NewData, RunPath, Seed, Trusted
+from .options import (
+    DataDir,
+    Device,
+    FirstPoints,
+    JsonFlag,
+    Method,
+    NewData,
+    OwnSplit,
+    RunPath,
+    Seed,
+    Trusted,
+)
 
 REFERENCE = 1000  # validation data that others are compared with
 
@@ -26,17 +36,9 @@ def score(
         ),
     ] = None,
     data: NewData = None,
-    split: Annotated[
-        SplitName | None, typer.Option(help="The run's own data to score (default: test).")
-    ] = None,
-    data_points: Annotated[int | None, typer.Option(help="Score the first so many.")] = None,
-    method: Annotated[
-        Target,
-        typer.Option(
-            help="guide: its weighted draws alone; refined: guides refined for each data point "
-            "where those do not pass; certified: annealing too."
-        ),
-    ] = "refined",
+    split: OwnSplit = None,
+    data_points: FirstPoints = None,
+    method: Method = "refined",
     data_dir: DataDir = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -61,12 +63,10 @@ def score(
     file = output_file(output, opened.results, "scores.parquet", *ENDINGS)
     batch, rows, what = choose_rows(opened, program, data, split, data_points, data_dir, seed)
     known = match_data(program, open_data(opened, data_dir)).batch("validation", seed)
-    posteriors = (
-        Posterior(program, batch, rows),
-        Posterior(program, known.rows(slice(REFERENCE))),
-    )
+    known = known.rows(slice(REFERENCE))
+    posteriors = Posterior(program, batch, rows), Posterior(program, known)
     with progress_bar(f"scoring {batch.size} data points") as on_progress:
         columns = score_rows(*posteriors, method, seed, Progress(on_progress))
     write_columns(file, columns)
     about = {"data": what, "method": method, "seed": seed, "run": str(run), "output": str(file)}
-    show_scores(columns, about, as_json)
+    show_scores(columns, known.size, about, as_json)

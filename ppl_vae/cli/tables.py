@@ -125,22 +125,24 @@ def show_codes(codes: "Codes", about: dict[str, Any], as_json: bool) -> None:
     show_about(about)
 
 
-def show_scores(columns: dict[str, Any], about: dict[str, Any], as_json: bool) -> None:
+def show_scores(columns: dict[str, Any], known: int, about: dict[str, Any], as_json: bool) -> None:
     """Print the mean log p(x), and which data points are unlike the training data."""
-    from ..inference.unlike import RARE
+    from ..inference.unlike import FEWEST, RARE
 
     unlike = columns["row"][columns["unlike"]].tolist()
     evidence = Estimate.of(torch.as_tensor(columns["log_evidence"]))
     certified = float(columns["certified"].mean())
     if as_json:
-        summary = {"certified": certified, "unlike": unlike}
+        summary = {"certified": certified, "unlike": unlike if known >= FEWEST else None}
         print_json(results.as_json({"log_evidence": evidence}, summary | about))
         return
     size = len(columns["row"])
     show_about({"log p(x)": f"{evidence} nats per datum, certified for {certified:.0%}"})
     listed = ", ".join(map(str, unlike[:ROWS])) + (", ..." if len(unlike) > ROWS else "")
-    expected = f"by chance {RARE:.0%} would be"
-    show_about({"unlike the training data": f"{len(unlike)} of {size} ({expected})"})
+    told = f"{len(unlike)} of {size} (by chance {RARE:.0%} would be)"
+    if known < FEWEST:
+        told = f"cannot be told beside {known} validation data, which must be {FEWEST} at least"
+    show_about({"unlike the training data": told})
     if unlike:
         show_about({"rows": listed})
     show_about(about)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from .codes import METHODS, Codes
 from .nuts import sample_posterior
 from .refine import refine
 from .weights import Weighted, weigh
+
+if TYPE_CHECKING:
+    import xarray  # an extra
 
 # Enough for the error of a mean to be 5 % of a standard deviation (Vehtari et al. 2021, of chains).
 LEAST_ESS, MOST_R_HAT = 400, 1.01
@@ -93,6 +96,42 @@ def infer(
     parts = list(infer_blocks(posterior, draws, target, seed, Progress(on_progress)))
     about = {"target": target, "draws": draws, "seed": seed}
     return Codes.joined(parts).inference_data(posterior.rows, about)
+
+
+def encode(
+    program: Program,
+    data: Data,
+    target: Target = "certified",
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> "xarray.Dataset":
+    r"""The posterior mean and standard deviation of z, and log p(x), of each data point.
+
+    They come from the weighted draws, or chains, that :func:`infer` would take; no draws are kept.
+
+    Arguments:
+        program: The program; see :class:`ppl_vae.Program`.
+        data: ``x`` of shape (N, \*data_shape), or a batch of ``x`` and covariates.
+        target: How far to go; see :func:`infer`.
+        seed: Seed of everything random.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
+
+    Returns:
+        Along ``datum``: for each latent site ``SITE_mean`` and ``SITE_sd``, and the statistics that
+        :func:`infer` has in its group ``inference``.
+
+    Raises:
+        InputError: As :func:`infer` does.
+
+    Example:
+        >>> from ppl_vae.models import LinearGaussian
+        >>> ppca, x = LinearGaussian((5,)), torch.randn(4, 5, dtype=torch.float64)
+        >>> encode(ppca, x, "guide")["z_mean"].shape
+        (4, 2)
+    """
+    posterior, seed = Posterior(program, data), check_seed(seed)
+    parts = list(infer_blocks(posterior, 1, target, seed, Progress(on_progress)))
+    return Codes.joined(parts).dataset().assign_coords(datum=posterior.rows.numpy())
 
 
 def infer_blocks(

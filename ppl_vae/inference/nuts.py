@@ -4,6 +4,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
+from ..errors import check_type
 from ..programs.posterior import Posterior
 from ..programs.sites import Latents
 from ..programs.unconstrained import State, Unconstrained
@@ -14,7 +15,9 @@ from .own_family import frozen
 CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 500, 6
 
 
-def sample_posterior(posterior: Posterior, seed: int, progress: Progress | None = None) -> Latents:
+def sample_posterior(
+    posterior: Posterior, seed: int = 0, progress: Progress | None = None
+) -> Latents:
     r"""Draw from p(z | x) by Pyro's NUTS (Hoffman & Gelman 2014), all data and chains side by side.
 
     The posteriors of N data points are one posterior of N independent blocks, and so are several
@@ -39,6 +42,7 @@ def sample_posterior(posterior: Posterior, seed: int, progress: Progress | None 
         >>> sample_posterior(Posterior(ppca, x), seed=0)["z"].shape
         torch.Size([500, 4, 3, 2])
     """
+    check_type("posterior", posterior, Posterior)
     counted = (progress or Progress()).part(1.0, total=WARMUP + DRAWS)
     coordinates = Unconstrained(posterior)
 
