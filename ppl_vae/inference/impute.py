@@ -1,0 +1,351 @@
+"""Missing cells of data drawn from the posterior predictive, with intervals that are calibrated."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..choices import Target
+from ..data.batch import MASK, Batch
+from ..data.schema import CODED, Column
+from ..errors import InputError, check_int
+from ..labels import variable
+from ..programs.batches import covariates_of
+from ..programs.posterior import Data, Posterior
+from ..programs.predictions import decode
+from ..programs.protocol import Program
+from ..progress import OnProgress, Progress
+from ..runtime import check_seed, derived_seed
+from .codes import METHODS, STATISTICS, Codes
+from .infer import infer_blocks
+
+if TYPE_CHECKING:
+    import xarray  # an extra
+
+BLOCK_ELEMENTS = 2**23  # cells times draws in flight
+OWN = 100  # hidden cells of a column, from which on it has a correction of its own
+LEAST_HIDDEN = 0.05  # of the cells of a column that has none missing
+CELLS, ROUNDS = 2000, 20  # hidden cells that calibration asks for, in at most so many rounds
+
+
+def impute(
+    program: Program,
+    data: Data,
+    draws: int = 400,
+    coverage: float = 0.9,
+    *,
+    calibration: Data | None = None,
+    columns: Sequence[Column] = (),
+    imputations: int = 0,
+    target: Target = "refined",
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> "xarray.Dataset":
+    r"""Fill in the cells that ``mask`` says are missing.
+
+    Of each data point z is drawn from p(z | observed cells) by :func:`ppl_vae.infer`, and each
+    missing cell from p(x | z), as in Mattei & Frellsen (2019, section 4). A cell's value is the
+    mean of p(x | z) over the draws of z, its interval has equal tails. Where draws of z are of a
+    guide, they are weighted by importance and resampled, so that this is self-normalized
+    importance sampling.
+
+    Intervals are right if the model is. To be right whatever the model, they are calibrated on
+    held-out data (split conformal prediction; Romano, Patterson & Candès 2019): observed cells are
+    hidden, as often as cells of their column are missing, imputed, and intervals widened, or
+    narrowed, by the share of the column's standard deviation that covers the share ``coverage`` of them.
+    That holds for cells that are missing at random, on average over cells, or over those of a
+    column that has 100 hidden ones.
+
+    Arguments:
+        program: A program that takes ``mask``.
+        data: A batch of ``x`` and ``mask``, which is false where a cell is missing.
+        draws: Draws for each data point.
+        coverage: How many of the true values intervals are to hold, in (0, 1).
+        calibration: Held-out data to calibrate intervals on; ``None`` leaves them as they are.
+        columns: The columns of a table. Of a column of codes the value is the most frequent code,
+            and of one of whole numbers the interval ends at whole numbers.
+        imputations: How many draws of the completed data to return too, for multiple imputation
+            (Rubin 1987): each cell is a draw from the posterior predictive.
+        target: How far to go for draws of z; see :func:`ppl_vae.infer`.
+        seed: Seed of everything random.
+        on_progress: Told of the share of the work that has been done; see ``ppl_vae.progress``.
+
+    Returns:
+        Along ``datum`` and the dimensions of ``x``: ``x``, completed; ``missing``; ``sd``,
+        ``lower`` and ``upper``, NaN where a cell is observed; ``probability`` of the value, for
+        codes; ``imputation`` along ``draw`` if asked for. Along ``datum``: ``method`` and
+        ``certified``, as :func:`ppl_vae.infer` has them.
+
+    Raises:
+        InputError: If the program does not take ``mask``, no cell is missing, an argument is out
+            of its range, or held-out data are too few to calibrate intervals on.
+
+    Example:
+        >>> from ppl_vae.models import VAE
+        >>> vae, x = VAE((3,), 2, hidden=(), likelihood="gaussian"), torch.randn(5, 3)
+        >>> found = impute(vae, {"x": x, "mask": x < 1}, target="guide")
+        >>> bool((found["x"].values[x < 1] == x[x < 1].numpy()).all())
+        True
+    """
+    draws, seed = check_int("draws", draws, 2), check_seed(seed)
+    imputations = check_int("imputations", imputations, 0)
+    if not isinstance(coverage, float) or not 0 < coverage < 1:
+        raise InputError("coverage", f"must be between 0 and 1, got {coverage!r}")
+    if imputations > draws:
+        raise InputError("imputations", f"must be at most draws={draws}, got {imputations}")
+    batch = _check_mask(program, data)
+    work = Progress(on_progress)
+    coded, whole = _kinds(columns, batch.x.shape[1:])
+    how = _Imputation(program, draws, target, (1 - coverage) / 2, coded, imputations)
+    found = how.cells(batch, derived_seed(seed, "imputation"), work.part(0.5))
+    if calibration is not None:
+        held_out = _check_mask(program, calibration, complete=True)
+        missing = (~batch[MASK]).double().mean(0)
+        rest = work.part(0.5)
+        found = found.corrected(_calibrated(how, held_out, missing, coverage, seed, rest))
+    work.finish()
+    return _dataset(found, batch, whole, columns, {"coverage": coverage, "seed": seed})
+
+
+def _kinds(columns: Sequence[Column], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Which cells of a data point hold codes, and which whole numbers, of ``data_shape``."""
+    if not columns:
+        return torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    if (len(columns),) != tuple(shape):
+        raise InputError("columns", f"are {len(columns)}, but data points are of {tuple(shape)}")
+    kinds = [column.kind for column in columns]
+    coded = torch.tensor([kind in CODED for kind in kinds])
+    return coded, torch.tensor([kind == "count" for kind in kinds])
+
+
+def _check_mask(program: Program, data: Data, complete: bool = False) -> Batch:
+    """Data with a mask that the program takes, some of it false unless they may be ``complete``."""
+    taken = covariates_of(program)[1]
+    if taken is not None and MASK not in taken:
+        raise InputError(
+            type(program).__name__,
+            "does not take a mask, so that it cannot tell which cells are missing",
+            "use one whose model and guide take it, such as VAE",
+        )
+    batch = Batch.of(data)
+    if MASK not in batch and complete:
+        batch = Batch(batch, mask=torch.ones_like(batch.x, dtype=torch.bool))
+    mask = batch.get(MASK)
+    if mask is None or mask.dtype != torch.bool or mask.shape != batch.x.shape:
+        raise InputError("mask", "must be of booleans, one for each cell of x, true where observed")
+    if mask.all() and not complete:
+        raise InputError("data", "have no missing cells, so that there is nothing to impute")
+    return batch
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What is known of missing cells, of shape (N, *data_shape) each, NaN where observed.
+
+    Attributes:
+        value: Mean, or the most frequent code.
+        sd: Standard deviation of the draws.
+        lower, upper: Ends of the interval.
+        probability: Of the value, where it is a code.
+        drawn: Draws of the cells, of shape (imputations, N, *data_shape).
+        method, certified: Of the draws of z, of shape (N,).
+    """
+
+    value: Tensor
+    sd: Tensor
+    lower: Tensor
+    upper: Tensor
+    probability: Tensor
+    drawn: Tensor
+    method: Tensor
+    certified: Tensor
+
+    def corrected(self, correction: Tensor) -> "_Cells":
+        """With intervals wider by so much on either side, of shape ``data_shape``."""
+        lower, upper = self.lower - correction, self.upper + correction
+        middle = (lower + upper) / 2  # where an interval has turned inside out
+        return replace(self, lower=torch.minimum(lower, middle), upper=torch.maximum(upper, middle))
+
+
+@dataclass(frozen=True)
+class _Imputation:
+    """How cells are imputed, whichever data they are in.
+
+    Attributes:
+        program, draws, target: As for :func:`impute`.
+        tail: Probability beyond either end of an interval.
+        coded: Which cells of a data point hold codes, of shape ``data_shape``.
+        imputations: How many draws of the cells to keep.
+    """
+
+    program: Program
+    draws: int
+    target: Target
+    tail: float
+    coded: Tensor
+    imputations: int
+
+    def cells(self, batch: Batch, seed: int, progress: Progress) -> _Cells:
+        """Impute the cells of some data, a few data points at a time."""
+        progress, parts = progress.part(1.0, total=batch.size), []
+        step = max(1, BLOCK_ELEMENTS // (self.draws * batch.x[0].numel()))
+        for first in range(0, batch.size, step):
+            rows = batch.rows(slice(first, first + step))
+            of_part = derived_seed(seed, f"rows {first}")
+            parts.append(self._block(rows, of_part, progress.part(rows.size)))
+        joined = {
+            f.name: torch.cat([getattr(p, f.name) for p in parts], int(f.name == "drawn"))
+            for f in fields(_Cells)
+        }
+        return _Cells(**joined)
+
+    def _block(self, batch: Batch, seed: int, progress: Progress) -> _Cells:
+        posterior = Posterior(self.program, batch)
+        codes = Codes.joined(
+            list(infer_blocks(posterior, self.draws, self.target, seed, progress))
+        )
+        flat = {site: z.flatten(0, 1) for site, z in codes.latents.items()}
+        repeated = batch.rows(torch.arange(batch.size).repeat(self.draws))
+        shape = batch.x.shape
+        prediction = decode(
+            self.program, flat, shape[1:], len(repeated.x), seed, repeated.covariates
+        )
+        drawn = prediction.x.unflatten(0, (self.draws, batch.size)).double()
+        value = prediction.mean.unflatten(0, (self.draws, batch.size)).double().mean(0)
+        sd, ordered = drawn.std(0), drawn.sort(0).values
+        lower, upper = (_quantile(ordered, level) for level in (self.tail, 1 - self.tail))
+        kept, probability = drawn[: self.imputations], torch.full_like(value, math.nan)
+        if self.coded.any():
+            common = drawn.mode(0).values
+            value = torch.where(self.coded, common, value)
+            share = (drawn == common).double().mean(0)
+            probability = torch.where(self.coded, share, probability)
+        tables = (value, sd, lower, upper, probability)
+        observed = batch[MASK]
+        hidden = (t.masked_fill(observed, math.nan) for t in tables)
+        kept = kept.masked_fill(observed, math.nan)
+        return _Cells(*hidden, kept, codes.method, codes.certified)
+
+
+def _quantile(ordered: Tensor, level: float) -> Tensor:
+    """A quantile of S sorted draws: the value of rank level * (S + 1), between two where needed.
+
+    The rank of one more draw among them is uniform, so that an end of rank r leaves out r / (S + 1).
+    """
+    place = min(max(level * (len(ordered) + 1) - 1, 0), len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return torch.lerp(ordered[below], ordered[above], place - below)
+
+
+def _calibrated(
+    how: _Imputation,
+    held_out: Batch,
+    missing: Tensor,
+    coverage: float,
+    seed: int,
+    progress: Progress,
+) -> Tensor:
+    """How much wider intervals must be on either side, of shape ``data_shape``.
+
+    Arguments:
+        how: How cells are imputed.
+        held_out: Data, of whose observed cells some are hidden.
+        missing: How often cells are missing in the data to impute, of shape ``data_shape``.
+        coverage: How many of the hidden values intervals are to hold.
+        seed: Seed of everything random.
+        progress: Told of the share of the work that has been done.
+    """
+    generator = torch.Generator().manual_seed(derived_seed(seed, "hidden cells"))
+    observed, counted = held_out[MASK], ~how.coded
+    chance = missing.clamp(min=LEAST_HIDDEN) * observed * counted
+    rounds = min(ROUNDS, max(1, math.ceil(CELLS / max(1.0, float(chance.sum())))))
+    progress = progress.part(1.0, total=rounds)
+    scale = _column_scales(held_out)
+    scores, hidden = [], []
+    for index in range(rounds):
+        chosen = torch.rand(chance.shape, generator=generator) < chance
+        batch = Batch(held_out, x=held_out.x.masked_fill(chosen, 0), mask=observed & ~chosen)
+        rows = chosen.flatten(1).any(1).nonzero()[:, 0]
+        part = progress.part(1)
+        if len(rows):
+            found = how.cells(batch.rows(rows), derived_seed(seed, f"hidden {index}"), part)
+            x = held_out.x[rows].double()
+            score = torch.maximum(found.lower - x, x - found.upper) / scale
+            scores.append(score.flatten(1))
+            hidden.append(chosen[rows].flatten(1))
+    return scale * _corrections(scores, hidden, coverage).reshape(scale.shape)
+
+
+def _column_scales(batch: Batch) -> Tensor:
+    """The standard deviation of what is observed of each cell of a data point; 1 where it is 0."""
+    observed, x = batch[MASK].double(), batch.x.double()
+    count = observed.sum(0).clamp(min=1)
+    mean = (observed * x).sum(0) / count
+    scale = ((observed * (x - mean).square()).sum(0) / count).sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _corrections(scores: list[Tensor], hidden: list[Tensor], coverage: float) -> Tensor:
+    """By how many scales intervals must grow so that they hold what was hidden, by column.
+
+    Arguments:
+        scores: How far each value lies beyond its interval, less than 0 inside, of shape (n, D).
+        hidden: Which of them count, of shape (n, D).
+        coverage: How many of them intervals are to hold.
+
+    Raises:
+        InputError: If too few cells were hidden.
+    """
+    table, chosen = torch.cat(scores), torch.cat(hidden)
+    pooled, least = table[chosen], math.ceil(coverage / (1 - coverage))
+    if len(pooled) < least:
+        problem = f"have {len(pooled)} cells to hide, too few to calibrate intervals on"
+        raise InputError("the held-out data", problem, f"give {least}, or leave them out")
+    found = torch.full((table.shape[1],), _conformal_quantile(pooled, coverage)).double()
+    for column in (chosen.sum(0) >= max(OWN, least)).nonzero()[:, 0]:
+        found[column] = _conformal_quantile(table[chosen[:, column], column], coverage)
+    return found
+
+
+def _conformal_quantile(scores: Tensor, coverage: float) -> float:
+    """The score of rank (n + 1) * coverage, rounded up (Romano et al. 2019, eq. 8)."""
+    rank = math.ceil((len(scores) + 1) * coverage)
+    return float(scores.kthvalue(min(rank, len(scores))).values)
+
+
+def _dataset(
+    found: _Cells, batch: Batch, whole: Tensor, columns: Sequence[Column], about: dict[str, Any]
+) -> "xarray.Dataset":
+    import xarray
+
+    dims = ["datum", *(["column"] if columns else [f"x_{i}" for i in range(batch.x.dim() - 1)])]
+    observed = batch[MASK]
+    lower = torch.where(whole, found.lower.ceil(), found.lower)
+    upper = torch.where(whole, found.upper.floor(), found.upper)
+    tables = {
+        "x": (torch.where(observed, batch.x.double(), found.value), "the data, completed"),
+        "missing": (~observed, "whether the cell was missing"),
+        "sd": (found.sd, "standard deviation of p(x missing | x observed)"),
+        "lower": (lower, "lower end of the interval"),
+        "upper": (upper, "upper end of the interval"),
+        "probability": (found.probability, "of the value, where it is a code"),
+    }
+    units = {"missing": "1", "probability": "1"}
+    made = {
+        name: variable(dims, table, meaning, units.get(name, "units of x"))
+        for name, (table, meaning) in tables.items()
+    }
+    if len(found.drawn):
+        drawn = torch.where(observed, batch.x.double(), found.drawn)
+        meaning = "draws of the completed data"
+        made["imputation"] = variable(["draw", *dims], drawn, meaning, "units of x")
+    methods = [METHODS[place] for place in found.method]
+    made["method"] = variable("datum", np.array(methods), *STATISTICS["method"])
+    made["certified"] = variable("datum", found.certified, *STATISTICS["certified"])
+    names = {"column": [column.name for column in columns]} if columns else {}
+    return xarray.Dataset(made, coords=names, attrs=about)
