@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from scipy.stats import binomtest, kstest
-from .tables import Incomplete
 
 from ppl_vae import InputError, impute
 from ppl_vae.models import LinearGaussian
+
+from .tables import Incomplete
 
 SIZE, HELD_OUT, CELLS = 600, 300, 6
 

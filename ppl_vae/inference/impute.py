@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..choices import Target
 from ..data.batch import MASK, Batch
-from ..data.schema import CODED, Column
+from ..data.schema import OF_CATEGORIES, Column
 from ..errors import InputError, check_int
 from ..labels import variable
 from ..programs.batches import covariates_of
@@ -21,15 +21,13 @@ from ..programs.protocol import Program
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
 from .codes import METHODS, STATISTICS, Codes
+from .conformal import LEAST_HIDDEN, corrections
 from .infer import infer_blocks
 
 if TYPE_CHECKING:
     import xarray  # an extra
 
 BLOCK_ELEMENTS = 2**23  # cells times draws in flight
-OWN = 100  # hidden cells of a column, from which on it has a correction of its own
-LEAST_HIDDEN = 0.05  # of the cells of a column that has none missing
-CELLS, ROUNDS = 2000, 20  # hidden cells that calibration asks for, in at most so many rounds
 
 
 def impute(
@@ -104,9 +102,10 @@ def impute(
     found = how.cells(batch, derived_seed(seed, "imputation"), work.part(0.5))
     if calibration is not None:
         held_out = _check_mask(program, calibration, complete=True)
-        missing = (~batch[MASK]).double().mean(0)
+        share = (~batch[MASK]).double().mean(0).clamp(min=LEAST_HIDDEN) * ~coded
         rest = work.part(0.5)
-        found = found.corrected(_calibrated(how, held_out, missing, coverage, seed, rest))
+        wider = corrections(how.interval, held_out, share, coverage, seed, rest)
+        found = found.corrected(wider)
     work.finish()
     return _dataset(found, batch, whole, columns, {"coverage": coverage, "seed": seed})
 
@@ -118,7 +117,7 @@ def _kinds(columns: Sequence[Column], shape: torch.Size) -> tuple[Tensor, Tensor
     if (len(columns),) != tuple(shape):
         raise InputError("columns", f"are {len(columns)}, but data points are of {tuple(shape)}")
     kinds = [column.kind for column in columns]
-    coded = torch.tensor([kind in CODED for kind in kinds])
+    coded = torch.tensor([kind in OF_CATEGORIES for kind in kinds])
     return coded, torch.tensor([kind == "count" for kind in kinds])
 
 
@@ -164,6 +163,15 @@ class _Cells:
     method: Tensor
     certified: Tensor
 
+    @classmethod
+    def joined(cls, parts: "Sequence[_Cells]") -> "_Cells":
+        """The cells of the data points of all parts."""
+        joined: dict[str, Any] = {
+            f.name: torch.cat([getattr(part, f.name) for part in parts], int(f.name == "drawn"))
+            for f in fields(cls)
+        }
+        return cls(**joined)
+
     def corrected(self, correction: Tensor) -> "_Cells":
         """With intervals wider by so much on either side, of shape ``data_shape``."""
         lower, upper = self.lower - correction, self.upper + correction
@@ -197,17 +205,16 @@ class _Imputation:
             rows = batch.rows(slice(first, first + step))
             of_part = derived_seed(seed, f"rows {first}")
             parts.append(self._block(rows, of_part, progress.part(rows.size)))
-        joined = {
-            f.name: torch.cat([getattr(p, f.name) for p in parts], int(f.name == "drawn"))
-            for f in fields(_Cells)
-        }
-        return _Cells(**joined)
+        return _Cells.joined(parts)
+
+    def interval(self, batch: Batch, seed: int, progress: Progress) -> tuple[Tensor, Tensor]:
+        """The ends of the intervals of missing cells, of shape (N, *data_shape)."""
+        cells = self.cells(batch, seed, progress)
+        return cells.lower, cells.upper
 
     def _block(self, batch: Batch, seed: int, progress: Progress) -> _Cells:
         posterior = Posterior(self.program, batch)
-        codes = Codes.joined(
-            list(infer_blocks(posterior, self.draws, self.target, seed, progress))
-        )
+        codes = Codes.joined(list(infer_blocks(posterior, self.draws, self.target, seed, progress)))
         flat = {site: z.flatten(0, 1) for site, z in codes.latents.items()}
         repeated = batch.rows(torch.arange(batch.size).repeat(self.draws))
         shape = batch.x.shape
@@ -240,82 +247,6 @@ def _quantile(ordered: Tensor, level: float) -> Tensor:
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return torch.lerp(ordered[below], ordered[above], place - below)
-
-
-def _calibrated(
-    how: _Imputation,
-    held_out: Batch,
-    missing: Tensor,
-    coverage: float,
-    seed: int,
-    progress: Progress,
-) -> Tensor:
-    """How much wider intervals must be on either side, of shape ``data_shape``.
-
-    Arguments:
-        how: How cells are imputed.
-        held_out: Data, of whose observed cells some are hidden.
-        missing: How often cells are missing in the data to impute, of shape ``data_shape``.
-        coverage: How many of the hidden values intervals are to hold.
-        seed: Seed of everything random.
-        progress: Told of the share of the work that has been done.
-    """
-    generator = torch.Generator().manual_seed(derived_seed(seed, "hidden cells"))
-    observed, counted = held_out[MASK], ~how.coded
-    chance = missing.clamp(min=LEAST_HIDDEN) * observed * counted
-    rounds = min(ROUNDS, max(1, math.ceil(CELLS / max(1.0, float(chance.sum())))))
-    progress = progress.part(1.0, total=rounds)
-    scale = _column_scales(held_out)
-    scores, hidden = [], []
-    for index in range(rounds):
-        chosen = torch.rand(chance.shape, generator=generator) < chance
-        batch = Batch(held_out, x=held_out.x.masked_fill(chosen, 0), mask=observed & ~chosen)
-        rows = chosen.flatten(1).any(1).nonzero()[:, 0]
-        part = progress.part(1)
-        if len(rows):
-            found = how.cells(batch.rows(rows), derived_seed(seed, f"hidden {index}"), part)
-            x = held_out.x[rows].double()
-            score = torch.maximum(found.lower - x, x - found.upper) / scale
-            scores.append(score.flatten(1))
-            hidden.append(chosen[rows].flatten(1))
-    return scale * _corrections(scores, hidden, coverage).reshape(scale.shape)
-
-
-def _column_scales(batch: Batch) -> Tensor:
-    """The standard deviation of what is observed of each cell of a data point; 1 where it is 0."""
-    observed, x = batch[MASK].double(), batch.x.double()
-    count = observed.sum(0).clamp(min=1)
-    mean = (observed * x).sum(0) / count
-    scale = ((observed * (x - mean).square()).sum(0) / count).sqrt()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
-
-
-def _corrections(scores: list[Tensor], hidden: list[Tensor], coverage: float) -> Tensor:
-    """By how many scales intervals must grow so that they hold what was hidden, by column.
-
-    Arguments:
-        scores: How far each value lies beyond its interval, less than 0 inside, of shape (n, D).
-        hidden: Which of them count, of shape (n, D).
-        coverage: How many of them intervals are to hold.
-
-    Raises:
-        InputError: If too few cells were hidden.
-    """
-    table, chosen = torch.cat(scores), torch.cat(hidden)
-    pooled, least = table[chosen], math.ceil(coverage / (1 - coverage))
-    if len(pooled) < least:
-        problem = f"have {len(pooled)} cells to hide, too few to calibrate intervals on"
-        raise InputError("the held-out data", problem, f"give {least}, or leave them out")
-    found = torch.full((table.shape[1],), _conformal_quantile(pooled, coverage)).double()
-    for column in (chosen.sum(0) >= max(OWN, least)).nonzero()[:, 0]:
-        found[column] = _conformal_quantile(table[chosen[:, column], column], coverage)
-    return found
-
-
-def _conformal_quantile(scores: Tensor, coverage: float) -> float:
-    """The score of rank (n + 1) * coverage, rounded up (Romano et al. 2019, eq. 8)."""
-    rank = math.ceil((len(scores) + 1) * coverage)
-    return float(scores.kthvalue(min(rank, len(scores))).values)
 
 
 def _dataset(
