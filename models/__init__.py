@@ -15,7 +15,23 @@ from torch import nn
 
 from .autoencoder import Autoencoder
 from .guides import GUIDES
-from .likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
+from .likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Gaussian,
+    Laplace,
+    LogNormal,
+    MixedColumns,
+    NegativeBinomial,
+    Ordered,
+    Poisson,
+    StudentT,
+    ZeroInflatedNegativeBinomial,
+)
 from .linear_gaussian import LinearGaussian
 from .networks import MLP, Decoder, Encoder
 from .priors import PRIORS
@@ -37,10 +53,20 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "Bernoulli",
+    "Categorical",
     "ContinuousBernoulli",
     "Decoder",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "Encoder",
     "Gaussian",
     "Laplace",
     "LinearGaussian",
+    "LogNormal",
+    "MixedColumns",
+    "NegativeBinomial",
+    "Ordered",
+    "Poisson",
+    "StudentT",
+    "ZeroInflatedNegativeBinomial",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 OBSERVED = "x"
-MASK = "mask"  # of the covariate that is true where x was observed
+MASK = "mask"  # the covariate that says which values were observed
 
 
 class Batch(dict[str, Tensor]):
