@@ -33,6 +33,7 @@ from .likelihoods import (
     ZeroInflatedNegativeBinomial,
 )
 from .linear_gaussian import LinearGaussian
+from .not_miwae import NotMIWAE
 from .networks import MLP, Decoder, Encoder
 from .priors import PRIORS
 from .vae import VAE
@@ -41,6 +42,7 @@ PROGRAMS: dict[str, type[nn.Module]] = {
     "vae": VAE,
     "autoencoder": Autoencoder,
     "linear-gaussian": LinearGaussian,
+    "not-miwae": NotMIWAE,
 }
 """The registry of programs by name. A new one is one file and one line here."""
 
@@ -65,6 +67,7 @@ __all__ = [
     "LogNormal",
     "MixedColumns",
     "NegativeBinomial",
+    "NotMIWAE",
     "Ordered",
     "Poisson",
     "StudentT",
