@@ -1,14 +1,15 @@
 """Half of the cells of six tables hidden, and imputed: how far off, and how many do intervals hold?
 
-    python benchmarks/imputation.py                          # six tables, three masks each
+    python benchmarks/imputation.py                     # six tables, three masks each
     python benchmarks/imputation.py --tables iris wine --masks 1
-    python benchmarks/imputation.py --output imputation.jsonl  # a line a table and mask; goes on there
+    python benchmarks/imputation.py --output a.jsonl    # a line a table and mask; goes on there
 
-Each cell is hidden with probability 1/2. The VAE is fitted to what is left, as ppl-vae train --objective
-iw does; of a linear decoder and one of 64 hidden units, and of two numbers of latents, the one with
-the higher bound on the validation data is taken, so that nothing hidden chooses anything. Errors are root mean
-squares over hidden cells, in standard deviations of the complete column; beside it scikit-learn's
-imputers in their defaults. Intervals are of 90 %, calibrated on the validation data.
+Each cell is hidden with probability 1/2. The VAE is fitted to what is left, as `ppl-vae train
+--objective iw` does; of a linear decoder and one of 64 hidden units, and of two numbers of latents,
+the one with the highest bound on the validation data is taken, so that nothing hidden chooses
+anything. Errors are root mean squares over hidden cells, in standard deviations of the complete
+column; beside it scikit-learn's imputers in their defaults. Intervals are of 90 %, calibrated on
+the validation data.
 """
 
 import argparse
@@ -64,7 +65,11 @@ def measure(name: str, mask_seed: int) -> dict[str, Any]:
     loc, scale = np.nanmean(given, 0), np.nanstd(given, 0)
     scale = np.where(scale > 0, scale, 1.0)
     units = (given - loc) / scale  # which matter to nearest neighbours
-    peers = {"mean": SimpleImputer(), "k-NN": KNNImputer(), "MICE": IterativeImputer(random_state=0)}
+    peers = {
+        "mean": SimpleImputer(),
+        "k-NN": KNNImputer(),
+        "MICE": IterativeImputer(random_state=0),
+    }
     found: dict[str, Any] = {"table": name, "mask": mask_seed, "shape": table.shape}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MICE does not converge in its ten rounds, and says so
@@ -82,7 +87,7 @@ def measure(name: str, mask_seed: int) -> dict[str, Any]:
 
 
 def impute(given: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> tuple[Any, str]:
-    """The imputed table of the VAE whose bound on the validation data is highest, and which it is."""
+    """The table imputed by the VAE with the highest validation bound, and which one it is."""
     places = zip(loc, scale, strict=True)
     columns = [Column(f"{i}", "real", float(m), float(s)) for i, (m, s) in enumerate(places)]
     data = ppl_vae.make_data(given, test=(given[:1], None))
@@ -110,7 +115,10 @@ def impute(given: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> tuple[Any, 
             fits.append((float(scores.per_datum["iw_bound"].mean()), f"{decoder}, {latents}", vae))
     _, chosen, vae = max(fits, key=lambda fit: fit[0])
     mask = ~np.isnan(given)
-    batch = {"x": torch.as_tensor(np.where(mask, given, 0.0)).float(), "mask": torch.as_tensor(mask)}
+    batch = {
+        "x": torch.as_tensor(np.where(mask, given, 0.0)).float(),
+        "mask": torch.as_tensor(mask),
+    }
     held_out = data.batch("validation")
     return ppl_vae.impute(vae, batch, coverage=COVERAGE, calibration=held_out), chosen
 
@@ -128,13 +136,17 @@ def show(rows: list[dict[str, Any]]) -> None:
         for name in names:
             values = [row[name] for row in found]
             digits = 0 if name == "seconds" else 3
-            span = f" ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else ""
+            span = (
+                f" ({min(values):.{digits}f}-{max(values):.{digits}f})" if len(values) > 1 else ""
+            )
             cells.append(f"{np.mean(values):.{digits}f}{span}")
         print("| " + " | ".join(cells) + " | " + "; ".join(row["chosen"] for row in found) + " |")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--masks", type=int, default=3)
     parser.add_argument("--output", type=Path, help="a .jsonl file to go on with")

@@ -1,19 +1,15 @@
 """Counts of genes in cells, simulated with known truth: held-out log p(x) beside scvi-tools' SCVI.
 
-    python benchmarks/single_cells.py                 # three data sets; SCVI where scvi-tools is installed
+    python benchmarks/single_cells.py             # three data sets; SCVI where it is installed
     python benchmarks/single_cells.py --seeds 1
 
-Both programs have negative binomial counts with a mean in proportion to the cell's total, a dispersion for each
-gene, and the batch of a cell as covariate; both are fitted to the same cells, with networks of the
-same size, and their bounds on log p(x | total, batch) of the test cells come from as many draws. The
-truth is the model that the counts were drawn from, whose log p(x) is found with its own draws of z.
+Both programs have negative binomial counts with a mean in proportion to the cell's total, a
+dispersion for each gene, and the batch of a cell as covariate; both are fitted to the same cells,
+with networks of the same size, and their bounds on log p(x | total, batch) of the test cells come
+from as many draws.
 """
 
-import argparse
-import importlib.util
 import math
-import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +17,6 @@ import numpy as np
 import torch
 from pyro.distributions import GammaPoisson
 from torch import Tensor
-
-import ppl_vae
-from ppl_vae.models import ConditionalVAE
 
 CELLS, GENES, TYPES, BATCHES, LATENTS = 2000, 100, 4, 2, 5
 EPOCHS, HIDDEN, DRAWS = 100, 128, 1000

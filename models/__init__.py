@@ -33,8 +33,8 @@ from .likelihoods import (
     ZeroInflatedNegativeBinomial,
 )
 from .linear_gaussian import LinearGaussian
-from .not_miwae import NotMIWAE
 from .networks import MLP, Decoder, Encoder
+from .not_miwae import NotMIWAE
 from .priors import PRIORS
 from .vae import VAE
 

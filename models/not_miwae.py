@@ -20,13 +20,13 @@ class NotMIWAE(VAE):
         z &\sim p(z), \quad x \mid z \sim p(x \mid \mathrm{decoder}(z)) \\
         m_d \mid x &\sim \mathrm{Bernoulli}(\sigma(a_d + b_d \bar x_d))
 
-    A value is observed (:math:`m_d = 1`) with a probability that depends on what it is, standardized:
-    "self-masking". What is missing is a latent of its own, which model and guide draw from
-    p(x | z); of the site ``x_missing`` only the values that are missing are used.
+    Whether a value is observed (:math:`m_d = 1`) depends on what it is, standardized where
+    ``columns`` are given ("self-masking"). What is missing is a latent of its own, which model and
+    guide draw from p(x | z); of the site ``x_missing`` the values that are missing are used.
 
     Arguments:
         data_shape: Shape of one datum.
-        **parts: As of :class:`VAE`. The likelihood must have draws with a gradient, as those of real
+        **parts: As of :class:`VAE`. Draws of the likelihood must have a gradient, as those of real
             data have.
 
     Raises:
@@ -43,15 +43,16 @@ class NotMIWAE(VAE):
         super().__init__(data_shape, *arguments, **parts)
         given = getattr(self.likelihood, "output_shape", self.data_shape)
         if not self.likelihood(torch.zeros(given)).has_rsample:
+            name = parts.get("likelihood", "bernoulli")
             raise ValueError(
-                f"likelihood {parts.get('likelihood', 'bernoulli')!r} has draws without a gradient: "
-                "use one of real data, such as gaussian"
+                f"likelihood {name!r} has draws without a gradient: use one of real data, such as "
+                "gaussian"
             )
         self.bias = nn.Parameter(torch.zeros(self.data_shape))
         self.slope = nn.Parameter(torch.zeros(self.data_shape))
 
     def model(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
-        r"""p(x, m, z). Observes ``x`` of shape (N, \*data_shape), and ``mask``, true where it is."""
+        r"""p(x, m, z). Observes ``x`` of shape (N, \*data_shape), where ``mask`` is true."""
         register(self)
         events = len(self.data_shape)
         with pyro.plate("data", len(x)):

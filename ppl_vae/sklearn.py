@@ -34,7 +34,7 @@ LEAST_ROWS = 3  # one of them to validate by
 SITE = "z"  # the latent site of a VAE
 
 
-class _VAEEstimator(BaseEstimator):  # type: ignore[misc]
+class _VAEEstimator(BaseEstimator):
     """A VAE of real columns, which are standardized inside it, and may have missing cells."""
 
     program_: "Program"
@@ -124,7 +124,7 @@ def _column(name: str, values: np.ndarray) -> Column:
     return Column(name, "real", float(known.mean()), float(known.std()) or 1.0)
 
 
-class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _VAEEstimator):  # type: ignore[misc]
+class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _VAEEstimator):
     r"""The latents of a VAE as features.
 
     The VAE is :class:`ppl_vae.models.VAE` of real columns, and may have missing cells, NaN.
@@ -186,7 +186,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _VAEEsti
         return self.latent_dim
 
 
-class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _VAEEstimator):  # type: ignore[misc]
+class VAEImputer(OneToOneFeatureMixin, TransformerMixin, _VAEEstimator):
     """Missing cells filled in with their posterior means, by :func:`ppl_vae.impute`.
 
     Arguments:

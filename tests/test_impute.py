@@ -1,4 +1,4 @@
-"""Missing cells: against the conditional normal distribution, and intervals that hold what they say."""
+"""Missing cells: against the conditional normal distribution; intervals hold what they say."""
 
 import math
 

@@ -100,7 +100,9 @@ class LocationScale(Likelihood):
         return scale if self.unit is None else self.unit * scale
 
     def forward(self, output: Tensor) -> dist.Distribution:
-        loc = output if self.center is None or self.unit is None else self.center + self.unit * output
+        loc = (
+            output if self.center is None or self.unit is None else self.center + self.unit * output
+        )
         return self.around(loc).named(self.names)
 
     def around(self, loc: Tensor) -> Advised:

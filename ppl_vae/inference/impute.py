@@ -11,13 +11,14 @@ from torch import Tensor
 
 from ..choices import Target
 from ..data.batch import MASK, Batch
-from ..data.schema import OF_CATEGORIES, Column
+from ..data.schema import Column
 from ..errors import InputError, check_int
 from ..labels import variable
 from ..programs.batches import covariates_of
 from ..programs.posterior import Data, Posterior
 from ..programs.predictions import decode
 from ..programs.protocol import Program
+from ..programs.sites import Latents
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
 from .codes import METHODS, STATISTICS, Codes
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import xarray  # an extra
 
 BLOCK_ELEMENTS = 2**23  # cells times draws in flight
+CODES = ("binary", "category", "ordered")  # kinds of columns
+DRAWN = "x_missing"  # the latent site of programs whose missing values do not depend on z alone
 
 
 def impute(
@@ -46,15 +49,15 @@ def impute(
     r"""Fill in the cells that ``mask`` says are missing.
 
     Of each data point z is drawn from p(z | observed cells) by :func:`ppl_vae.infer`, and each
-    missing cell from p(x | z), as in Mattei & Frellsen (2019, section 4). A cell's value is the
-    mean of p(x | z) over the draws of z, its interval has equal tails. Where draws of z are of a
-    guide, they are weighted by importance and resampled, so that this is self-normalized
-    importance sampling.
+    missing cell from p(x | z) (Mattei & Frellsen 2019, section 4); or the cells are latents
+    themselves, at a site ``x_missing``, as in ``NotMIWAE``. A cell's value is the mean of p(x | z)
+    over the draws of z, its interval has equal tails. Where draws of z are of a guide, they are
+    weighted by importance and resampled: this is self-normalized importance sampling.
 
     Intervals are right if the model is. To be right whatever the model, they are calibrated on
     held-out data (split conformal prediction; Romano, Patterson & Candès 2019): observed cells are
     hidden, as often as cells of their column are missing, imputed, and intervals widened, or
-    narrowed, by the share of the column's standard deviation that covers the share ``coverage`` of them.
+    narrowed, until they hold the share ``coverage`` of them.
     That holds for cells that are missing at random, on average over cells, or over those of a
     column that has 100 hidden ones.
 
@@ -117,7 +120,7 @@ def _kinds(columns: Sequence[Column], shape: torch.Size) -> tuple[Tensor, Tensor
     if (len(columns),) != tuple(shape):
         raise InputError("columns", f"are {len(columns)}, but data points are of {tuple(shape)}")
     kinds = [column.kind for column in columns]
-    coded = torch.tensor([kind in OF_CATEGORIES for kind in kinds])
+    coded = torch.tensor([kind in CODES for kind in kinds])
     return coded, torch.tensor([kind == "count" for kind in kinds])
 
 
@@ -215,14 +218,8 @@ class _Imputation:
     def _block(self, batch: Batch, seed: int, progress: Progress) -> _Cells:
         posterior = Posterior(self.program, batch)
         codes = Codes.joined(list(infer_blocks(posterior, self.draws, self.target, seed, progress)))
-        flat = {site: z.flatten(0, 1) for site, z in codes.latents.items()}
-        repeated = batch.rows(torch.arange(batch.size).repeat(self.draws))
-        shape = batch.x.shape
-        prediction = decode(
-            self.program, flat, shape[1:], len(repeated.x), seed, repeated.covariates
-        )
-        drawn = prediction.x.unflatten(0, (self.draws, batch.size)).double()
-        value = prediction.mean.unflatten(0, (self.draws, batch.size)).double().mean(0)
+        drawn, mean = self._predicted(batch, codes.latents, seed)
+        value = mean.mean(0)
         sd, ordered = drawn.std(0), drawn.sort(0).values
         lower, upper = (_quantile(ordered, level) for level in (self.tail, 1 - self.tail))
         kept, probability = drawn[: self.imputations], torch.full_like(value, math.nan)
@@ -233,15 +230,27 @@ class _Imputation:
             probability = torch.where(self.coded, share, probability)
         tables = (value, sd, lower, upper, probability)
         observed = batch[MASK]
-        hidden = (t.masked_fill(observed, math.nan) for t in tables)
+        value, sd, lower, upper, probability = (t.masked_fill(observed, math.nan) for t in tables)
         kept = kept.masked_fill(observed, math.nan)
-        return _Cells(*hidden, kept, codes.method, codes.certified)
+        return _Cells(value, sd, lower, upper, probability, kept, codes.method, codes.certified)
+
+    def _predicted(self, batch: Batch, latents: Latents, seed: int) -> tuple[Tensor, Tensor]:
+        """Draws of x given draws of the latents, and their means, (S, N, *data_shape)."""
+        if DRAWN in latents:
+            return latents[DRAWN].double(), latents[DRAWN].double()
+        flat = {site: z.flatten(0, 1) for site, z in latents.items()}
+        repeated = batch.rows(torch.arange(batch.size).repeat(self.draws))
+        found = decode(
+            self.program, flat, batch.x.shape[1:], repeated.size, seed, repeated.covariates
+        )
+        shape = (self.draws, batch.size)
+        return found.x.unflatten(0, shape).double(), found.mean.unflatten(0, shape).double()
 
 
 def _quantile(ordered: Tensor, level: float) -> Tensor:
     """A quantile of S sorted draws: the value of rank level * (S + 1), between two where needed.
 
-    The rank of one more draw among them is uniform, so that an end of rank r leaves out r / (S + 1).
+    The rank of one more draw among them is uniform, so that rank r leaves out r / (S + 1).
     """
     place = min(max(level * (len(ordered) + 1) - 1, 0), len(ordered) - 1)
     below = int(place)
