@@ -58,6 +58,7 @@ COMMANDS = {
     "inspect": "describe look peek schema columns",
     "sample": "generate gen draw draws simulate",
     "encode": "embed latents codes infer transform posterior",
+    "impute": "fill fillna missing complete mice",
     "score": "anomaly outliers loglik likelihood",
     "reconstruct": "recon reconstruction decode",
     "experiment": "experiments exp claim",

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import typer
@@ -261,6 +261,25 @@ def choose_named_rows(
         raise InputError("data_points", f"must be in 1 ... {batch.size}, got {count}")
     names = [known[row] for row in rows[:count].tolist()] if known else []
     return batch.rows(slice(count)), rows[:count], what, names
+
+
+def choose_whole(
+    run: Run, program: Program, data_dir: Path | None, seed: int
+) -> tuple[Batch, Tensor, list[str]]:
+    """All data that a run was fitted to, in their order, with their rows and the names of these.
+
+    Raises:
+        InputError: If training and test data came apart, so that there is no such order.
+    """
+    data = match_data(program, open_data(run, data_dir))
+    splits = {name: getattr(data, name) for name in get_args(SplitName)}
+    rows = torch.cat([split.rows for split in splits.values()])
+    if len(rows.unique()) < len(rows):
+        raise InputError("data", "came as several parts", "say which with split")
+    parts = [data.batch(name, seed) for name in splits]
+    order = rows.argsort()
+    batch = Batch({name: torch.cat([p[name] for p in parts])[order] for name in parts[0]})
+    return batch, rows[order], [*data.row_names]
 
 
 def choose_data(

@@ -17,6 +17,11 @@ from ..evidence.scores import Estimate, Ledger
 from ..labels import round_together
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray
+
+    from ..data.schema import Column
     from ..diagnostics.remedies import Remedy
     from ..inference.codes import Codes
 
@@ -123,6 +128,35 @@ def show_codes(codes: "Codes", about: dict[str, Any], as_json: bool) -> None:
     if codes.log_evidence.isfinite().all():
         show_about({"log p(x)": f"{evidence} nats per datum"})
     show_about(about)
+
+
+def show_imputed(
+    found: "xarray.Dataset", columns: "Sequence[Column]", about: dict[str, Any], as_json: bool
+) -> None:
+    """Print for each column how many cells were missing, and how well they are known."""
+    size = found.sizes["datum"]
+    tables = {n: found[n].values.reshape(size, -1) for n in ("missing", "sd", "lower", "upper")}
+    rows: list[dict[str, Any]] = []
+    for place, missing in enumerate(tables["missing"].T):
+        if missing.any():
+            width = tables["upper"][missing, place] - tables["lower"][missing, place]
+            about_column = {"column": columns[place].name, "missing": int(missing.sum())}
+            sd = float(tables["sd"][missing, place].mean())
+            rows.append(about_column | {"sd": sd, "width": float(width.mean())})
+    counts: dict[str, Any] = {"cells": int(tables["missing"].sum()), "data_points": size}
+    counts["certified"] = float(found["certified"].values.mean())
+    if as_json:
+        print_json({**counts, "columns": rows, **about})
+        return
+    title = f"{counts['cells']:,} missing cells of {size:,} data points"
+    table = new_table(title, ["column"], ["missing", "sd", "width of interval"])
+    for row in sorted(rows, key=lambda row: -row["missing"])[:ROWS]:
+        numbers = (f"{row['missing']:,}", f"{row['sd']:.3g}", f"{row['width']:.3g}")
+        table.add_row(escape(row["column"]), *numbers)
+    Console().print(table)
+    if len(rows) > ROWS:
+        Console().print(f"and {len(rows) - ROWS} more columns")
+    show_about({"certified": f"{counts['certified']:.1%} of data points"} | about)
 
 
 def show_scores(columns: dict[str, Any], known: int, about: dict[str, Any], as_json: bool) -> None:

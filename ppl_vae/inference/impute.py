@@ -124,6 +124,38 @@ def _kinds(columns: Sequence[Column], shape: torch.Size) -> tuple[Tensor, Tensor
     return coded, torch.tensor([kind == "count" for kind in kinds])
 
 
+def cells_of(
+    found: "xarray.Dataset", columns: Sequence[Column], names: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """What :func:`impute` found of each missing cell, one row a cell.
+
+    Arguments:
+        found: What it found; ``datum`` says which row each data point is.
+        columns: What the columns are; those of images count from 0.
+        names: Names of the rows, if they have any.
+
+    Returns:
+        The columns ``row``, ``row_name`` if there are names, ``column``, ``value``, ``category`` if
+        any column holds codes, ``sd``, ``lower``, ``upper``, and the latter's ``probability``.
+    """
+    tables = {
+        name: found[name].values.reshape(found.sizes["datum"], -1)
+        for name in ("missing", "x", "sd", "lower", "upper", "probability")
+    }
+    datum, place = tables["missing"].nonzero()
+    cells = {"row": found["datum"].values[datum]}
+    if names:
+        cells["row_name"] = np.array(names, dtype=object)[datum]
+    cells["column"] = np.array([column.name for column in columns], dtype=object)[place]
+    cells["value"] = tables["x"][datum, place]
+    if any(column.categories for column in columns):
+        kinds = [columns[p].categories for p in place.tolist()]
+        pairs = zip(kinds, cells["value"].tolist(), strict=True)
+        known = [categories[int(value)] if categories else "" for categories, value in pairs]
+        cells["category"] = np.array(known, dtype=object)
+    return cells | {n: tables[n][datum, place] for n in ("sd", "lower", "upper", "probability")}
+
+
 def _check_mask(program: Program, data: Data, complete: bool = False) -> Batch:
     """Data with a mask that the program takes, some of it false unless they may be ``complete``."""
     taken = covariates_of(program)[1]
