@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,10 +16,21 @@ from .options import (
     BinarizeChoice,
     Data,
     DataDir,
+    DecimalOption,
     Device,
     EngineOption,
+    Grey,
+    Header,
+    IndexColumn,
     JsonFlag,
+    Label,
+    Layer,
+    Levels,
+    Resize,
+    SchemaFile,
     Seed,
+    Separator,
+    choose_reading,
     in_data,
     in_fit,
     in_model,
@@ -48,6 +60,16 @@ def train(
             "auto: dynamic for a named data set and a Bernoulli likelihood, else none."
         ),
     ] = "auto",
+    separator: Separator = None,
+    decimal: DecimalOption = None,
+    header: Header = None,
+    index_column: IndexColumn = None,
+    label: Label = None,
+    layer: Layer = None,
+    levels: Levels = None,
+    resize: Resize = None,
+    grey: Grey = False,
+    schema: SchemaFile = None,
     model: Annotated[
         str,
         in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
@@ -134,12 +156,19 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
+    from ..data.inspection import DataWarning
     from ..data.sources import load_data
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from .opening import check_arguments, choose_binarization, find_model, reopen
+    from .opening import (
+        check_arguments,
+        check_columns,
+        choose_binarization,
+        find_model,
+        reopen,
+    )
 
     if resume is not None:
         given = _given(context)
@@ -184,7 +213,13 @@ def train(
     kind, reference = find_model(model)
     check_arguments(kind, arguments)
     choice = choose_binarization(binarize, data, kind, arguments)
-    dataset = load_data(data, data_dir=data_dir, binarize=choice)
+    reading = choose_reading(
+        separator, decimal, header, index_column, label, layer, levels, resize, grey, schema
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # check_columns says it
+        dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
+    check_columns(dataset, kind)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)

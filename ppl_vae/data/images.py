@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InputError, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
+from .reading import Reading
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 # Pillow goes by content: a file of any name may be PostScript, which it passes to Ghostscript.
@@ -15,7 +16,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 GREY_MODES, COLOUR_MODES = {"1", "L", "LA"}, {"P", "RGB", "RGBA", "CMYK", "YCbCr"}
 
 
-def read_images(folder: Path) -> dict[str, Any]:
+def read_images(folder: Path, reading: Reading | None = None) -> dict[str, Any]:
     """``x`` of shape (N, channels, height, width), in bytes, and ``labels`` of a folder of images.
 
     Labels are the names of sub-folders; ``None`` if all images are in one.
