@@ -15,7 +15,8 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .choices import Objective
-from .data.batch import MASK, Batch
+from .data.batch import Batch
+from .data.missing import MASK
 from .data.schema import Column
 from .data.validation import make_data
 from .evidence.scores import score

@@ -100,17 +100,18 @@ class LocationScale(Likelihood):
         return scale if self.unit is None else self.unit * scale
 
     def forward(self, output: Tensor) -> dist.Distribution:
-        loc = (
-            output if self.center is None or self.unit is None else self.center + self.unit * output
-        )
-        return self.around(loc).named(self.names)
+        if self.center is not None and self.unit is not None:
+            output = self.center + self.unit * output
+        return self.around(output).named(self.names)
 
     def around(self, loc: Tensor) -> Advised:
         """The distribution around a location in units of the data."""
         raise NotImplementedError
 
     def read(self, x: Tensor) -> Tensor:
-        return x if self.center is None or self.unit is None else (x - self.center) / self.unit
+        if self.center is not None and self.unit is not None:
+            x = (x - self.center) / self.unit
+        return x
 
 
 def _as_scale(scale: float) -> Tensor:

@@ -92,7 +92,12 @@ def impute(
     count = batch.x[0].numel()
     columns = columns or [Column(f"column {place}", "real") for place in range(count)]
     files = _write(file, found, columns, names)
-    about: dict[str, Any] = {"coverage": coverage, "calibrated": calibrate, "method": method, "seed": seed}
+    about: dict[str, Any] = {
+        "coverage": coverage,
+        "calibrated": calibrate,
+        "method": method,
+        "seed": seed,
+    }
     about |= {"run": str(run), "output": [str(written) for written in files]}
     show_imputed(found, columns, about, as_json)
 

@@ -20,6 +20,7 @@ from ..data.missing import MASK
 from ..data.reading import Reading
 from ..data.schema import has_names, refuse_constant
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, read_rows
+from ..data.units import fit_columns
 from ..errors import InputError, first_line, printable
 from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
@@ -71,8 +72,9 @@ def choose_binarization(
     if choice != "auto":
         return choice  # type: ignore[return-value]
     parameter = inspect.signature(kind).parameters.get("likelihood")
-    likelihood = arguments.get("likelihood", parameter.default if parameter else None)
-    return "dynamic" if source in NAMED_SETS and likelihood == "bernoulli" else "none"
+    likelihood = arguments.get("likelihood", parameter.default if parameter else "")
+    plain = likelihood in (None, "bernoulli")  # the named sets are no tables
+    return "dynamic" if source in NAMED_SETS and plain else "none"
 
 
 def check_columns(data: DataSet, kind: type[Any]) -> None:
@@ -93,6 +95,24 @@ def check_columns(data: DataSet, kind: type[Any]) -> None:
         typer.echo(
             f"{data.source}: {printable(words)}; {kind.__name__} standardizes them", err=True
         )
+
+
+def data_arguments(kind: type[Any], arguments: dict[str, Any], data: DataSet) -> dict[str, Any]:
+    """What a program's class takes that is known of the data, so that a run keeps it.
+
+    Its ``columns`` are those of a table, with mean and standard deviation in the units that the
+    likelihood has: of logarithms for a log-normal one, and for positive columns of a mixed table.
+    Its ``levels`` are those of an image, for a likelihood of levels.
+    """
+    taken = inspect.signature(kind).parameters
+    likelihood = arguments.get("likelihood")
+    found: dict[str, Any] = {}
+    table = data.columns and data.levels is None and data.binarize == "none"
+    if "columns" in taken and table:
+        found["columns"] = [column.plain() for column in fit_columns(data, likelihood)]
+    if "levels" in taken and data.levels is not None and "discretized" in (likelihood or ""):
+        found["levels"] = data.levels
+    return found
 
 
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:

@@ -87,10 +87,16 @@ def train(
         str | None, in_model(help="Between layers: silu (vae), tanh or relu.")
     ] = None,
     likelihood: Annotated[
-        str | None, in_model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
+        str | None,
+        in_model(
+            help="p(x|z): bernoulli (vae, images), continuous-bernoulli, gaussian, laplace, "
+            "student-t, lognormal, poisson, negative-binomial, zero-inflated-negative-binomial, "
+            "categorical, ordered, discretized-logistic, discretized-logistic-mixture; columns: "
+            "each by its kind (vae, tables)."
+        ),
     ] = None,
     likelihood_scale: Annotated[
-        float | None, in_model(help="Fixed scale of gaussian or laplace (vae: learned).")
+        float | None, in_model(help="Fixed scale of gaussian, or one like it (vae: learned).")
     ] = None,
     guide: Annotated[
         str | None,
@@ -166,6 +172,7 @@ def train(
         check_arguments,
         check_columns,
         choose_binarization,
+        data_arguments,
         find_model,
         reopen,
     )
@@ -220,6 +227,7 @@ def train(
         warnings.simplefilter("ignore", DataWarning)  # check_columns says it
         dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
     check_columns(dataset, kind)
+    arguments |= data_arguments(kind, arguments, dataset)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)

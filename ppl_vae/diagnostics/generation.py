@@ -8,7 +8,8 @@ import torch
 import xarray
 from torch import Tensor
 
-from ..data.batch import MASK, Batch
+from ..data.batch import Batch
+from ..data.missing import MASK
 from ..errors import InputError
 from ..labels import variable
 from ..programs.posterior import Posterior

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..data.batch import MASK, Batch
+from ..data.batch import Batch
+from ..data.missing import MASK
 from ..errors import InputError
 from ..progress import Progress
 from ..runtime import derived_seed

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..choices import Target
-from ..data.batch import MASK, Batch
+from ..data.batch import Batch
+from ..data.missing import MASK
 from ..data.schema import Column
 from ..errors import InputError, check_int
 from ..labels import variable
