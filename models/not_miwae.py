@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .likelihoods import encoder_inputs
+from .likelihoods import Columns, encoder_inputs
 from .registration import register
 from .vae import VAE
 
@@ -26,49 +26,62 @@ class NotMIWAE(VAE):
 
     Arguments:
         data_shape: Shape of one datum.
-        **parts: As of :class:`VAE`. Draws of the likelihood must have a gradient, as those of real
-            data have.
+        latent_dim, likelihood, columns, **parts: As of :class:`VAE`. Draws of the likelihood must
+            have a gradient, as those of real data have.
 
     Raises:
         ValueError: As :class:`VAE` does; or if draws have no gradient.
 
     Example:
-        >>> program = NotMIWAE((3,), 2, (8,), likelihood="gaussian")
-        >>> x = torch.randn(5, 3)
-        >>> program.guide(x, mask=x < 1)["x_missing"].shape
+        >>> program, x = NotMIWAE((3,), 2, (8,)), torch.randn(5, 3)
+        >>> program.model(x, mask=x < 1).shape
         torch.Size([5, 3])
     """
 
-    def __init__(self, data_shape: Sequence[int], *arguments: Any, **parts: Any) -> None:
-        super().__init__(data_shape, *arguments, **parts)
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        latent_dim: int = 50,
+        *arguments: Any,
+        likelihood: str | nn.Module = "gaussian",
+        columns: Columns | None = None,
+        **parts: Any,
+    ) -> None:
+        parts |= {"likelihood": likelihood, "columns": columns}
+        super().__init__(data_shape, latent_dim, *arguments, **parts)
         given = getattr(self.likelihood, "output_shape", self.data_shape)
         if not self.likelihood(torch.zeros(given)).has_rsample:
-            name = parts.get("likelihood", "bernoulli")
             raise ValueError(
-                f"likelihood {name!r} has draws without a gradient: use one of real data, such as "
-                "gaussian"
+                f"likelihood {likelihood!r} has draws without a gradient: use one of real data, "
+                "such as gaussian"
             )
         self.bias = nn.Parameter(torch.zeros(self.data_shape))
         self.slope = nn.Parameter(torch.zeros(self.data_shape))
 
-    def model(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
-        r"""p(x, m, z). Observes ``x`` of shape (N, \*data_shape), where ``mask`` is true."""
+    def model(  # type: ignore[override]
+        self, x: Tensor | None = None, size: int = 1, *, mask: Tensor | None = None
+    ) -> Tensor:
+        r"""p(x, m, z). Observes ``x`` of shape (N, \*data_shape) where ``mask`` is true, and the
+        mask; draws both without them, x at all places."""
         register(self)
         events = len(self.data_shape)
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", size if x is None else len(x)):
             z = pyro.sample("z", self.prior(self.encode_inputs))
             p = self.likelihood(self.decoder(z))
             missing = pyro.sample("x_missing", p.to_event(events))
-            complete = encoder_inputs(self.likelihood, torch.where(mask, x, missing))
-            seen = dist.Bernoulli(logits=self.bias + self.slope * complete)
-            pyro.sample("mask", seen.to_event(events), obs=mask.to(x))
-            return pyro.sample("x", p.mask(mask).to_event(events), obs=x)
+            seen = p if mask is None else p.mask(mask)
+            found = pyro.sample("x", seen.to_event(events), obs=x)
+            complete = found if mask is None else torch.where(mask, found, missing)
+            logits = self.bias + self.slope * encoder_inputs(self.likelihood, complete)
+            observed = None if mask is None else mask.to(found)
+            pyro.sample("mask", dist.Bernoulli(logits=logits).to_event(events), obs=observed)
+            return found
 
-    def guide(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def guide(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """q(z | x observed) p(x | z). Draws z of shape (N, L), and what is missing."""
         register(self)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.encode(x, mask))
             p = self.likelihood(self.decoder(z))
-            missing = pyro.sample("x_missing", p.to_event(len(self.data_shape)))
-        return {"z": z, "x_missing": missing}
+            pyro.sample("x_missing", p.to_event(len(self.data_shape)))
+            return z

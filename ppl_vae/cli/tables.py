@@ -45,6 +45,7 @@ TITLES = {
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 DECIMALS = 2  # of nats
 ROWS = 20  # that are listed
+IMPUTED = ("missing", "sd", "lower", "upper", "probability")  # of cells
 DECIMALS_OF_PAIRS = 3  # whose differences are known better
 
 
@@ -135,24 +136,25 @@ def show_imputed(
 ) -> None:
     """Print for each column how many cells were missing, and how well they are known."""
     size = found.sizes["datum"]
-    tables = {n: found[n].values.reshape(size, -1) for n in ("missing", "sd", "lower", "upper")}
+    tables = {n: found[n].values.reshape(size, -1) for n in IMPUTED}
+    tables["width"] = tables["upper"] - tables["lower"]
     rows: list[dict[str, Any]] = []
     for place, missing in enumerate(tables["missing"].T):
         if missing.any():
-            width = tables["upper"][missing, place] - tables["lower"][missing, place]
-            about_column = {"column": columns[place].name, "missing": int(missing.sum())}
-            sd = float(tables["sd"][missing, place].mean())
-            rows.append(about_column | {"sd": sd, "width": float(width.mean())})
+            row = {"column": columns[place].name, "missing": int(missing.sum())}
+            means = {n: tables[n][missing, place].mean() for n in ("sd", "width", "probability")}
+            rows.append(row | {n: float(mean) for n, mean in means.items() if mean == mean})
     counts: dict[str, Any] = {"cells": int(tables["missing"].sum()), "data_points": size}
     counts["certified"] = float(found["certified"].values.mean())
     if as_json:
         print_json({**counts, "columns": rows, **about})
         return
     title = f"{counts['cells']:,} missing cells of {size:,} data points"
-    table = new_table(title, ["column"], ["missing", "sd", "width of interval"])
+    means = {"sd": "mean sd", "width": "width of interval", "probability": "probability of code"}
+    table = new_table(title, ["column"], ["missing", *means.values()])
     for row in sorted(rows, key=lambda row: -row["missing"])[:ROWS]:
-        numbers = (f"{row['missing']:,}", f"{row['sd']:.3g}", f"{row['width']:.3g}")
-        table.add_row(escape(row["column"]), *numbers)
+        numbers = [f"{row[name]:.3g}" if name in row else "" for name in means]
+        table.add_row(escape(str(row["column"])), f"{row['missing']:,}", *numbers)
     Console().print(table)
     if len(rows) > ROWS:
         Console().print(f"and {len(rows) - ROWS} more columns")

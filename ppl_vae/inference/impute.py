@@ -78,8 +78,8 @@ def impute(
 
     Returns:
         Along ``datum`` and the dimensions of ``x``: ``x``, completed; ``missing``; ``sd``,
-        ``lower`` and ``upper``, NaN where a cell is observed; ``probability`` of the value, for
-        codes; ``imputation`` along ``draw`` if asked for. Along ``datum``: ``method`` and
+        ``lower`` and ``upper``, NaN where a cell is observed or holds a code; ``probability`` of
+        such a code; ``imputation`` along ``draw`` if asked for. Along ``datum``: ``method`` and
         ``certified``, as :func:`ppl_vae.infer` has them.
 
     Raises:
@@ -261,6 +261,7 @@ class _Imputation:
             value = torch.where(self.coded, common, value)
             share = (drawn == common).double().mean(0)
             probability = torch.where(self.coded, share, probability)
+            sd, lower, upper = (t.masked_fill(self.coded, math.nan) for t in (sd, lower, upper))
         tables = (value, sd, lower, upper, probability)
         observed = batch[MASK]
         value, sd, lower, upper, probability = (t.masked_fill(observed, math.nan) for t in tables)

@@ -9,6 +9,7 @@ from pyro.infer.util import torch_item
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.missing import MASK
 from ..programs.posterior import Posterior
 from ..programs.predictions import Prediction
 from ..programs.protocol import is_random
@@ -71,6 +72,9 @@ def draw_pairs(model: Callable, batch: Batch) -> tuple[dict[str, Tensor], Batch]
     """
     with torch.no_grad():
         trace = batch.call(poutine.trace(poutine.uncondition(model)).get_trace)
+        if MASK in trace and MASK in batch:  # the model draws it, given complete data
+            template = Batch({**batch, MASK: torch.ones_like(batch[MASK])})
+            trace = template.call(poutine.trace(poutine.uncondition(model)).get_trace)
     latents = {site: node["value"].detach() for site, node in latent_nodes(trace, batch).items()}
     drawn = {
         site: node["value"].detach().to(batch[site].dtype)

@@ -17,7 +17,7 @@ from .batches import check_batch
 from .conformance import check_structure
 from .protocol import Program, device_of, dtype_of, evaluation_mode, is_random
 from .scoring import rows_at_once
-from .sites import Sites
+from .sites import Sites, as_template
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,7 +82,7 @@ def simulate(program: Program, batch: Batch, size: int, seed: int = 0) -> Predic
         size: Number of draws N.
         seed: Seed of the draws, and of the rows.
     """
-    covariates = batch.covariates
+    covariates = as_template(program, batch).covariates
     if covariates:
         generator = torch.Generator().manual_seed(derived_seed(seed, "rows"))
         rounds = -(-check_int("size", size) // batch.size)
@@ -182,7 +182,7 @@ def _read(model: Any, batch: Batch) -> Prediction:
     nodes: dict[str, Any] = {site: node for site, node in model.nodes.items() if is_random(node)}
     observed = {site: nodes.pop(site)["value"] for site in batch if site in nodes}
     likelihood = model.nodes[OBSERVED]
-    drawn = {name: observed.get(name, tensor).cpu() for name, tensor in batch.items()}
+    drawn = {n: observed.get(n, tensor).cpu().to(tensor.dtype) for n, tensor in batch.items()}
     return Prediction(
         latents={site: node["value"].cpu() for site, node in nodes.items()},
         latent_means={site: _mean(node) for site, node in nodes.items()},

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..choices import Start
 from ..data.batch import Batch
+from ..data.missing import MASK
 from ..errors import InputError
 from .per_datum import PerDatum
 from .protocol import Program, device_of, dtype_of, evaluation_mode, innermost, is_random
@@ -57,6 +58,16 @@ def draw_latents(program: Program, batch: Batch, draws: int, source: Start) -> L
     with pyro.plate("_draws", draws, dim=-2):
         trace = batch.call(poutine.trace(run).get_trace)
     return {site: node["value"] for site, node in latent_nodes(trace, batch).items()}
+
+
+def as_template(program: Program, batch: Batch) -> Batch:
+    """Data as simulations take their covariates from them.
+
+    A mask that the model draws itself is true throughout: it is drawn given complete data.
+    """
+    if MASK not in batch or MASK not in Sites.of(program, batch).observed:
+        return batch
+    return Batch({**batch, MASK: torch.ones_like(batch[MASK])})
 
 
 def latent_nodes(trace: Any, batch: Batch) -> dict[str, Any]:
