@@ -21,6 +21,9 @@ def program():
     with torch.no_grad():
         made.decoder.mlp[0].weight.fill_(WEIGHT)
         made.decoder.mlp[0].bias.zero_()
+        # A guide N(x_1 / 2, 0.7) is near enough, and wide.
+        made.encoder.mlp[0].weight.copy_(torch.tensor([[0.5, 0.5], [0.0, 0.0]]))
+        made.encoder.mlp[0].bias.zero_()
         made.bias.fill_(BIAS)
         made.slope.fill_(SLOPE)
     return made
