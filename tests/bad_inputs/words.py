@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from . import Line, nothing
-from .data_files import FIT, IMAGES, TABLE, saved
+from .data_files import FIT, IMAGES, RNG, TABLE, saved
 
 TABLED = ["train", "--data", "t.npy", "--likelihood", "gaussian", *FIT]
 DIGITS = ["train", *FIT]
@@ -39,7 +39,7 @@ def grey_images(folder):
 
 
 def huge_numbers(folder):
-    saved(np.full((60, 4), 2**64 - 1, dtype=np.uint64))(folder / "d.npy")
+    saved(RNG.integers(2**63, 2**64 - 1, size=(60, 4), dtype=np.uint64))(folder / "d.npy")
 
 
 # What is wrong, the command line, what must be named, and what lies in the folder.
