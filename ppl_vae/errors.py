@@ -14,8 +14,10 @@ REMEDIES = {
     "data-dir": "place {files} in {folder}, or name another folder as data_dir",
     "diagnose-again": "call diagnose and write_diagnosis again",
     "fit-first": "make one with fit(..., run=Run.create(...))",
+    "make-grey": "convert them to one mode, or load them with reading=Reading(grey=True)",
     "overwrite": "choose another path, or pass overwrite=True",
     "fit-again": "fit again with Run.create(..., overwrite=True)",
+    "resize": "crop them to one size, or load them with reading=Reading(resize=(height, width))",
     "resume": "continue with fit(..., run=Run.open({run!r}), resume=True)",
     "resume-or-overwrite": "choose another path, pass overwrite=True to Run.create, or continue it "
     "with fit(..., run=Run.open({run!r}), resume=True)",
@@ -67,6 +69,10 @@ class InputError(ValueError):
         words = self.remedy if remedy is None else remedy.format(**self.details)
         said = " ".join(filter(None, (culprit or self.culprit, self.problem)))
         return printable(f"{said}: {words}" if words else said)
+
+
+class DataWarning(UserWarning):
+    """Something about the data that does not keep them from being used, but may not be meant."""
 
 
 def printable(text: str) -> str:

@@ -12,8 +12,10 @@ REMEDIES = {
     "data-dir": "place {files} in {folder}, or name another folder with --data-dir",
     "diagnose-again": "run ppl-vae diagnose again",
     "fit-first": "make one with ppl-vae train",
+    "make-grey": "convert them to one mode, or fit with ppl-vae train --grey",
     "overwrite": "choose another --output, or pass --overwrite",
     "fit-again": "fit again with ppl-vae train --overwrite",
+    "resize": "crop them to one size, or fit with ppl-vae train --resize HEIGHT,WIDTH",
     "resume": "continue with ppl-vae train --resume {run}",
     "resume-or-overwrite": "choose another --output, pass --overwrite, or continue it with ppl-vae "
     "train --resume {run}",
