@@ -5,6 +5,9 @@ from typing import Literal
 Binarize = Literal["none", "fixed", "dynamic"]
 """How grey values become zeros and ones: not, once, or anew each time that they are read."""
 
+ColumnKind = Literal["real", "positive", "count", "binary", "category", "ordered"]
+"""What the values of a table's column are; see :class:`ppl_vae.data.schema.Column`."""
+
 SplitName = Literal["train", "validation", "test"]
 """Part of a data set."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..choices import Binarize, Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
+from ..data.reading import Reading
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
 from ..errors import InputError, first_line
 from ..inference.estimate import DATA_POINTS
@@ -117,7 +118,10 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
     data = load_data(
-        source, data_dir=data_dir or _recorded_folder(recipe), binarize=recipe["binarize"]
+        source,
+        data_dir=data_dir or _recorded_folder(recipe),
+        binarize=recipe["binarize"],
+        reading=Reading.of(recipe.get("reading")),
     )
     if data.digest != recipe["digest"]:
         raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
+from .reading import Reading
 
 MAX_ARRAYS = 16
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
@@ -18,7 +19,7 @@ REMEDY = "save it again with numpy.save or numpy.savez"
 PARTS = ("_train", "_test")
 
 
-def read_numpy(path: Path) -> dict[str, Any]:
+def read_numpy(path: Path, reading: Reading | None = None) -> dict[str, Any]:
     """The arguments for :func:`ppl_vae.make_data` in an ``.npy`` or ``.npz`` file.
 
     An ``.npz`` file holds ``x``, ``y`` with labels if there are any, and covariates of any other

@@ -13,6 +13,8 @@ from ..errors import InputError, check_int
 from ..runtime import derived_seed
 from .batch import Batch, describe
 from .binarization import draw_binary
+from .reading import Reading
+from .schema import Column
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,7 +55,10 @@ class DataSet:
         levels: What the stored values are divided by to be in [0, 1]; ``None`` leaves them.
         binarize: ``"dynamic"`` draws each pixel from Bernoulli(value) every time it is read,
             ``"fixed"`` did so once, ``"none"`` leaves values as they are.
-        label_names: What the class indices stand for.
+        label_names: What the class indices stand for. The index of a missing label is -1.
+        columns: What the columns are, of data of shape (N, D) that are no grey values.
+        row_names: The names of the rows of the table that was split, if it has any.
+        reading: How its file was read.
 
     Example:
         >>> from ppl_vae import load_data
@@ -68,6 +73,9 @@ class DataSet:
     levels: int | None
     binarize: Binarize
     label_names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    row_names: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
 
     def __repr__(self) -> str:
         splits = ("train", "validation", "test")

@@ -16,6 +16,7 @@ from .arrays import read_numpy
 from .batch import Batch
 from .dataset import DataSet
 from .images import read_images
+from .reading import Reading
 from .tables import read_csv, read_parquet
 from .validation import make_data, make_rows
 
@@ -25,7 +26,11 @@ NAMED_SETS = ("digits", *_TORCHVISION)
 
 
 def load_data(
-    source: str | Path, *, data_dir: str | Path | None = None, binarize: Binarize = "none"
+    source: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    binarize: Binarize = "none",
+    reading: Reading | None = None,
 ) -> DataSet:
     """Load a named data set, or the user's own from a path.
 
@@ -43,6 +48,7 @@ def load_data(
         data_dir: The folder of torchvision's sets; by default ``$PPL_VAE_DATA``, else the user's
             cache folder.
         binarize: See :class:`ppl_vae.DataSet`.
+        reading: How a file is to be read, where it does not say so itself.
 
     Raises:
         InputError: If the data do not exist or cannot be used, naming the file, row or image.
@@ -58,7 +64,9 @@ def load_data(
     if name in _TORCHVISION:
         return _load_torchvision(name, data_folder(data_dir), binarize)
     with _readable(name):
-        return make_data(**_read(source), source=name, binarize=binarize)
+        reading = reading or Reading()
+        found = _read(source, reading)
+        return make_data(**found, source=name, binarize=binarize, reading=reading)
 
 
 def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Batch:
@@ -80,7 +88,7 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
     """
     name = str(source)
     with _readable(name):
-        found = _read(source, named=False)
+        found = _read(source, Reading.of(like.get("reading")), named=False)
         if "test" in found:
             raise InputError(name, "holds training and test data", "give one array, x")
         return make_rows(**found, like=like, source=name, seed=seed)
@@ -94,7 +102,7 @@ def _readable(name: str) -> Iterator[None]:
         raise InputError(name, f"cannot be read ({first_line(error)})", "save it again") from None
 
 
-def _read(source: str | Path, named: bool = True) -> dict[str, Any]:
+def _read(source: str | Path, reading: Reading, named: bool = True) -> dict[str, Any]:
     """The arguments for :func:`make_data` that a file holds; ``named`` sets may be had instead."""
     name, path = str(source), as_path("source", source)
     formats = f"{', '.join(_READERS)} file or a folder of images"
@@ -106,7 +114,7 @@ def _read(source: str | Path, named: bool = True) -> dict[str, Any]:
     reader = read_images if path.is_dir() else _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(name, "has an unknown format", f"give a {formats}")
-    return reader(path)
+    return reader(path, reading)
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -186,7 +194,7 @@ def _download(name: str, kind: Callable[..., Any], root: Path, files: list[str])
         ) from None
 
 
-_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+_READERS: dict[str, Callable[[Path, Reading], dict[str, Any]]] = {
     ".npy": read_numpy,
     ".npz": read_numpy,
     ".csv": read_csv,

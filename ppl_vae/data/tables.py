@@ -9,13 +9,14 @@ import numpy as np
 
 from ..errors import InputError, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
+from .reading import Reading
 
 LABEL_COLUMN = "label"
 HEADER_LIMIT = 2**22  # characters, of some 400,000 columns
 BLOCK = 2**20
 
 
-def read_csv(path: Path) -> dict[str, Any]:
+def read_csv(path: Path, reading: Reading | None = None) -> dict[str, Any]:
     """``x`` and ``labels`` of a CSV table.
 
     Raises:
@@ -65,7 +66,7 @@ def _count_rows(path: Path) -> int:
     return 1 + max(feeds, returns)
 
 
-def read_parquet(path: Path) -> dict[str, Any]:
+def read_parquet(path: Path, reading: Reading | None = None) -> dict[str, Any]:
     """``x`` and ``labels`` of a Parquet table.
 
     Raises:

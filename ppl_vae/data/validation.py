@@ -17,6 +17,7 @@ from .batch import Batch
 from .binarization import draw_binary
 from .covariates import as_covariates
 from .dataset import DataSet, Split
+from .reading import Reading
 
 SPLIT_SEED = 0  # The same data are held out whatever the seed of the fit.
 
@@ -35,6 +36,7 @@ def make_data(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     source: str = "array",
+    reading: Reading | None = None,
 ) -> DataSet:
     """Validate arrays and split them, the same way every time.
 
@@ -55,6 +57,7 @@ def make_data(
         validation_fraction: Share of ``x`` held out to choose the best epoch by.
         test_fraction: Share of ``x`` held out for the final figures.
         source: The name that messages and runs know the data by.
+        reading: What is not to be found out: see :class:`ppl_vae.data.reading.Reading`.
 
     Raises:
         InputError: If an array is empty, ragged, not numeric, holds NaN or infinity, does not fit
@@ -102,7 +105,14 @@ def make_data(
     if binarize != "none":
         splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
         levels = 1 if binarize == "fixed" else levels
-    return DataSet(source, **splits, levels=levels, binarize=binarize, label_names=label_names)
+    return DataSet(
+        source,
+        **splits,
+        levels=levels,
+        binarize=binarize,
+        label_names=label_names,
+        reading=reading or Reading(),
+    )
 
 
 def make_rows(

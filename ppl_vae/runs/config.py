@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from ..choices import GuideData
 from ..data.dataset import DataSet
+from ..data.reading import Reading
+from ..data.schema import Column
 from ..data.sources import NAMED_SETS
 from ..errors import InputError, as_path, check_type, first_line
 from ..storage.files import replacing
@@ -39,6 +41,8 @@ def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
         "data_dir": place,
         "binarize": data.binarize,
         "levels": data.levels,
+        "reading": data.reading.plain(),
+        "columns": [column.plain() for column in data.columns],
         "shape": list(data.shape),
         "digest": data.digest,
     }
@@ -51,7 +55,8 @@ class Config:
     Attributes:
         program: Where the program's class is, as ``package.module:Class`` or ``file.py:Class``.
         arguments: What the class was called with, beside the shape of a datum.
-        data: ``source``, ``data_dir``, ``binarize``, ``levels``, ``shape`` and ``digest``.
+        data: ``source``, ``data_dir``, ``binarize``, ``levels``, ``shape`` and ``digest``; of
+            newer runs also ``reading``, how files are read, and ``columns`` of a table.
         settings: The :class:`ppl_vae.Settings` of the fit.
         parent: Where the guide alone was trained: the ``run`` whose model it has, the SHA-256 of
             its ``weights``, and what the guide was trained ``on``. Else empty.
@@ -192,3 +197,12 @@ def _check_types(config: Config) -> None:
         value = config.data.get(name, "")
         if not isinstance(value, str) and not (name == "data_dir" and value is None):
             raise TypeError(f"{name} is {value!r}")
+    columns = config.data.get("columns", [])
+    if not isinstance(columns, list) or (columns and [len(columns)] != shape):
+        raise ValueError(f"columns do not fit the shape {shape!r}")
+    try:
+        Reading.of(config.data.get("reading"))
+        for column in columns:
+            Column.of(column)
+    except InputError as error:
+        raise ValueError(str(error)) from None
