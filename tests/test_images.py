@@ -85,7 +85,7 @@ def test_files_that_are_no_images_are_counted(tmp_path):
     for name in ("a.txt", "b.txt", "c.heic", "README", "P5.csv", "BM", "empty"):
         (tmp_path / name).write_text("BM" if name == "BM" else "" if name == "empty" else "words")
     (tmp_path / "gone.txt").symlink_to("nowhere")
-    data = told(tmp_path, "8 files", "3 .txt", "1 .heic", "3 without a suffix", "1 .csv")
+    data = told(tmp_path, "left out", "3 .txt", "1 .heic", "3 without a suffix", "1 .csv")
     assert everything(data) == as_stored(GREY)
 
 
@@ -157,7 +157,10 @@ def test_transparency_of_other_modes(mode, tmp_path):
         images = [with_alpha(image[:, :, None], 0) for image in GREY]
         save(tmp_path, images)
     else:
-        save(tmp_path, [Image.new(mode, (5, 6), 7) for _ in GREY], transparency=7)
+        image = Image.new(mode, (5, 6), 7)
+        if mode == "P":
+            image.putpalette(bytes(range(256)) * 3)
+        save(tmp_path, [image] * 30, transparency=7)
     data = told(tmp_path, "30 of 30 images have transparent parts")
     assert data.shape == (3 if mode == "P" else 1, 6, 5)
     assert data.train.x.min() == 255
@@ -188,8 +191,8 @@ def deep_png(file):
     import zlib
 
     def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(
-            ">I", zlib.crc32(name + body)
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         )
 
     lines = b"".join(b"\0" + RNG.bytes(5 * 3 * 2) for _ in range(6))
@@ -324,7 +327,7 @@ def test_images_without_a_class_have_no_label(tmp_path):
 def test_a_class_of_one_split_is_named(tmp_path):
     for i, name in enumerate(("train/a", "train/b", "test/a", "test/c")):
         save(tmp_path / name, GREY[7 * i :][:7])
-    assert told(tmp_path, "the class b is in train only (and 1 others").label_names == tuple("abc")
+    assert told(tmp_path, "the class b is in train only (and 1 more").label_names == tuple("abc")
 
 
 def test_copies_of_training_images_are_counted(tmp_path):

@@ -4,6 +4,7 @@ import inspect
 import math
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..data.reading import Reading
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
-from ..errors import InputError, first_line
+from ..errors import DataWarning, InputError, first_line
 from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
 from ..programs.batches import check_covariates, covariates_of, match_data
@@ -117,12 +118,14 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
-    data = load_data(
-        source,
-        data_dir=data_dir or _recorded_folder(recipe),
-        binarize=recipe["binarize"],
-        reading=Reading.of(recipe.get("reading")),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # which the fit showed
+        data = load_data(
+            source,
+            data_dir=data_dir or _recorded_folder(recipe),
+            binarize=recipe["binarize"],
+            reading=Reading.of(recipe.get("reading")),
+        )
     if data.digest != recipe["digest"]:
         raise InputError(
             source,

@@ -30,6 +30,11 @@ Data = Annotated[
         "folder of images."
     ),
 ]
+Resize = Annotated[
+    str | None,
+    in_data(help="Bring images to this HEIGHT,WIDTH, whatever their proportions."),
+]
+Grey = Annotated[bool, in_data("--grey", help="Make images in colour grey.")]
 OwnSplit = Annotated[
     SplitName | None, in_data(help="The run's own data, if not new ones (default: test).")
 ]

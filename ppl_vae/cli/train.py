@@ -17,7 +17,9 @@ from .options import (
     DataDir,
     Device,
     EngineOption,
+    Grey,
     JsonFlag,
+    Resize,
     Seed,
     in_data,
     in_fit,
@@ -48,6 +50,8 @@ def train(
             "auto: dynamic for a named data set and a Bernoulli likelihood, else none."
         ),
     ] = "auto",
+    resize: Resize = None,
+    grey: Grey = False,
     model: Annotated[
         str,
         in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
@@ -134,6 +138,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
+    from ..data.reading import Reading
     from ..data.sources import load_data
     from ..programs.references import build_program
     from ..runs.config import Config
@@ -184,7 +189,8 @@ def train(
     kind, reference = find_model(model)
     check_arguments(kind, arguments)
     choice = choose_binarization(binarize, data, kind, arguments)
-    dataset = load_data(data, data_dir=data_dir, binarize=choice)
+    reading = Reading.of({"resize": sizes("resize", resize), "grey": grey})
+    dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)

@@ -58,7 +58,9 @@ def read_images(folder: Path, reading: Reading | None = None) -> dict[str, Any]:
         parts[name] = (stack[rows], classes[rows])
     _tell_of_classes(folder, {name: part[1] for name, part in parts.items()})
     _tell_of_copies(folder, {name: part[0] for name, part in parts.items()})
-    given = {name: (x, labels if any(labels) else None) for name, (x, labels) in parts.items()}
+    given: dict[str, Any] = {
+        name: (x, labels if any(labels) else None) for name, (x, labels) in parts.items()
+    }
     x, labels = given.pop("train")
     return {"x": x, "labels": labels, **given}
 
@@ -78,18 +80,15 @@ def _find(folder: Path) -> list[Path]:
             images.append(file)
         else:
             others[suffix or "without a suffix"] += 1
-    listed = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(LISTED))
-    listed += ", ..." if len(others) > LISTED else ""
-    remedy = "convert them to PNG or JPEG, if they are images"
+    first = others.most_common(LISTED)
+    listed = ", ".join(f"{count} {suffix}" for suffix, count in first)
+    if rest := others.total() - sum(count for _, count in first):
+        listed += f", {rest} others"
     if not images:
-        found = f"holds no images that can be read, only other files ({listed})"
-        if others:
-            raise InputError(folder, found, remedy)
-        raise InputError(
-            folder, "holds no images", f"give files of {', '.join(sorted(SUFFIXES))}"
-        )
+        problem = "holds no images" + (f" that can be read, but {listed}" if others else "")
+        raise InputError(folder, problem, "give PNG or JPEG files, in it or its sub-folders")
     if others:
-        _warn(f"{folder}: {others.total()} files that are no images are left out ({listed})")
+        _warn(f"{folder}: left out, since they are no images: {listed}")
     return sorted(images)
 
 
@@ -203,7 +202,7 @@ def _refuse_other(file: Path, image: np.ndarray, first: Path, like: np.ndarray) 
 
 def _tell_of_classes(folder: Path, labels: Mapping[SplitName, Sequence[str | None]]) -> None:
     """Say which images have no class, and which class not all splits have."""
-    known = {name: set(classes) - {None} for name, classes in labels.items() if any(classes)}
+    known = {name: {c for c in classes if c} for name, classes in labels.items() if any(classes)}
     if not known:
         return
     if count := sum(classes.count(None) for classes in labels.values()):
@@ -211,7 +210,7 @@ def _tell_of_classes(folder: Path, labels: Mapping[SplitName, Sequence[str | Non
     common = set.intersection(*known.values())
     if lone := sorted(set.union(*known.values()) - common):
         where = ", ".join(name for name, classes in known.items() if lone[0] in classes)
-        more = f" (and {len(lone) - 1} others in some splits only)" if len(lone) > 1 else ""
+        more = f" (and {len(lone) - 1} more are not in all)" if len(lone) > 1 else ""
         _warn(f"{folder}: the class {lone[0]} is in {where} only{more}")
 
 

@@ -103,13 +103,12 @@ def _refuse_pages(image: "Image", file: Path, seen: Counter[str]) -> None:
 
 def _refuse_deep(image: "Image", file: Path) -> None:
     """Refuse what has no bytes, or would lose some of its bits on the way to them."""
-    raw: list[Any] = []
-    for tile in getattr(image, "tile", ()):
-        raw += [tile[3]] if isinstance(tile[3], str) else list(tile[3] or ())
-    codec = image.tile[0][0] if getattr(image, "tile", ()) else ""
-    # The netpbm decoder is told the highest value.
-    deep = codec.startswith("ppm") and any(isinstance(a, int) and a > 255 for a in raw)
-    deep = deep or any(isinstance(a, str) and DEEP.search(a) for a in raw)
+    deep = False
+    for codec, _, _, raw in getattr(image, "tile", ()):  # what its decoder is told
+        given: Any = [raw] if isinstance(raw, str) else raw or ()
+        deep |= any(isinstance(word, str) and bool(DEEP.search(word)) for word in given)
+        # The netpbm decoder is told the highest value.
+        deep |= codec.startswith("ppm") and any(isinstance(v, int) and v > 255 for v in given)
     if deep or image.mode not in GREY_MODES | COLOUR_MODES:
         words = f"has mode {image.mode}" + (" of more than 8 bits a channel" if deep else "")
         raise InputError(
@@ -128,7 +127,7 @@ def _pixels(image: "Image", reading: Reading, seen: Counter[str]) -> np.ndarray:
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         with_alpha = upright.convert("RGBA")
         upright = with_alpha.convert("RGB")
-        if with_alpha.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(with_alpha)[..., 3].min() < 255:
             seen[TRANSPARENT] += 1
             white = Image.new("RGBA", with_alpha.size, "white")
             upright = Image.alpha_composite(white, with_alpha)

@@ -39,7 +39,8 @@ def load_data(
     - an ``.npy`` file of ``x``;
     - an ``.npz`` file of ``x``, of labels ``y`` if there are any, and of covariates by their names,
       such as ``mask``; or of ``x_train``, ``y_train``, ``mask_train``, ``x_test``, and so on;
-    - a folder of images, whose sub-folders are classes;
+    - a folder of images, whose sub-folders are classes, or splits that hold them: ``train``, and
+      ``validation``, ``test``, or both;
     - a ``.csv`` or ``.parquet`` table of numbers, with class names in a column ``label`` if there
       is one.
 
@@ -58,13 +59,17 @@ def load_data(
         >>> len(data.train), len(data.validation), len(data.test), data.shape
         (1437, 180, 180, (1, 8, 8))
     """
-    name = str(source)
+    name, reading = str(source), reading or Reading()
+    for option in ("resize", "grey"):
+        if getattr(reading, option) and (name in NAMED_SETS or os.path.isfile(name)):
+            raise InputError(
+                option, f"is for a folder of images, and {name} is none", "leave it out"
+            )
     if name == "digits":
         return _load_digits(binarize)
     if name in _TORCHVISION:
         return _load_torchvision(name, data_folder(data_dir), binarize)
     with _readable(name):
-        reading = reading or Reading()
         found = _read(source, reading)
         return make_data(**found, source=name, binarize=binarize, reading=reading)
 
@@ -89,8 +94,9 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
     name = str(source)
     with _readable(name):
         found = _read(source, Reading.of(like.get("reading")), named=False)
-        if "test" in found:
-            raise InputError(name, "holds training and test data", "give one array, x")
+        if found.keys() & {"test", "validation"}:
+            problem = "holds training data and others apart"
+            raise InputError(name, problem, "give one array, x, or the path of one of its folders")
         return make_rows(**found, like=like, source=name, seed=seed)
 
 

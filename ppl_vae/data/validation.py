@@ -30,6 +30,7 @@ def make_data(
     labels: Any = None,
     *,
     test: tuple[Any, ...] | None = None,
+    validation: tuple[Any, ...] | None = None,
     covariates: Mapping[str, Any] | None = None,
     levels: int | None = None,
     binarize: Binarize = "none",
@@ -50,6 +51,7 @@ def make_data(
             takes ``y`` is given their indices.
         test: A pair (x, labels), or with covariates a triple (x, labels, covariates), held out by
             others; without it, ``test_fraction`` of the data is.
+        validation: Likewise, instead of ``validation_fraction`` of the data.
         covariates: What programs take beside ``x``, by the name of the argument, such as ``mask``:
             arrays of numbers or booleans, of shape (N, ...).
         levels: Highest value of integer data; found from the type if left out.
@@ -72,42 +74,48 @@ def make_data(
         raise InputError(
             "binarize", f"must be one of {', '.join(get_args(Binarize))}, got {binarize!r}"
         )
-    if test is not None and not (isinstance(test, tuple | list) and len(test) in (2, 3)):
-        raise InputError(source, "test must be (x, labels) or (x, labels, covariates)")
+    given = _given(source, test=test, validation=validation)
     stored, levels = _as_stored(x, source, levels)
-    given = None if test is None else _test_like(test[0], stored, levels, f"{source} (test)")
-    classes, given_classes, label_names = _as_classes(labels, test, len(stored), source)
+    apart = {
+        name: _test_like(part[0], stored, levels, f"{source} ({name})")
+        for name, part in given.items()
+    }
+    counts = {name: len(tensor) for name, tensor in apart.items()}
+    classes, label_names = _as_classes(labels, given, len(stored), counts, source)
     further = as_covariates(covariates, len(stored), source)
     order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    held_out = _size(test_fraction, len(stored)) if given is None else 0
-    validation = _size(validation_fraction, len(stored))
-    if held_out + validation >= len(stored):
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    held_out, held_back = (
+        0 if name in given else _size(fraction, len(stored)) for name, fraction in fractions.items()
+    )
+    if held_out + held_back >= len(stored):
         raise InputError(
             source,
-            f"has {len(stored)} data points, too few to hold out {validation} for validation and "
+            f"has {len(stored)} data points, too few to hold out {held_back} for validation and "
             f"{held_out} for testing",
             "give more",
         )
-    parts = order.split([held_out, validation, len(stored) - held_out - validation])
+    parts = order.split([held_out, held_back, len(stored) - held_out - held_back])
     splits = {
         name: Split(
             stored[rows],
             rows,
-            None if classes is None else classes[rows],
+            None if (of_all := classes["train"]) is None else of_all[rows],
             {covariate: tensor[rows] for covariate, tensor in further.items()},
         )
         for name, rows in zip(("test", "validation", "train"), parts, strict=True)
     }
-    if given is not None:
-        beside = test[2] if test is not None and len(test) == 3 else None
-        held = as_covariates(beside, len(given), f"{source} (test)", like=further)
-        splits["test"] = Split(given, torch.arange(len(given)), given_classes, held)
+    for name, tensor in apart.items():
+        held = as_covariates(given[name][2], len(tensor), f"{source} ({name})", like=further)
+        splits[name] = Split(tensor, torch.arange(len(tensor)), classes[name], held)
     if binarize != "none":
         splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
         levels = 1 if binarize == "fixed" else levels
     return DataSet(
         source,
-        **splits,
+        splits["train"],
+        splits["validation"],
+        splits["test"],
         levels=levels,
         binarize=binarize,
         label_names=label_names,
@@ -249,21 +257,39 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def _given(source: str, **parts: Any) -> dict[str, tuple[Any, Any, Any]]:
+    """The splits that came apart, as triples of x, labels and covariates."""
+    found = {}
+    for name, part in parts.items():
+        if part is None:
+            continue
+        if not (isinstance(part, tuple | list) and len(part) in (2, 3)):
+            raise InputError(source, f"{name} must be (x, labels) or (x, labels, covariates)")
+        found[name] = (*part, None)[:3]
+    return found
+
+
 def _as_classes(
-    labels: Any, test: tuple[Any, ...] | None, count: int, source: str
-) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
-    """Class indices of the data, and of the test data held out by others, with their names."""
-    if labels is None:
-        return None, None, ()
-    known = [_as_label_array(labels, count, source)]
-    if test is not None and test[1] is not None:
-        known.append(_as_label_array(test[1], len(test[0]), f"{source} (test)"))
+    labels: Any,
+    given: Mapping[str, tuple[Any, Any, Any]],
+    count: int,
+    counts: Mapping[str, int],
+    source: str,
+) -> tuple[dict[str, Tensor | None], tuple[str, ...]]:
+    """Class indices of the data, and of splits that came apart, with their names."""
+    found: dict[str, Tensor | None] = {"train": None, **dict.fromkeys(given)}
+    known = {} if labels is None else {"train": _as_label_array(labels, count, source)}
+    for name, part in given.items():
+        if part[1] is not None:
+            known[name] = _as_label_array(part[1], counts[name], f"{source} ({name})")
+    if not known:
+        return found, ()
     # Together they are as wide as the widest.
-    _refuse_wide(sum(map(len, known)), max(array.itemsize for array in known), source)
-    names, indices = np.unique(np.concatenate(known), return_inverse=True)
-    classes = torch.from_numpy(indices.astype(np.int64))
-    given = classes[count:] if len(known) == 2 else None
-    return classes[:count], given, tuple(str(name) for name in names)
+    widest = max(array.itemsize for array in known.values())
+    _refuse_wide(sum(map(len, known.values())), widest, source)
+    names, indices = np.unique(np.concatenate([*known.values()]), return_inverse=True)
+    classes = torch.from_numpy(indices.astype(np.int64)).split([*map(len, known.values())])
+    return found | dict(zip(known, classes, strict=True)), tuple(str(name) for name in names)
 
 
 def _as_label_array(labels: Any, count: int, source: str) -> np.ndarray:
