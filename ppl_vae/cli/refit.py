@@ -49,7 +49,7 @@ def refit(
         ),
     ] = "data",
     epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
-    batch_size: Annotated[int, in_fit(help="Data points in a step.")] = 128,
+    batch_size: Annotated[int, in_fit(help="Data points in a step, at most.")] = 128,
     learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
     objective: Annotated[Objective, in_fit(help="Of the data; as for ppl-vae train.")] = "elbo",
     particles: Annotated[int, in_fit(help="Draws for each data point in a step.")] = 1,

@@ -57,13 +57,21 @@ def train(
         in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
     ] = "vae",
     latent_dim: Annotated[
-        int | None, in_model(help="Number of latent variables (vae: 50).")
+        int | None,
+        in_model(
+            help="Number of latent variables (vae: 50; for images of 32x32 and more, 32 for each "
+            "halving until a side has 8 pixels)."
+        ),
     ] = None,
     hidden: Annotated[
         str | None, in_model(help="Widths of the hidden layers (vae: 500,500).")
     ] = None,
     channels: Annotated[
-        str | None, in_model(help="Channels of convolutions, like 32,64 (vae: none).")
+        str | None,
+        in_model(
+            help="Channels of convolutions, like 32,64 (vae: none; for images of 32x32 and more, "
+            "one for each halving, unless layers are named)."
+        ),
     ] = None,
     activation: Annotated[
         str | None, in_model(help="Between layers: silu (vae), tanh or relu.")
@@ -90,7 +98,7 @@ def train(
         in_model(help="Components of a mixture guide, and of a mixture or vamp prior (vae: 10)."),
     ] = None,
     epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
-    batch_size: Annotated[int, in_fit(help="Data points in a step.")] = 128,
+    batch_size: Annotated[int, in_fit(help="Data points in a step, at most.")] = 128,
     learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
     warmup_epochs: Annotated[float, in_fit(help="Epochs in which the rate rises.")] = 1.0,
     objective: Annotated[
@@ -144,7 +152,7 @@ def train(
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from .opening import check_arguments, choose_binarization, find_model, reopen
+    from .opening import check_arguments, choose_binarization, find_model, reopen, size_for_images
 
     if resume is not None:
         given = _given(context)
@@ -191,6 +199,7 @@ def train(
     choice = choose_binarization(binarize, data, kind, arguments)
     reading = Reading.of({"resize": sizes("resize", resize), "grey": grey})
     dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
+    size_for_images(kind, dataset.shape, arguments)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)

@@ -124,7 +124,6 @@ FIT = [
         lambda w: ppl_vae.fit(w.vae, w.data, Settings(batch_size=8), run=Run.open(w.run)),
         "run",
     ),
-    ("batch", lambda w: ppl_vae.fit(w.vae, w.data, Settings(batch_size=49)), ""),
     (
         "other-shape",
         lambda w: ppl_vae.fit(w.vae, ppl_vae.make_data(np.ones((60, 5))), Settings(batch_size=8)),
@@ -340,7 +339,6 @@ REFIT = [
     ("on-list", lambda w: ppl_vae.refit_guide(w.vae, w.data, on=["data"]), "on"),
     ("run", lambda w: ppl_vae.refit_guide(w.vae, w.data, EIGHT, run="runs/a"), "run"),
     ("taken", lambda w: ppl_vae.refit_guide(w.vae, w.data, EIGHT, run=Run.open(w.run)), "run"),
-    ("batch", lambda w: ppl_vae.refit_guide(w.vae, w.data, Settings(batch_size=49)), "batch_size"),
     ("parent", lambda w: ppl_vae.refit_guide(w.vae, w.data, parent=w.run), "PosixPath"),
     (
         "other-model",

@@ -93,7 +93,7 @@ TRAIN = [
     ("epochs-zero", [*DIGITS, "--epochs", 0], "epochs"),
     ("epochs-half", [*DIGITS, "--epochs", 1.5], "'--epochs'"),
     ("epochs-missing", [*DIGITS, "--epochs"], "'--epochs'"),
-    ("batch-too-large", [*DIGITS, "--batch-size", 10**5], "batch_size"),
+    ("batch-zero", [*DIGITS, "--batch-size", 0], "batch_size"),
     ("objective", [*DIGITS, "--objective", "nll"], "'--objective'"),
     ("stl-of-autoencoder", [*DIGITS, "--model", "autoencoder", "--objective", "stl"], "utoencoder"),
     ("device", [*DIGITS, "--device", "quantum"], "device 'quantum'"),
