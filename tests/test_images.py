@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from ppl_vae import InputError, load_data
+from ppl_vae.data.inspection import DataWarning
 from ppl_vae.data.reading import Reading
 from ppl_vae.data.sources import load_rows
-from ppl_vae.errors import DataWarning
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(256, size=(30, 6, 5), dtype=np.uint8)

@@ -10,8 +10,8 @@ import torchvision
 from PIL import Image
 
 from ppl_vae import InputError, load_data
+from ppl_vae.data.inspection import DataWarning
 from ppl_vae.data.sources import data_folder
-from ppl_vae.errors import DataWarning
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(256, size=(30, 6, 5), dtype=np.uint8)

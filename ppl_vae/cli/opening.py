@@ -14,9 +14,11 @@ from torch import Tensor
 from ..choices import Binarize, Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
+from ..data.inspection import DataWarning, summarize, troubles
 from ..data.reading import Reading
+from ..data.schema import has_names, refuse_constant
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
-from ..errors import DataWarning, InputError, first_line
+from ..errors import InputError, first_line
 from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
 from ..programs.batches import check_covariates, covariates_of, match_data
@@ -100,6 +102,21 @@ def choose_binarization(
     return "dynamic" if source in NAMED_SETS and likelihood == "bernoulli" else "none"
 
 
+def check_columns(data: DataSet, kind: type[Any]) -> None:
+    """Refuse a table with constant columns, and warn of others that a fit may go wrong on.
+
+    Raises:
+        InputError: Naming a constant column.
+    """
+    if data.levels is not None or data.binarize != "none":
+        return
+    if has_names(data.columns):
+        refuse_constant(data.columns, data.source)
+    standardized = "columns" in inspect.signature(kind).parameters
+    for words in troubles(summarize(data), standardized):
+        warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=2)
+
+
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
     """Open a run and load its program; ``model`` names its class where it is not one of ours."""
     run = Run.open(path)
@@ -148,7 +165,7 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # which the fit showed
+        warnings.simplefilter("ignore", DataWarning)  # train has said it
         data = load_data(
             source,
             data_dir=data_dir or _recorded_folder(recipe),

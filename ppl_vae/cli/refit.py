@@ -65,8 +65,8 @@ def refit(
     """Train the guide alone; p(x, z) stays, to the bit. Compare with before, on the same draws."""
     from ..programs.batches import match_data
     from ..training.settings import Settings
+    from .fitting import fit_or_stop
     from .opening import beside, check_arguments, make_successor, open_data, open_program
-    from .train import fit_or_stop
 
     settings = Settings(
         epochs=epochs,

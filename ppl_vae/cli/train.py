@@ -1,9 +1,7 @@
 """``ppl-vae train``: fit a model to data."""
 
-import shlex
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +13,21 @@ from .options import (
     BinarizeChoice,
     Data,
     DataDir,
+    DecimalOption,
     Device,
     EngineOption,
     Grey,
+    Header,
+    IndexColumn,
     JsonFlag,
+    Label,
+    Layer,
+    Levels,
     Resize,
+    SchemaFile,
     Seed,
+    Separator,
+    choose_reading,
     in_data,
     in_fit,
     in_model,
@@ -50,8 +57,16 @@ def train(
             "auto: dynamic for a named data set and a Bernoulli likelihood, else none."
         ),
     ] = "auto",
+    separator: Separator = None,
+    decimal: DecimalOption = None,
+    header: Header = None,
+    index_column: IndexColumn = None,
+    label: Label = None,
+    layer: Layer = None,
+    levels: Levels = None,
     resize: Resize = None,
     grey: Grey = False,
+    schema: SchemaFile = None,
     model: Annotated[
         str,
         in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
@@ -146,13 +161,20 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
-    from ..data.reading import Reading
+    from ..data.inspection import DataWarning
     from ..data.sources import load_data
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from .opening import check_arguments, choose_binarization, find_model, reopen, size_for_images
+    from .opening import (
+        check_arguments,
+        check_columns,
+        choose_binarization,
+        find_model,
+        reopen,
+        size_for_images,
+    )
 
     if resume is not None:
         given = _given(context)
@@ -166,21 +188,7 @@ def train(
             reopened = reopen(resume, own, data_dir)
         _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
         return
-    settings = Settings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup_epochs=warmup_epochs,
-        objective=objective,
-        particles=particles,
-        kl_warmup_epochs=kl_warmup_epochs,
-        free_bits=free_bits,
-        clip_norm=clip_norm,
-        patience=patience,
-        seed=seed,
-        device=device,
-        engine=engine,
-    )
+    settings = Settings(**{f.name: context.params[f.name] for f in fields(Settings)})
     chosen = {
         "latent_dim": latent_dim,
         "hidden": sizes("hidden", hidden),
@@ -197,8 +205,13 @@ def train(
     kind, reference = find_model(model)
     check_arguments(kind, arguments)
     choice = choose_binarization(binarize, data, kind, arguments)
-    reading = Reading.of({"resize": sizes("resize", resize), "grey": grey})
-    dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
+    reading = choose_reading(
+        separator, decimal, header, index_column, label, layer, levels, resize, grey, schema
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*too far from zero", DataWarning)  # said below
+        dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
+    check_columns(dataset, kind)
     size_for_images(kind, dataset.shape, arguments)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
@@ -248,6 +261,7 @@ def _fit_and_show(
     from ..programs.batches import match_data
     from ..progress import progress_bar
     from ..storage.files import make_folder
+    from .fitting import fit_or_stop
     from .tables import show
 
     history = fit_or_stop(run, program, dataset, settings, tensorboard=tensorboard, resume=resume)
@@ -268,115 +282,3 @@ def _fit_and_show(
         "pictures": [str(file) for file in pictures],
     }
     show(scores.estimates(), about, as_json)
-
-
-def fit_or_stop(
-    run: Any,
-    program: Any,
-    dataset: Any,
-    settings: Any,
-    *,
-    on: Any = None,
-    parent: Any = None,
-    tensorboard: bool = False,
-    resume: bool = False,
-) -> Any:
-    """Fit, all or the guide alone, as given or as the run's config says; an interrupt tells how to
-    go on.
-
-    Returns:
-        The history of the fit.
-    """
-    from ..training.fit import fit
-    from ..training.refit import refit_guide
-
-    on = on or run.config.parent.get("on")
-    with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
-        try:
-            if on is None:
-                return fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
-            return refit_guide(
-                program,
-                dataset,
-                settings,
-                on=on,
-                parent=parent,
-                run=run,
-                resume=resume,
-                on_epoch=on_epoch,
-            )
-        except KeyboardInterrupt:
-            words = "nothing was written"
-            if run.has_weights():
-                words = (
-                    f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
-                    f"--resume {shlex.quote(str(run.path))}"
-                )
-            typer.echo(f"interrupted: {words}", err=True)
-            raise typer.Exit(130) from None
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """What ends a job politely, as schedulers do before they kill it, is an interrupt too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _on_epoch(
-    run: Any, epochs: int, tensorboard: bool
-) -> Iterator[Callable[[dict[str, float]], None]]:
-    """What the fit tells of each epoch: TensorBoard, and a line where there is no progress bar."""
-    from rich.console import Console
-
-    tell: list[Callable[[dict[str, float]], None]] = []
-    with ExitStack() as stack:
-        if tensorboard:
-            from ..training.tensorboard import TensorBoard
-
-            tell.append(stack.enter_context(TensorBoard(run.events)))
-        if not Console(stderr=True).is_terminal:
-            tell.append(EpochLog(epochs))
-
-        def on_epoch(row: dict[str, float]) -> None:
-            for called in tell:
-                called(row)
-
-        yield on_epoch
-
-
-class EpochLog:
-    """Prints each epoch of a fit as one line on standard error.
-
-    Arguments:
-        epochs: How many there will be, at most.
-
-    Example:
-        >>> log = EpochLog(20)
-        >>> log.line({"epoch": 3, "elbo": -95.124, "loss": 96.3, "seconds": 1.2})
-        'epoch 3/20: ELBO -95.12 nats, loss 96.30, 1.2 s, 0:20 left'
-    """
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self._seconds: list[float] = []
-
-    def __call__(self, row: dict[str, float]) -> None:
-        """Print the row of an epoch."""
-        typer.echo(self.line(row), err=True)
-
-    def line(self, row: dict[str, float]) -> str:
-        """The row of an epoch in words; the time left is that of as many mean epochs."""
-        self._seconds.append(row["seconds"])
-        epoch, spent = int(row["epoch"]), sum(self._seconds) / len(self._seconds)
-        left = round((self.epochs - epoch) * spent)
-        names = {"elbo": "ELBO", "reconstruction": "reconstruction"}
-        score = next(f"{title} {row[name]:.2f}" for name, title in names.items() if name in row)
-        return (
-            f"epoch {epoch}/{self.epochs}: {score} nats, loss {row['loss']:.2f}, "
-            f"{row['seconds']:.1f} s, {left // 60}:{left % 60:02} left"
-        )

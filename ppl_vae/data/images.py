@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..choices import SplitName
-from ..errors import DataWarning, InputError
+from ..errors import InputError
 from ..storage.memory import refuse_beyond_memory
+from .inspection import DataWarning
 from .pixels import EMBEDDED, SUFFIXES, TRANSPARENT, is_image, read_image
 from .reading import Reading
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from ..errors import InputError, as_path, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
 from .arrays import read_numpy
 from .batch import Batch
+from .columns import reading_like
+from .csv_tables import read_csv
 from .dataset import DataSet
+from .frames import read_parquet
 from .images import read_images
 from .reading import Reading
-from .tables import read_csv, read_parquet
 from .validation import make_data, make_rows
 
 DATA_VARIABLE = "PPL_VAE_DATA"
@@ -60,8 +63,11 @@ def load_data(
         (1437, 180, 180, (1, 8, 8))
     """
     name, reading = str(source), reading or Reading()
+    if name in NAMED_SETS and reading != Reading():
+        said = ", ".join(reading.plain())
+        raise InputError(name, f"is a named data set, which has no {said}", "leave them out")
     for option in ("resize", "grey"):
-        if getattr(reading, option) and (name in NAMED_SETS or os.path.isfile(name)):
+        if getattr(reading, option) and os.path.isfile(name):
             raise InputError(
                 option, f"is for a folder of images, and {name} is none", "leave it out"
             )
@@ -93,7 +99,7 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
     """
     name = str(source)
     with _readable(name):
-        found = _read(source, Reading.of(like.get("reading")), named=False)
+        found = _read(source, reading_like(like), named=False)
         if found.keys() & {"test", "validation"}:
             problem = "holds training data and others apart"
             raise InputError(name, problem, "give one array, x, or the path of one of its folders")
@@ -117,7 +123,12 @@ def _read(source: str | Path, reading: Reading, named: bool = True) -> dict[str,
         if not named:
             kinds, sets = "a file", ""
         raise InputError(repr(name), f"is not {kinds}", f"{sets}give the path of a {formats}")
+    if path.is_dir() and (parts := [*islice(path.rglob("*.parquet"), 2)]):
+        many = "one of several" if len(parts) > 1 else "the"
+        raise InputError(name, "is a folder of Parquet files", f"give {many} file, or write one")
     reader = read_images if path.is_dir() else _READERS.get(path.suffix.lower())
+    if reader is None and (remedy := _OTHERS.get(path.suffix.lower())):
+        raise InputError(name, f"is a {path.suffix} file", remedy)
     if reader is None:
         raise InputError(name, "has an unknown format", f"give a {formats}")
     return reader(path, reading)
@@ -204,5 +215,13 @@ _READERS: dict[str, Callable[[Path, Reading], dict[str, Any]]] = {
     ".npy": read_numpy,
     ".npz": read_numpy,
     ".csv": read_csv,
+    ".tsv": read_csv,
+    ".tab": read_csv,
+    ".txt": read_csv,
     ".parquet": read_parquet,
+}
+_UNPACK, _SAVE = "unpack it (gunzip, unzip)", "save it as .csv or .parquet"
+_OTHERS = {
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), _UNPACK),
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".feather", ".rds", ".sav", ".dta"), _SAVE),
 }
