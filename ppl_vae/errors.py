@@ -18,6 +18,7 @@ REMEDIES = {
     "decimal": "say which, as Reading(decimal='.') or Reading(decimal=',')",
     "diagnose-again": "call diagnose and write_diagnosis again",
     "fit-first": "make one with fit(..., run=Run.create(...))",
+    "make-grey": "convert them to one mode, or load them with reading=Reading(grey=True)",
     "drop-or-encode": "encode it as numbers or text, or drop it",
     "header": "say Reading(header=True) or Reading(header=False)",
     "index-or-data": "say Reading(index_column={column!r}), or the kind of the column in "
@@ -32,6 +33,7 @@ REMEDIES = {
     "other-kind": "choose another kind in Reading(schema=...)",
     "overwrite": "choose another path, or pass overwrite=True",
     "fit-again": "fit again with Run.create(..., overwrite=True)",
+    "resize": "crop them to one size, or load them with reading=Reading(resize=(height, width))",
     "resume": "continue with fit(..., run=Run.open({run!r}), resume=True)",
     "resume-or-overwrite": "choose another path, pass overwrite=True to Run.create, or continue it "
     "with fit(..., run=Run.open({run!r}), resume=True)",

@@ -250,7 +250,7 @@ def test_what_cannot_be_annealed_is_refused():
         # The autoencoder's prior is masked: without a density there is nothing to anneal from.
         with pytest.raises(InputError, match="point mass"):
             anneal(Autoencoder((5,), likelihood="gaussian"), x, Annealing(start=start))
-    with pytest.raises(InputError, match="does not run on data of shape"):
+    with pytest.raises(InputError, match="takes x of shape"):
         anneal(Minimal(), torch.randn(4, 6))
     with pytest.raises(InputError, match="a flow at site 'z' that cannot be inverted"):
         anneal(Planar(), x, Annealing(start="guide"))

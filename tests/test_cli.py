@@ -300,3 +300,33 @@ def test_an_interrupted_fit_keeps_its_weights(shell, monkeypatch, tmp_path):
     code, whole, _ = shell(*TRAIN, "--output", "whole", "--json")
     ours, theirs = json.loads(resumed), json.loads(whole)
     assert {**ours, "run": 0, "pictures": 0} == {**theirs, "run": 0, "pictures": 0}
+
+
+LARGE = {"channels": [32, 64], "latent_dim": 64}
+
+
+@pytest.mark.parametrize(
+    ("shape", "words", "expected"),
+    [
+        ((40, 32, 32), [], LARGE),
+        ((40, 33, 33, 3), [], {"channels": [32, 64, 128], "latent_dim": 96}),
+        ((40, 32, 32), ["--channels", ""], {"channels": [], "latent_dim": 64}),
+        ((40, 32, 32), ["--hidden", "8"], {"hidden": [8], "latent_dim": 64}),
+        ((40, 32, 32), ["--latent-dim", "2"], {"channels": [32, 64], "latent_dim": 2}),
+        ((40, 32, 32), ["--model", "autoencoder"], LARGE),
+        ((40, 32, 32), ["--model", "linear-gaussian"], {}),
+        ((40, 28, 28), [], {}),
+        ((40, 64), [], {}),
+    ],
+    ids=str,
+)
+def test_large_images_get_convolutions(shape, words, expected, shell, tmp_path, monkeypatch):
+    # Which arguments the fit is given: it need not take place.
+    monkeypatch.setattr("ppl_vae.cli.train._fit_and_show", lambda run, *_, **__: run.start())
+    x = np.random.default_rng(0).normal(size=shape)
+    np.save(tmp_path / "x.npy", x)
+    gaussian = [] if "linear-gaussian" in words else ["--likelihood", "gaussian"]
+    assert shell("train", "--data", "x.npy", *words, *gaussian, "--output", "run")[0] == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    likelihood = {"likelihood": "gaussian"} if gaussian else {}
+    assert config["arguments"] == likelihood | expected

@@ -230,7 +230,7 @@ def test_a_guide_that_leaves_the_priors_support_is_named():
 def test_draws_less_than_one_and_data_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="draws must be an integer of at least 1, got 0"):
         evaluate(Minimal(), X, draws=0)
-    with pytest.raises(InputError, match=r"does not run on data of shape \(6,\)"):
+    with pytest.raises(InputError, match=r"takes x of shape \(N, 5\), not \(N, 6\)"):
         evaluate(Minimal(), torch.randn(4, 6))
 
 

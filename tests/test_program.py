@@ -44,7 +44,7 @@ def test_refuses_what_is_no_module():
 
 
 def test_refuses_data_of_another_shape_and_no_data():
-    with pytest.raises(InputError, match=r"does not run on data of shape \(4,\)"):
+    with pytest.raises(InputError, match=r"takes x of shape \(N, 5\), not \(N, 4\)"):
         check_program(programs.Minimal(), X[:, :4])
     with pytest.raises(InputError, match="empty"):
         check_program(programs.Minimal(), X[:0])

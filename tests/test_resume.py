@@ -53,6 +53,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch, step
         {"kl_warmup_epochs": 2, "free_bits": 0.1, "clip_norm": 0.5},
         {"learning_rate": 0.3, "patience": 1},
         {"warmup_epochs": 0, "batch_size": 7},
+        {"batch_size": 1000, "epochs": 130},
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ import torchvision
 from PIL import Image
 
 from ppl_vae import InputError, load_data
+from ppl_vae.data.inspection import DataWarning
 from ppl_vae.data.sources import data_folder
 
 RNG = np.random.default_rng(0)
@@ -182,7 +183,8 @@ def test_image_folders(tmp_path):
         Image.fromarray(image).save(folder / f"{i:02}.png")
     (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden.png").write_text("not an image either")
-    data = load_data(tmp_path)
+    with pytest.warns(DataWarning, match="1 .txt"):
+        data = load_data(tmp_path)
     assert data.shape == (1, 6, 5)
     assert data.label_names == ("even", "odd")
     stored = torch.cat([data.test.x, data.validation.x, data.train.x])[:, 0]

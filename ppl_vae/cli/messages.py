@@ -27,8 +27,10 @@ REMEDIES = {
     "{column!r} in --schema FILE",
     "mend-row": "mend the line, or say how cells are separated, with --separator",
     "other-kind": "choose another kind in --schema FILE",
+    "make-grey": "convert them to one mode, or fit with ppl-vae train --grey",
     "overwrite": "choose another --output, or pass --overwrite",
     "fit-again": "fit again with ppl-vae train --overwrite",
+    "resize": "crop them to one size, or fit with ppl-vae train --resize H,W",
     "resume": "continue with ppl-vae train --resume {run}",
     "resume-or-overwrite": "choose another --output, pass --overwrite, or continue it with ppl-vae "
     "train --resume {run}",

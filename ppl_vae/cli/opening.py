@@ -34,6 +34,8 @@ from ..runtime import pick_device
 from ..storage.memory import refuse_beyond_memory
 from ..training.settings import Settings
 
+SMALLEST_LARGE, SMALLEST_SIDE = 32, 8  # pixels, of images that get convolutions, and after those
+
 
 def find_model(name: str) -> tuple[type[Any], str]:
     """The class that ``--model`` means, and the reference to it that a run records.
@@ -60,6 +62,33 @@ def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
     for name in arguments:
         if name not in known and not takes_any:
             raise InputError(name, f"is not an argument of {kind.__name__}", "leave it out")
+
+
+def size_for_images(kind: type[Any], shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    """Add convolutions and latent variables by the size of images, where the user names none.
+
+    Images of 32x32 and more get a convolution for each halving until a side has 8 pixels at most,
+    with 32, 64, 128 and then 256 channels, unless layers of any sort are named; and 32 latent
+    variables for each halving. Smaller ones, such as the named sets', have the defaults of the
+    class, and so do classes of the user's own.
+
+    Example:
+        >>> arguments = {"likelihood": "gaussian"}
+        >>> size_for_images(PROGRAMS["vae"], (3, 64, 48), arguments)
+        >>> arguments
+        {'likelihood': 'gaussian', 'channels': (32, 64, 128), 'latent_dim': 96}
+    """
+    known = inspect.signature(kind).parameters
+    if kind not in PROGRAMS.values() or "channels" not in known or len(shape) != 3:
+        return
+    if (side := min(shape[1:])) < SMALLEST_LARGE:
+        return
+    halvings = 0
+    while side > SMALLEST_SIDE:
+        side, halvings = (side + 1) // 2, halvings + 1
+    if not arguments.keys() & {"channels", "hidden", "encoder_hidden"}:
+        arguments["channels"] = tuple(min(32 * 2**i, 256) for i in range(halvings))
+    arguments.setdefault("latent_dim", 32 * halvings)
 
 
 def choose_binarization(

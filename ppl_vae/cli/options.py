@@ -89,7 +89,10 @@ Layer = Annotated[
 Levels = Annotated[
     int | None, in_data(help="Divide integers by this highest value: 255 for 8-bit grey values.")
 ]
-Resize = Annotated[str | None, in_data(help="Resize images to H,W pixels.", metavar="H,W")]
+Resize = Annotated[
+    str | None,
+    in_data(help="Bring images to H,W pixels, whatever their proportions.", metavar="H,W"),
+]
 Grey = Annotated[bool, in_data("--grey", help="Make images in colour grey.")]
 SchemaFile = Annotated[
     Path | None,

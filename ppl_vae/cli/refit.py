@@ -49,7 +49,7 @@ def refit(
         ),
     ] = "data",
     epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
-    batch_size: Annotated[int, in_fit(help="Data points in a step.")] = 128,
+    batch_size: Annotated[int, in_fit(help="Data points in a step, at most.")] = 128,
     learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
     objective: Annotated[Objective, in_fit(help="Of the data; as for ppl-vae train.")] = "elbo",
     particles: Annotated[int, in_fit(help="Draws for each data point in a step.")] = 1,
@@ -65,8 +65,8 @@ def refit(
     """Train the guide alone; p(x, z) stays, to the bit. Compare with before, on the same draws."""
     from ..programs.batches import match_data
     from ..training.settings import Settings
+    from .fitting import fit_or_stop
     from .opening import beside, check_arguments, make_successor, open_data, open_program
-    from .train import fit_or_stop
 
     settings = Settings(
         epochs=epochs,

@@ -1,10 +1,7 @@
 """``ppl-vae train``: fit a model to data."""
 
-import shlex
-import signal
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,13 +72,21 @@ def train(
         in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
     ] = "vae",
     latent_dim: Annotated[
-        int | None, in_model(help="Number of latent variables (vae: 50).")
+        int | None,
+        in_model(
+            help="Number of latent variables (vae: 50; for images of 32x32 and more, 32 for each "
+            "halving until a side has 8 pixels)."
+        ),
     ] = None,
     hidden: Annotated[
         str | None, in_model(help="Widths of the hidden layers (vae: 500,500).")
     ] = None,
     channels: Annotated[
-        str | None, in_model(help="Channels of convolutions, like 32,64 (vae: none).")
+        str | None,
+        in_model(
+            help="Channels of convolutions, like 32,64 (vae: none; for images of 32x32 and more, "
+            "one for each halving, unless layers are named)."
+        ),
     ] = None,
     activation: Annotated[
         str | None, in_model(help="Between layers: silu (vae), tanh or relu.")
@@ -114,7 +119,7 @@ def train(
         in_model(help="Components of a mixture guide, and of a mixture or vamp prior (vae: 10)."),
     ] = None,
     epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
-    batch_size: Annotated[int, in_fit(help="Data points in a step.")] = 128,
+    batch_size: Annotated[int, in_fit(help="Data points in a step, at most.")] = 128,
     learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
     warmup_epochs: Annotated[float, in_fit(help="Epochs in which the rate rises.")] = 1.0,
     objective: Annotated[
@@ -175,6 +180,7 @@ def train(
         data_arguments,
         find_model,
         reopen,
+        size_for_images,
     )
 
     if resume is not None:
@@ -189,21 +195,7 @@ def train(
             reopened = reopen(resume, own, data_dir)
         _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
         return
-    settings = Settings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup_epochs=warmup_epochs,
-        objective=objective,
-        particles=particles,
-        kl_warmup_epochs=kl_warmup_epochs,
-        free_bits=free_bits,
-        clip_norm=clip_norm,
-        patience=patience,
-        seed=seed,
-        device=device,
-        engine=engine,
-    )
+    settings = Settings(**{f.name: context.params[f.name] for f in fields(Settings)})
     chosen = {
         "latent_dim": latent_dim,
         "hidden": sizes("hidden", hidden),
@@ -224,10 +216,11 @@ def train(
         separator, decimal, header, index_column, label, layer, levels, resize, grey, schema
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # check_columns says it
+        warnings.filterwarnings("ignore", ".*too far from zero", DataWarning)  # said below
         dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
     check_columns(dataset, kind)
     arguments |= data_arguments(kind, arguments, dataset)
+    size_for_images(kind, dataset.shape, arguments)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)
@@ -276,6 +269,7 @@ def _fit_and_show(
     from ..programs.batches import match_data
     from ..progress import progress_bar
     from ..storage.files import make_folder
+    from .fitting import fit_or_stop
     from .tables import show
 
     history = fit_or_stop(run, program, dataset, settings, tensorboard=tensorboard, resume=resume)
@@ -296,115 +290,3 @@ def _fit_and_show(
         "pictures": [str(file) for file in pictures],
     }
     show(scores.estimates(), about, as_json)
-
-
-def fit_or_stop(
-    run: Any,
-    program: Any,
-    dataset: Any,
-    settings: Any,
-    *,
-    on: Any = None,
-    parent: Any = None,
-    tensorboard: bool = False,
-    resume: bool = False,
-) -> Any:
-    """Fit, all or the guide alone, as given or as the run's config says; an interrupt tells how to
-    go on.
-
-    Returns:
-        The history of the fit.
-    """
-    from ..training.fit import fit
-    from ..training.refit import refit_guide
-
-    on = on or run.config.parent.get("on")
-    with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
-        try:
-            if on is None:
-                return fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
-            return refit_guide(
-                program,
-                dataset,
-                settings,
-                on=on,
-                parent=parent,
-                run=run,
-                resume=resume,
-                on_epoch=on_epoch,
-            )
-        except KeyboardInterrupt:
-            words = "nothing was written"
-            if run.has_weights():
-                words = (
-                    f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
-                    f"--resume {shlex.quote(str(run.path))}"
-                )
-            typer.echo(f"interrupted: {words}", err=True)
-            raise typer.Exit(130) from None
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """What ends a job politely, as schedulers do before they kill it, is an interrupt too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _on_epoch(
-    run: Any, epochs: int, tensorboard: bool
-) -> Iterator[Callable[[dict[str, float]], None]]:
-    """What the fit tells of each epoch: TensorBoard, and a line where there is no progress bar."""
-    from rich.console import Console
-
-    tell: list[Callable[[dict[str, float]], None]] = []
-    with ExitStack() as stack:
-        if tensorboard:
-            from ..training.tensorboard import TensorBoard
-
-            tell.append(stack.enter_context(TensorBoard(run.events)))
-        if not Console(stderr=True).is_terminal:
-            tell.append(EpochLog(epochs))
-
-        def on_epoch(row: dict[str, float]) -> None:
-            for called in tell:
-                called(row)
-
-        yield on_epoch
-
-
-class EpochLog:
-    """Prints each epoch of a fit as one line on standard error.
-
-    Arguments:
-        epochs: How many there will be, at most.
-
-    Example:
-        >>> log = EpochLog(20)
-        >>> log.line({"epoch": 3, "elbo": -95.124, "loss": 96.3, "seconds": 1.2})
-        'epoch 3/20: ELBO -95.12 nats, loss 96.30, 1.2 s, 0:20 left'
-    """
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self._seconds: list[float] = []
-
-    def __call__(self, row: dict[str, float]) -> None:
-        """Print the row of an epoch."""
-        typer.echo(self.line(row), err=True)
-
-    def line(self, row: dict[str, float]) -> str:
-        """The row of an epoch in words; the time left is that of as many mean epochs."""
-        self._seconds.append(row["seconds"])
-        epoch, spent = int(row["epoch"]), sum(self._seconds) / len(self._seconds)
-        left = round((self.epochs - epoch) * spent)
-        names = {"elbo": "ELBO", "reconstruction": "reconstruction"}
-        score = next(f"{title} {row[name]:.2f}" for name, title in names.items() if name in row)
-        return (
-            f"epoch {epoch}/{self.epochs}: {score} nats, loss {row['loss']:.2f}, "
-            f"{row['seconds']:.1f} s, {left // 60}:{left % 60:02} left"
-        )

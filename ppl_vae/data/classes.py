@@ -1,5 +1,6 @@
 """Labels as class indices."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,34 +14,40 @@ UNLABELLED = -1
 
 
 def as_classes(
-    labels: Any, test: tuple[Any, ...] | None, count: int, source: str
-) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
-    """Class indices of the data, and of the test data held out by others, with their names.
+    labels: Any, apart: Mapping[str, tuple[Any, int]], count: int, source: str
+) -> tuple[dict[str, Tensor | None], tuple[str, ...]]:
+    """Class indices of the data, called train, and of splits that came apart, with their names.
 
     A missing label (``None``, NaN, pandas' NA) has the index -1.
 
+    Arguments:
+        labels: One for each of the ``count`` data points, or ``None`` for none.
+        apart: Likewise, labels and count of each split that came apart.
+        count: The number of data points.
+        source: What messages call the data.
+
     Example:
-        >>> as_classes(["b", None, "a"], None, 3, "array")
-        (tensor([ 1, -1,  0]), None, ('a', 'b'))
+        >>> as_classes(["b", None, "a"], {}, 3, "array")
+        ({'train': tensor([ 1, -1,  0])}, ('a', 'b'))
     """
-    if labels is None:
-        return None, None, ()
-    known = [_as_label_array(labels, count, source)]
-    if test is not None and test[1] is not None:
-        known.append(_as_label_array(test[1], len(test[0]), f"{source} (test)"))
+    given = {"train": (labels, count, source)}
+    given |= {name: (*part, f"{source} ({name})") for name, part in apart.items()}
+    known = {name: _as_label_array(*part) for name, part in given.items() if part[0] is not None}
+    found: dict[str, Tensor | None] = dict.fromkeys(given)
+    if not known:
+        return found, ()
     # Together they are as wide as the widest.
-    _refuse_wide(
-        sum(len(array) for array, _ in known), max(array.itemsize for array, _ in known), source
-    )
-    seen = ~np.concatenate([missing for _, missing in known])
-    together = np.concatenate([array for array, _ in known])
+    arrays = [array for array, _ in known.values()]
+    _refuse_wide(sum(map(len, arrays)), max(array.itemsize for array in arrays), source)
+    seen = ~np.concatenate([missing for _, missing in known.values()])
+    together = np.concatenate(arrays)
     if not seen.any():
         raise InputError(source, "has labels that are all missing", "leave them out")
     names, indices = np.unique(together[seen], return_inverse=True)
     classes = torch.full((len(together),), UNLABELLED, dtype=torch.int64)
     classes[torch.from_numpy(seen)] = torch.from_numpy(indices.astype(np.int64))
-    given = classes[count:] if len(known) == 2 else None
-    return classes[:count], given, tuple(str(name) for name in names)
+    found |= dict(zip(known, classes.split([*map(len, arrays)]), strict=True))
+    return found, tuple(str(name) for name in names)
 
 
 def _as_label_array(labels: Any, count: int, source: str) -> tuple[np.ndarray, np.ndarray]:

@@ -44,7 +44,8 @@ def load_data(
     - an ``.npy`` file of ``x``;
     - an ``.npz`` file of ``x``, of labels ``y`` if there are any, and of covariates by their names,
       such as ``mask``; or of ``x_train``, ``y_train``, ``mask_train``, ``x_test``, and so on;
-    - a folder of images, whose sub-folders are classes;
+    - a folder of images, whose sub-folders are classes, or splits that hold them: ``train``, and
+      ``validation``, ``test``, or both;
     - a ``.csv``, ``.tsv`` or ``.parquet`` table of numbers and categories, with class names in a
       column ``label`` if there is one;
     - an ``.h5ad`` file of AnnData, whose cells are data points.
@@ -68,6 +69,11 @@ def load_data(
     if name in NAMED_SETS and reading != Reading():
         said = ", ".join(reading.plain())
         raise InputError(name, f"is a named data set, which has no {said}", "leave them out")
+    for option in ("resize", "grey"):
+        if getattr(reading, option) and os.path.isfile(name):
+            raise InputError(
+                option, f"is for a folder of images, and {name} is none", "leave it out"
+            )
     if name == "digits":
         return _load_digits(binarize)
     if name in _TORCHVISION:
@@ -104,8 +110,9 @@ def read_rows(
     name = str(source)
     with _readable(name):
         found = _read(source, reading_like(like), named=False)
-        if "test" in found:
-            raise InputError(name, "holds training and test data", "give one array, x")
+        if found.keys() & {"test", "validation"}:
+            problem = "holds training data and others apart"
+            raise InputError(name, problem, "give one array, x, or the path of one of its folders")
         names = found["x"].row_names if isinstance(found["x"], Table) else ()
         return make_rows(**found, like=like, source=name, seed=seed), names
 

@@ -1,7 +1,7 @@
 """Arrays checked, and split into training, validation and test data."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -36,6 +36,7 @@ def make_data(
     labels: Any = None,
     *,
     test: tuple[Any, ...] | None = None,
+    validation: tuple[Any, ...] | None = None,
     covariates: Mapping[str, Any] | None = None,
     levels: int | None = None,
     binarize: Binarize = "none",
@@ -64,6 +65,7 @@ def make_data(
             missing one.
         test: A pair (x, labels), or with covariates a triple (x, labels, covariates), held out by
             others; without it, ``test_fraction`` of the data is.
+        validation: Likewise, instead of ``validation_fraction`` of the data.
         covariates: What programs take beside ``x``, by the name of the argument, such as ``mask``:
             arrays of numbers or booleans, of shape (N, ...).
         levels: Highest value of integer data, by which they are divided; by default that of
@@ -87,8 +89,7 @@ def make_data(
         raise InputError(
             "binarize", f"must be one of {', '.join(get_args(Binarize))}, got {binarize!r}"
         )
-    if test is not None and not (isinstance(test, tuple | list) and len(test) in (2, 3)):
-        raise InputError(source, "test must be (x, labels) or (x, labels, covariates)")
+    given = _given(source, test=test, validation=validation)
     reading = reading or Reading()
     x, labels = as_plain(x, labels, reading, source)
     table = as_table(x if isinstance(x, Table) else _as_array(x, source), reading, source)
@@ -100,40 +101,28 @@ def make_data(
         array = _as_whole(array)
     stored, levels, missing = _as_stored(array, source, levels)
     further = as_covariates(covariates, len(stored), source)
-    given, held = None, {}
-    if test is not None:
-        test = (*as_plain(test[0], test[1], reading, f"{source} (test)"), *test[2:])
-        given, held_missing = _test_like(test[0], stored, levels, f"{source} (test)")
-        beside = test[2] if len(test) == 3 else None
-        held = as_covariates(beside, len(given), f"{source} (test)", like=further)
-        if missing is not None or held_missing is not None:
-            held = joint_mask(held, held_missing, given, f"{source} (test)")
-            further = joint_mask(further, missing, stored, source)
-    elif missing is not None:
+    apart = {n: _apart(p, stored, levels, further, reading) for n, p in given.items()}
+    if missing is not None or any(part.missing is not None for part in apart.values()):
         further = joint_mask(further, missing, stored, source)
-    classes, given_classes, label_names = as_classes(labels, test, len(stored), source)
-    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    held_out = _size(test_fraction, len(stored)) if given is None else 0
-    validation = _size(validation_fraction, len(stored))
-    if held_out + validation >= len(stored):
-        raise InputError(
-            source,
-            f"has {len(stored)} data points, too few to hold out {validation} for validation and "
-            f"{held_out} for testing",
-            "give more",
-        )
-    parts = order.split([held_out, validation, len(stored) - held_out - validation])
+        for part in apart.values():
+            part.covariates = joint_mask(part.covariates, part.missing, part.x, part.source)
+    labelled = {name: (part.labels, len(part.x)) for name, part in apart.items()}
+    classes, label_names = as_classes(labels, labelled, len(stored), source)
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    held_out = {n: _size(f, len(stored)) for n, f in fractions.items() if n not in given}
+    parts = _divided(len(stored), held_out, source)
     splits = {
         name: Split(
             stored[rows],
             rows,
-            None if classes is None else classes[rows],
+            None if (known := classes["train"]) is None else known[rows],
             {covariate: tensor[rows] for covariate, tensor in further.items()},
         )
-        for name, rows in zip(("test", "validation", "train"), parts, strict=True)
+        for name, rows in parts.items()
     }
-    if given is not None:
-        splits["test"] = Split(given, torch.arange(len(given)), given_classes, held)
+    for name, part in apart.items():
+        rows = torch.arange(len(part.x))
+        splits[name] = Split(part.x, rows, classes[name], part.covariates)
     columns = columns_of(splits, levels, binarize, table, source)
     if binarize != "none":
         splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
@@ -312,10 +301,51 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _test_like(
-    x: Any, train: Tensor, levels: int | None, source: str
-) -> tuple[Tensor, np.ndarray | None]:
-    """Test data that came apart, brought to the training data's type, and what they miss."""
+def _divided(total: int, held_out: Mapping[str, int], source: str) -> dict[str, Tensor]:
+    """The rows of the splits that are held out, and of the training data, in random order."""
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    if (left := total - sum(held_out.values())) <= 0:
+        counts = " and ".join(f"{count} for {name}" for name, count in held_out.items())
+        problem = f"has {total} data points, too few to hold out {counts}"
+        raise InputError(source, problem, "give more")
+    parts = order.split([*held_out.values(), left])
+    return dict(zip([*held_out, "train"], parts, strict=True))
+
+
+@dataclass
+class _Apart:
+    """A split that came apart: its values, labels and covariates, and where values are missing."""
+
+    x: Tensor
+    labels: Any
+    covariates: dict[str, Tensor]
+    missing: np.ndarray | None
+    source: str
+
+
+def _given(source: str, **parts: Any) -> dict[str, tuple[Any, Any, Any, str]]:
+    """The splits that came apart: x, labels and covariates, and what messages call each."""
+    found = {}
+    for name, part in parts.items():
+        if part is None:
+            continue
+        if not (isinstance(part, tuple | list) and len(part) in (2, 3)):
+            raise InputError(source, f"{name} must be (x, labels) or (x, labels, covariates)")
+        x, labels, covariates = (*part, None)[:3]
+        found[name] = (x, labels, covariates, f"{source} ({name})")
+    return found
+
+
+def _apart(
+    part: tuple[Any, Any, Any, str],
+    train: Tensor,
+    levels: int | None,
+    covariates: Mapping[str, Tensor],
+    reading: Reading,
+) -> _Apart:
+    """A split that came apart, brought to the training data's type."""
+    *_, beside, source = part
+    x, labels = as_plain(part[0], part[1], reading, source)
     stored, _, missing = _as_stored(_as_array(x, source), source, levels)
     if stored.shape[1:] != train.shape[1:]:
         raise InputError(
@@ -323,7 +353,8 @@ def _test_like(
             f"has data points of shape {tuple(stored.shape[1:])}, the training data of "
             f"{tuple(train.shape[1:])}",
         )
-    return stored.to(train.dtype), missing
+    held = as_covariates(beside, len(stored), source, like=covariates)
+    return _Apart(stored.to(train.dtype), labels, held, missing, source)
 
 
 def _prepared(

@@ -18,6 +18,7 @@ from ..data.dataset import DataSet
 from ..errors import InputError, check_type, first_line
 from ..labels import variable
 from ..programs.batches import match_data
+from ..programs.conformance import check_shapes
 from ..programs.posterior import Posterior
 from ..programs.protocol import Program
 from ..programs.scoring import DRAW_BYTES
@@ -132,6 +133,7 @@ def diagnose(
     data = match_data(program, data)
     batch = data.batch("test", seed).rows(slice(effort.data_points))
     rows = data.test.rows[: effort.data_points]
+    check_shapes(program, batch)
     own = check_quantities(quantities, batch.x)
     _refuse_effort(effort, batch.x)
 

@@ -1,6 +1,7 @@
 """The check that a program conforms, and that data suit it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -100,6 +101,7 @@ def check_structure(program: Program, data: Tensor | Mapping[str, Tensor]) -> Ba
             )
     few = everything.rows(slice(SUPPORT_DRAWS)).to(device_of(program), dtype_of(program))
     batch = few.rows(slice(2))
+    check_shapes(program, batch)
     with evaluation_mode(program, seed=0), pyro.validation_enabled(True):
         _check_guide_support(name, program, few)
         guide, model = _trace(program, batch)
@@ -144,6 +146,53 @@ class _PriorsSupport(Messenger):
                 f"support, {support}",
                 "give the guide the same support",
             )
+
+
+def check_shapes(program: Program, data: Batch) -> None:
+    """Compare the shapes of observed data with those that the model has for them.
+
+    The model is asked alone, since what else goes wrong with such data depends on its networks: an
+    encoder may flatten them, and a likelihood broadcast them.
+
+    Raises:
+        InputError: Naming both shapes.
+    """
+    try:
+        batch = data.rows(slice(2)).to(device_of(program), dtype_of(program))
+        with evaluation_mode(program, seed=0), pyro.validation_enabled(True):
+            sites = _samples(batch.call(poutine.trace(program.model).get_trace))
+    except Exception:  # whatever is wrong is found, and named, by other checks
+        return
+    for site, node in sites.items():
+        in_plate = tuple(node["fn"].batch_shape) == (batch.size,)
+        if node["is_observed"] and site in batch and in_plate:
+            refuse_other_shape(program, site, node["value"].shape[1:], node["fn"].event_shape)
+
+
+def refuse_other_shape(
+    program: Program, site: str, given: Sequence[int], expected: Sequence[int]
+) -> None:
+    """Refuse data of a site whose shape is not the model's, nor one that it broadcasts to.
+
+    Arguments:
+        program: The program.
+        site: The name of the site.
+        given, expected: Shapes of one data point.
+
+    Raises:
+        InputError: Naming both, and how to get from one to the other.
+    """
+    if len(given) == len(expected) and all(
+        size in (1, wanted) for size, wanted in zip(expected, given, strict=True)
+    ):
+        return
+    remedy = "give data like those that it was made for"
+    if len(given) == 3 and (given[2], *given[:2]) == tuple(expected):
+        remedy = f"put channels first: {site}.permute(0, 3, 1, 2)"
+    elif math.prod(given) == math.prod(expected):
+        remedy = f"bring them to that shape: {site}.reshape(-1, {', '.join(map(str, expected))})"
+    found, wanted = (f"({', '.join(['N', *map(str, shape)])})" for shape in (given, expected))
+    raise InputError(type(program).__name__, f"takes {site} of shape {wanted}, not {found}", remedy)
 
 
 def _check_guide_support(name: str, program: Program, batch: Batch) -> None:

@@ -14,7 +14,7 @@ from ..errors import InputError, check_int, check_shape, check_type, user_code_e
 from ..runtime import derived_seed
 from ..storage.memory import refuse_beyond_memory
 from .batches import check_batch
-from .conformance import check_structure
+from .conformance import check_structure, refuse_other_shape
 from .protocol import Program, device_of, dtype_of, evaluation_mode, is_random
 from .scoring import rows_at_once
 from .sites import Sites, as_template
@@ -135,6 +135,7 @@ def decode(
             model = poutine.condition(poutine.uncondition(program.model), data=part)
             placed = batch.rows(rows).to(device, dtype)
             parts.append(_read(placed.call(poutine.trace(model).get_trace), placed))
+            refuse_other_shape(program, OBSERVED, data_shape, parts[-1].batch.x.shape[1:])
     return _joined(parts)
 
 

@@ -133,12 +133,6 @@ def _prepare(program: Program, data: DataSet, settings: Settings, refit: Refit |
     """Refuse what cannot be fitted, and move the program to its device."""
     data = match_data(program, data)
     device = pick_device(settings.device)
-    if settings.batch_size > len(data.train):
-        raise InputError(
-            "batch_size",
-            f"is {settings.batch_size}, but there are only {len(data.train)} training data points",
-            "lower it",
-        )
     program.to(device)
     check_program(program, data.batch("train"), data.train.rows)
     check_program(program, data.batch("test"), data.test.rows)

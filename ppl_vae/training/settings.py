@@ -19,7 +19,7 @@ class Settings:
 
     Attributes:
         epochs: Passes over the training data, at most.
-        batch_size: Data points in a step.
+        batch_size: Data points in a step; all, where there are fewer.
         learning_rate: Adam's highest learning rate; it falls to 0 along a cosine.
         warmup_epochs: Epochs over which it rises to that from 0.
         objective: ``"elbo"``, ``"analytic-kl"``, ``"stl"``, ``"iw"`` or ``"dreg"``; see

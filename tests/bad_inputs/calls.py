@@ -139,7 +139,6 @@ FIT = [
         lambda w: ppl_vae.fit(w.vae, w.data, Settings(batch_size=8), run=Run.open(w.run)),
         "run",
     ),
-    ("batch", lambda w: ppl_vae.fit(w.vae, w.data, Settings(batch_size=49)), ""),
     (
         "other-shape",
         lambda w: ppl_vae.fit(w.vae, ppl_vae.make_data(np.ones((60, 5))), Settings(batch_size=8)),
@@ -187,6 +186,8 @@ SCORERS = {
     "anneal": lambda program, x: ppl_vae.anneal(program, x, Annealing(1, 2)),
     "compare_gradients": lambda program, x: ppl_vae.compare_gradients(program, x, 2, 2),
     "posterior_predictive": ppl_vae.posterior_predictive,
+    "infer": ppl_vae.infer,
+    "encode": ppl_vae.encode,
     "check_program": ppl_vae.check_program,
     "Posterior": Posterior,
 }
@@ -205,10 +206,31 @@ BAD_X = {
     "infinite": (lambda x: spoilt(x, INF), "datum 2"),
     "beyond-float32": (lambda x: spoilt(x.double(), 1e300), "datum 2"),
 }
+# A datum of imaging() has shape (3, 4, 5).
+IMAGES = torch.zeros(20, 3, 4, 5)
+OTHER_LAYOUTS = {
+    "flat": lambda x: x.flatten(1),
+    "channels-last": lambda x: x.permute(0, 2, 3, 1),
+    "no-channels": lambda x: x[:, 0],
+    "one-channel": lambda x: x[:, :1],
+    "one-pixel": lambda x: x[..., :1],
+    "transposed": lambda x: x.mT,
+}
+
+
+def imaging():
+    return built(VAE, (3, 4, 5), 2, (4,))
+
+
 DATA = [
     *(
         Call("Posterior", f"x-{kind}", lambda w, f=change: Posterior(w.vae, f(w.x)), culprit)
         for kind, (change, culprit) in BAD_X.items()
+    ),
+    *(
+        Call(name, f"x-{kind}", lambda w, f=scorer, g=change: f(imaging(), g(IMAGES)), "VAE")
+        for name, scorer in SCORERS.items()
+        for kind, change in OTHER_LAYOUTS.items()
     ),
     *(
         Call(name, "x-list", lambda w, f=scorer: f(w.vae, w.x.tolist()), "data")
@@ -247,6 +269,12 @@ OTHERS = [
     ("prior_predictive", "shape", lambda w: ppl_vae.prior_predictive(w.vae, 4, 2), "data_shape"),
     ("prior_predictive", "none", lambda w: ppl_vae.prior_predictive(None, (4,), 2), "NoneType"),
     ("prior_predictive", "seed", lambda w: ppl_vae.prior_predictive(w.vae, (4,), 2, -1), "seed"),
+    ("prior_predictive", "flat", lambda w: ppl_vae.prior_predictive(imaging(), (60,), 2), "VAE"),
+    ("diagnose", "flat", lambda w: ppl_vae.diagnose(imaging(), flat()), "VAE"),
+    ("fit", "flat", lambda w: ppl_vae.fit(imaging(), flat(), EIGHT), "VAE"),
+    ("refit_guide", "flat", lambda w: ppl_vae.refit_guide(imaging(), flat(), EIGHT), "VAE"),
+    ("bidirectional", "flat", lambda w: ppl_vae.bidirectional(imaging(), (60,), 2), "VAE"),
+    ("decode", "flat", lambda w: ppl_vae.decode(imaging(), {}, (60,), 2), "VAE"),
     ("decode", "site", lambda w: decode(w, {"w": torch.ones(2, 2)}), "'w'"),
     ("decode", "array", lambda w: decode(w, {"z": np.ones((2, 2))}), "'z'"),
     ("decode", "count", lambda w: decode(w, {"z": torch.ones(3, 2)}), "'z'"),
@@ -294,6 +322,10 @@ OTHERS = [
 ]
 
 
+def flat():
+    return ppl_vae.make_data(np.zeros((30, 60)))
+
+
 def decode(world, latents):
     return ppl_vae.decode(world.vae, latents, (4,), 2)
 
@@ -323,7 +355,6 @@ REFIT = [
     ("on-list", lambda w: ppl_vae.refit_guide(w.vae, w.data, on=["data"]), "on"),
     ("run", lambda w: ppl_vae.refit_guide(w.vae, w.data, EIGHT, run="runs/a"), "run"),
     ("taken", lambda w: ppl_vae.refit_guide(w.vae, w.data, EIGHT, run=Run.open(w.run)), "run"),
-    ("batch", lambda w: ppl_vae.refit_guide(w.vae, w.data, Settings(batch_size=49)), "batch_size"),
     ("parent", lambda w: ppl_vae.refit_guide(w.vae, w.data, parent=w.run), "PosixPath"),
     (
         "other-model",
@@ -337,14 +368,12 @@ REFIT = [
     ),
 ]
 INFER = [
-    ("not-a-program", lambda w: ppl_vae.infer(None, w.x), "NoneType"),
     ("draws", lambda w: ppl_vae.infer(w.vae, w.x, 0), "draws"),
     ("target", lambda w: ppl_vae.infer(w.vae, w.x, target="best"), "target"),
     ("text", lambda w: ppl_vae.infer(w.vae, "x"), "data"),
     ("seed", lambda w: ppl_vae.infer(w.vae, w.x, seed="a"), "seed"),
 ]
 ENCODE = [
-    ("not-a-program", lambda w: ppl_vae.encode(None, w.x), "NoneType"),
     ("target", lambda w: ppl_vae.encode(w.vae, w.x, "best"), "target"),
     ("seed", lambda w: ppl_vae.encode(w.vae, w.x, seed=-1), "seed"),
 ]

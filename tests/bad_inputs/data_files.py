@@ -114,8 +114,15 @@ def claims_more(file):
     file.write_bytes(png)
 
 
+def pages(file):
+    first, *others = map(Image.fromarray, IMAGES[:5])
+    first.save(file, format="TIFF", save_all=True, append_images=others)
+
+
 # What one more image in a folder is.
 ONE_IMAGE = {
+    "pages": pages,
+    "colour": image(np.stack([IMAGES[0]] * 3, axis=2)),
     "half": half(image(RNG.integers(256, size=(64, 64), dtype=np.uint8))),
     "words": content("hello"),
     "other-size": image(IMAGES[0][:4]),
@@ -139,6 +146,16 @@ def folder_of_hidden(folder):
     (folder / "d").mkdir()
     Image.fromarray(IMAGES[0]).save(folder / "d" / ".hidden.png")
     (folder / "d" / "notes.txt").write_text("not an image")
+
+
+def splits(*names):
+    def write(folder):
+        for name in names:
+            (folder / "d" / name).mkdir(parents=True)
+            for i in range(15):
+                Image.fromarray(IMAGES[i]).save(folder / "d" / name / f"{i}.png")
+
+    return write
 
 
 def idx(file, array):
@@ -182,6 +199,15 @@ LINES = [
     *(
         Line(f"image-{kind}", ["train", "--data", "d", *GAUSSIAN], "d/z.png", one_more(write))
         for kind, write in ONE_IMAGE.items()
+    ),
+    *(
+        Line(f"folders-{kind}", ["train", "--data", "d", *GAUSSIAN], "d", splits(*names))
+        for kind, names in {
+            "no-train": ("test", "val"),
+            "val-twice": ("train", "val", "valid"),
+            "beside": ("train", "test", "dogs"),
+            "within": ("dogs/train", "dogs/test", "cats/train"),
+        }.items()
     ),
     Line("folder-hidden", ["train", "--data", "d", *GAUSSIAN], "d holds", folder_of_hidden),
     *(

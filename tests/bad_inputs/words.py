@@ -34,7 +34,7 @@ def made(name, inside=None):
 
 def grey_images(folder):
     (folder / "d").mkdir()
-    for i, grey in enumerate(np.concatenate([IMAGES, IMAGES[:10]])):
+    for i, grey in enumerate(np.concatenate([IMAGES, 255 - IMAGES[:10]])):
         Image.fromarray(grey).save(folder / "d" / f"{i}.png")
 
 
@@ -67,6 +67,11 @@ TRAIN = [
     ("data-long", [*DIGITS, "--data", LONG], f"'{LONG}'"),
     ("data-no-user", [*DIGITS, "--data", "~nope/x.npy"], "~nope/x.npy"),
     ("data-format", [*DIGITS, "--data", "d.txt"], "d.txt", wrote("d.txt")),
+    ("resize-words", [*DIGITS, "--data", "d", "--resize", "big"], "resize"),
+    ("resize-one", [*DIGITS, "--data", "d", "--resize", "28"], "resize"),
+    ("resize-zero", [*DIGITS, "--data", "d", "--resize", "0,28"], "resize"),
+    ("resize-of-a-table", [*TABLED, "--resize", "2,2"], "resize"),
+    ("grey-of-digits", [*DIGITS, "--grey"], "grey"),
     ("data-huge", [*TABLED, "--data", "d.npy"], "VAE", huge_numbers),
     ("data-dir-no-user", [*DIGITS, "--data", "mnist", "--data-dir", "~nope"], "~nope"),
     ("data-dir-file", [*DIGITS, "--data", "mnist", "--data-dir", "t.npy"], "mnist"),
@@ -90,7 +95,7 @@ TRAIN = [
     ("epochs-zero", [*DIGITS, "--epochs", 0], "epochs"),
     ("epochs-half", [*DIGITS, "--epochs", 1.5], "'--epochs'"),
     ("epochs-missing", [*DIGITS, "--epochs"], "'--epochs'"),
-    ("batch-too-large", [*DIGITS, "--batch-size", 10**5], "batch_size"),
+    ("batch-zero", [*DIGITS, "--batch-size", 0], "batch_size"),
     ("objective", [*DIGITS, "--objective", "nll"], "'--objective'"),
     ("stl-of-autoencoder", [*DIGITS, "--model", "autoencoder", "--objective", "stl"], "utoencoder"),
     ("device", [*DIGITS, "--device", "quantum"], "device 'quantum'"),

@@ -1,0 +1,121 @@
+"""Fits from the command line: what is told of each epoch, and what an interrupt leaves."""
+
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import typer
+
+
+def fit_or_stop(
+    run: Any,
+    program: Any,
+    dataset: Any,
+    settings: Any,
+    *,
+    on: Any = None,
+    parent: Any = None,
+    tensorboard: bool = False,
+    resume: bool = False,
+) -> Any:
+    """Fit, all or the guide alone, as given or as the run's config says; an interrupt tells how to
+    go on.
+
+    Returns:
+        The history of the fit.
+    """
+    from ..training.fit import fit
+    from ..training.refit import refit_guide
+
+    on = on or run.config.parent.get("on")
+    with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
+        try:
+            if on is None:
+                return fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
+            return refit_guide(
+                program,
+                dataset,
+                settings,
+                on=on,
+                parent=parent,
+                run=run,
+                resume=resume,
+                on_epoch=on_epoch,
+            )
+        except KeyboardInterrupt:
+            words = "nothing was written"
+            if run.has_weights():
+                words = (
+                    f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
+                    f"--resume {shlex.quote(str(run.path))}"
+                )
+            typer.echo(f"interrupted: {words}", err=True)
+            raise typer.Exit(130) from None
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """What ends a job politely, as schedulers do before they kill it, is an interrupt too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _on_epoch(
+    run: Any, epochs: int, tensorboard: bool
+) -> Iterator[Callable[[dict[str, float]], None]]:
+    """What the fit tells of each epoch: TensorBoard, and a line where there is no progress bar."""
+    from rich.console import Console
+
+    tell: list[Callable[[dict[str, float]], None]] = []
+    with ExitStack() as stack:
+        if tensorboard:
+            from ..training.tensorboard import TensorBoard
+
+            tell.append(stack.enter_context(TensorBoard(run.events)))
+        if not Console(stderr=True).is_terminal:
+            tell.append(EpochLog(epochs))
+
+        def on_epoch(row: dict[str, float]) -> None:
+            for called in tell:
+                called(row)
+
+        yield on_epoch
+
+
+class EpochLog:
+    """Prints each epoch of a fit as one line on standard error.
+
+    Arguments:
+        epochs: How many there will be, at most.
+
+    Example:
+        >>> log = EpochLog(20)
+        >>> log.line({"epoch": 3, "elbo": -95.124, "loss": 96.3, "seconds": 1.2})
+        'epoch 3/20: ELBO -95.12 nats, loss 96.30, 1.2 s, 0:20 left'
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._seconds: list[float] = []
+
+    def __call__(self, row: dict[str, float]) -> None:
+        """Print the row of an epoch."""
+        typer.echo(self.line(row), err=True)
+
+    def line(self, row: dict[str, float]) -> str:
+        """The row of an epoch in words; the time left is that of as many mean epochs."""
+        self._seconds.append(row["seconds"])
+        epoch, spent = int(row["epoch"]), sum(self._seconds) / len(self._seconds)
+        left = round((self.epochs - epoch) * spent)
+        names = {"elbo": "ELBO", "reconstruction": "reconstruction"}
+        score = next(f"{title} {row[name]:.2f}" for name, title in names.items() if name in row)
+        return (
+            f"epoch {epoch}/{self.epochs}: {score} nats, loss {row['loss']:.2f}, "
+            f"{row['seconds']:.1f} s, {left // 60}:{left % 60:02} left"
+        )
