@@ -14,17 +14,21 @@ They import torch and pyro only, and run under plain Pyro:
 from torch import nn
 
 from .autoencoder import Autoencoder
+from .conditional import ConditionalVAE
 from .guides import GUIDES
 from .likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
 from .linear_gaussian import LinearGaussian
 from .networks import MLP, Decoder, Encoder
 from .priors import PRIORS
+from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 
 PROGRAMS: dict[str, type[nn.Module]] = {
     "vae": VAE,
     "autoencoder": Autoencoder,
     "linear-gaussian": LinearGaussian,
+    "conditional-vae": ConditionalVAE,
+    "semi-supervised-vae": SemiSupervisedVAE,
 }
 """The registry of programs by name. A new one is one file and one line here."""
 
@@ -37,10 +41,12 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "Bernoulli",
+    "ConditionalVAE",
     "ContinuousBernoulli",
     "Decoder",
     "Encoder",
     "Gaussian",
     "Laplace",
     "LinearGaussian",
+    "SemiSupervisedVAE",
 ]
