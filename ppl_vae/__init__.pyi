@@ -3,6 +3,7 @@ from .compiled.engine import EagerWarning as EagerWarning
 from .compiled.svi import CompiledSVI as CompiledSVI
 from .data.batch import Batch as Batch
 from .data.dataset import DataSet as DataSet
+from .data.known_labels import keep_labels as keep_labels
 from .data.sources import load_data as load_data
 from .data.validation import make_data as make_data
 from .diagnostics.diagnosis import Diagnosis as Diagnosis

@@ -13,12 +13,13 @@ from torch import Tensor
 from ..choices import Binarize, Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
+from ..data.known_labels import UNKNOWN, keep_labels
 from ..data.reading import Reading
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
 from ..errors import InputError, first_line
 from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
-from ..programs.batches import check_covariates, covariates_of, match_data
+from ..programs.batches import LABELS, check_covariates, covariates_of, match_data
 from ..programs.protocol import Program
 from ..programs.references import build_program, find_program
 from ..runs.config import CONFIG, Config
@@ -27,6 +28,9 @@ from ..runs.loading import check_size, find_class
 from ..runtime import pick_device
 from ..storage.memory import refuse_beyond_memory
 from ..training.settings import Settings
+
+
+NOT_GIVEN = ("mask", "exposure")  # covariates that say how x was observed
 
 
 def find_model(name: str) -> tuple[type[Any], str]:
@@ -54,6 +58,36 @@ def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
     for name in arguments:
         if name not in known and not takes_any:
             raise InputError(name, f"is not an argument of {kind.__name__}", "leave it out")
+
+
+def arguments_of_data(kind: type[Any], data: DataSet) -> dict[str, Any]:
+    """What a model's class takes that data say: ``classes``, ``alpha`` and ``covariates``.
+
+    Arguments:
+        kind: The class.
+        data: The data that it is to be fitted to.
+
+    Returns:
+        The number of classes; the weight of the classifier's term for each label, which Kingma et
+        al. (2014) choose as 0.1 N / n for n labels of N data; mean and standard deviation of each
+        covariate by its name.
+    """
+    wanted = inspect.signature(kind).parameters.keys()
+    found: dict[str, Any] = {}
+    labels, covariates = data.train.labels, data.train.covariates
+    if labels is not None:
+        known = int((labels != UNKNOWN).sum())
+        found = {"classes": len(data.label_names), "alpha": 0.1 * len(labels) / max(known, 1)}
+    if real := covariates.keys() - {LABELS, *NOT_GIVEN}:
+        found["covariates"] = {name: _moments(covariates[name]) for name in sorted(real)}
+    return {name: value for name, value in found.items() if name in wanted}
+
+
+def _moments(covariate: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each column; 1 for one that is constant."""
+    columns = covariate.reshape(len(covariate), -1).double()
+    scale = columns.std(0, correction=0)
+    return columns.mean(0).tolist(), torch.where(scale > 0, scale, 1.0).tolist()
 
 
 def choose_binarization(
@@ -123,6 +157,8 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
         binarize=recipe["binarize"],
         reading=Reading.of(recipe.get("reading")),
     )
+    if known := recipe.get("known_labels"):
+        data = keep_labels(data, *known)
     if data.digest != recipe["digest"]:
         raise InputError(
             source,

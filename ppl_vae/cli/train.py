@@ -48,9 +48,16 @@ def train(
             "auto: dynamic for a named data set and a Bernoulli likelihood, else none."
         ),
     ] = "auto",
+    labels: Annotated[
+        int | None,
+        in_data(help="Hide all training labels but so many, as many of each class (by --seed)."),
+    ] = None,
     model: Annotated[
         str,
-        in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
+        in_model(
+            help="vae, autoencoder, linear-gaussian, conditional-vae, semi-supervised-vae; "
+            "package.module:Class; file.py:Class."
+        ),
     ] = "vae",
     latent_dim: Annotated[
         int | None, in_model(help="Number of latent variables (vae: 50).")
@@ -134,12 +141,19 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
+    from ..data.known_labels import keep_labels
     from ..data.sources import load_data
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from .opening import check_arguments, choose_binarization, find_model, reopen
+    from .opening import (
+        arguments_of_data,
+        check_arguments,
+        choose_binarization,
+        find_model,
+        reopen,
+    )
 
     if resume is not None:
         given = _given(context)
@@ -185,6 +199,9 @@ def train(
     check_arguments(kind, arguments)
     choice = choose_binarization(binarize, data, kind, arguments)
     dataset = load_data(data, data_dir=data_dir, binarize=choice)
+    if labels is not None:
+        dataset = keep_labels(dataset, labels, seed)
+    arguments = arguments_of_data(kind, dataset) | arguments
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)

@@ -45,20 +45,30 @@ def make_objective(name: Objective, particles: int = 1, enumerated: bool = False
     return {"elbo": Trace_ELBO, "analytic-kl": TraceMeanField_ELBO}[name](**options)
 
 
-def check_objective(objective: Objective, program: Program, batch: Batch) -> None:
+def check_objective(
+    objective: Objective, program: Program, batch: Batch, free_bits: float = 0.0
+) -> None:
     """Refuse a guide that an estimator would train towards something else, or not at all.
 
     Arguments:
         objective: One of ``Objective``.
         program: The program; see :class:`ppl_vae.Program`.
         batch: Some data.
+        free_bits: KL that a site has for free.
 
     Raises:
         InputError: Naming the site, and an objective that fits.
     """
+    sites = Sites.of(program, batch)
+    if sites.enumerated and free_bits:
+        raise InputError(
+            "free_bits",
+            f"was given, but the KL of site {sites.enumerated[0]!r}, whose values are enumerated, "
+            "is not known draw by draw",
+            "leave it out",
+        )
     if objective == "elbo":
         return
-    sites = Sites.of(program, batch)
     if site := sites.without_path:
         raise InputError(
             f"the guide's site {site!r}",
