@@ -123,9 +123,9 @@ class Condition(nn.Module):
         self.length = (classes or 0) + sum(self.widths.values())
         if not self.length:
             raise ValueError("classes or covariates must be given: without them use VAE")
-        loc, scale = (torch.tensor(sum((m[i] for m in moments.values()), [])) for i in (0, 1))
-        self.register_buffer("loc", loc)
-        self.register_buffer("scale", scale)
+        for place, name in enumerate(("loc", "scale")):
+            numbers = [number for moment in moments.values() for number in moment[place]]
+            self.register_buffer(name, torch.tensor(numbers), persistent=False)
 
     def forward(self, y: Tensor | None, covariates: Mapping[str, Tensor]) -> Tensor:
         """c of shape (N, G).

@@ -81,11 +81,12 @@ def one_hot(labels: Tensor, classes: int, like: Tensor) -> Tensor:
     return F.one_hot(labels, classes).to(like)
 
 
-def check_classes(classes: object) -> None:
-    """Refuse a number of classes that is not an integer of at least 2.
+def check_classes(classes: object) -> int:
+    """Return a number of classes that is an integer of at least 2.
 
     Raises:
-        ValueError: In one line.
+        ValueError: In one line, if it is not.
     """
     if not isinstance(classes, int) or isinstance(classes, bool) or classes < 2:
         raise ValueError(f"classes must be an integer of at least 2, got {classes!r}")
+    return classes

@@ -41,8 +41,8 @@ class SemiSupervisedVAE(nn.Module):
     Arguments:
         data_shape: Shape of one datum, such as ``(1, 28, 28)``.
         classes: Number of classes K.
-        alpha: Weight of the term for each label; 0.1 N in the paper is 0.1 N / n here, for n labels
-            of N data.
+        alpha: Weight of the term for each label. For n labels of N data, the paper's is 0.1 N / n;
+            N / n finds the classes sooner, and is what the command line chooses.
         classifier: A module from data to the K logits of q(k|x); by default an encoder.
         latent_dim, hidden, channels, activation, likelihood, likelihood_scale, guide, prior,
             encoder_hidden, components: As of :class:`ppl_vae.models.VAE`.
@@ -80,7 +80,7 @@ class SemiSupervisedVAE(nn.Module):
         super().__init__()
         wide = hidden if encoder_hidden is None else encoder_hidden
         check_architecture(data_shape, latent_dim, hidden, channels, activation, wide, components)
-        check_classes(classes)
+        classes = check_classes(classes)
         if not isinstance(alpha, int | float) or not alpha >= 0:
             raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
         self.data_shape, self.classes, self.alpha = tuple(data_shape), classes, float(alpha)

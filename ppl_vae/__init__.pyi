@@ -15,6 +15,8 @@ from .errors import InputError as InputError
 from .evidence.annealing import Annealing as Annealing
 from .evidence.annealing import anneal as anneal
 from .evidence.annealing import bidirectional as bidirectional
+from .evidence.classification import Classification as Classification
+from .evidence.classification import classify as classify
 from .evidence.scores import Estimate as Estimate
 from .evidence.scores import Ledger as Ledger
 from .evidence.scores import Scores as Scores

@@ -17,6 +17,7 @@ from ..data.known_labels import UNKNOWN, keep_labels
 from ..data.reading import Reading
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
 from ..errors import InputError, first_line
+from ..evidence.classification import Classification, class_logits, classify
 from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
 from ..programs.batches import LABELS, check_covariates, covariates_of, match_data
@@ -28,7 +29,6 @@ from ..runs.loading import check_size, find_class
 from ..runtime import pick_device
 from ..storage.memory import refuse_beyond_memory
 from ..training.settings import Settings
-
 
 NOT_GIVEN = ("mask", "exposure")  # covariates that say how x was observed
 
@@ -68,16 +68,15 @@ def arguments_of_data(kind: type[Any], data: DataSet) -> dict[str, Any]:
         data: The data that it is to be fitted to.
 
     Returns:
-        The number of classes; the weight of the classifier's term for each label, which Kingma et
-        al. (2014) choose as 0.1 N / n for n labels of N data; mean and standard deviation of each
-        covariate by its name.
+        The number of classes; N / n, for n labels of N data, as the weight of the classifier's term
+        for each label; mean and standard deviation of each covariate by its name.
     """
     wanted = inspect.signature(kind).parameters.keys()
     found: dict[str, Any] = {}
     labels, covariates = data.train.labels, data.train.covariates
     if labels is not None:
         known = int((labels != UNKNOWN).sum())
-        found = {"classes": len(data.label_names), "alpha": 0.1 * len(labels) / max(known, 1)}
+        found = {"classes": len(data.label_names), "alpha": len(labels) / max(known, 1)}
     if real := covariates.keys() - {LABELS, *NOT_GIVEN}:
         found["covariates"] = {name: _moments(covariates[name]) for name in sorted(real)}
     return {name: value for name, value in found.items() if name in wanted}
@@ -251,6 +250,22 @@ def choose_rows(
     if count is not None and not 1 <= count <= batch.size:
         raise InputError("data_points", f"must be in 1 ... {batch.size}, got {count}")
     return batch.rows(slice(count)), rows[:count], what
+
+
+def classified(
+    run: Run, program: Program, batch: Batch, split: SplitName, data_dir: Path | None, seed: int
+) -> Classification | None:
+    """The classes that a guide finds in a batch of a split, calibrated on the validation data.
+
+    Validation data are not: the temperature would be theirs. ``None`` if there are none to find,
+    or none that is known.
+    """
+    if LABELS not in batch or class_logits(program, batch.rows(slice(1))) is None:
+        return None
+    others = None
+    if split != "validation":
+        others = match_data(program, open_data(run, data_dir)).batch("validation", seed)
+    return classify(program, batch, others)
 
 
 def choose_data(

@@ -58,8 +58,9 @@ class Config:
         program: Where the program's class is, as ``package.module:Class`` or ``file.py:Class``.
         arguments: What the class was called with, beside the shape of a datum.
         data: ``source``, ``data_dir``, ``binarize``, ``levels``, ``shape`` and ``digest``; of
-            newer runs also ``reading``, how files are read, ``columns`` of a table, ``label_names``,
-            and ``known_labels``, the number of training labels that were kept and their seed.
+            newer runs also ``reading``, how files are read, ``columns`` of a table,
+            ``label_names``, and ``known_labels``: how many training labels were kept, and the
+            seed that chose them.
         settings: The :class:`ppl_vae.Settings` of the fit.
         parent: Where the guide alone was trained: the ``run`` whose model it has, the SHA-256 of
             its ``weights``, and what the guide was trained ``on``. Else empty.

@@ -75,9 +75,7 @@ class SVIStep:
             self.optimizer.register_step_pre_hook(self._clip)
         weighted = settings.kl_warmup_epochs > 0 or settings.free_bits > 0
         self._kl_weight = KLWeight(settings.free_bits) if weighted else None
-        self._objective = make_objective(
-            settings.objective, settings.particles, enumerated
-        )
+        self._objective = make_objective(settings.objective, settings.particles, enumerated)
         self.svi = CompiledSVI(
             program.model,
             program.guide,
