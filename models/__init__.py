@@ -16,7 +16,23 @@ from torch import nn
 from .autoencoder import Autoencoder
 from .conditional import ConditionalVAE
 from .guides import GUIDES
-from .likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, Laplace
+from .likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Gaussian,
+    Laplace,
+    LogNormal,
+    MixedColumns,
+    NegativeBinomial,
+    Ordered,
+    Poisson,
+    StudentT,
+    ZeroInflatedNegativeBinomial,
+)
 from .linear_gaussian import LinearGaussian
 from .networks import MLP, Decoder, Encoder
 from .priors import PRIORS
@@ -41,12 +57,22 @@ __all__ = [
     "VAE",
     "Autoencoder",
     "Bernoulli",
+    "Categorical",
     "ConditionalVAE",
     "ContinuousBernoulli",
     "Decoder",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "Encoder",
     "Gaussian",
     "Laplace",
     "LinearGaussian",
+    "LogNormal",
+    "MixedColumns",
+    "NegativeBinomial",
+    "Ordered",
+    "Poisson",
     "SemiSupervisedVAE",
+    "StudentT",
+    "ZeroInflatedNegativeBinomial",
 ]

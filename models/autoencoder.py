@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .likelihoods import make_likelihood
+from .likelihoods import Columns, data_distribution, encoder_inputs, make_likelihood
 from .networks import Decoder, Encoder, check_architecture
 from .registration import register
 
@@ -29,8 +29,11 @@ class Autoencoder(nn.Module):
         hidden: Widths of the encoder's hidden layers; the decoder has them in reverse.
         channels: Channels of the convolutions in front of them, for images; empty for none.
         activation: ``"silu"``, ``"tanh"`` or ``"relu"``, between layers.
-        likelihood: A name from ``LIKELIHOODS``, or a module from decoder output to distribution.
-        likelihood_scale: Scale of a Gaussian or Laplace likelihood; ``None`` learns it.
+        likelihood: A name from ``LIKELIHOODS``, or a module from decoder output to distribution; by
+            default ``"columns"`` where they are given, and else ``"bernoulli"``.
+        likelihood_scale: Scale of a Gaussian likelihood, or one like it; ``None`` learns it.
+        columns: What is known of each column of a table; see :class:`.VAE`.
+        levels: The highest level of an image, for likelihoods of levels (255).
 
     Raises:
         ValueError: If a size is not an integer of at least 1, or the likelihood or activation is
@@ -52,29 +55,43 @@ class Autoencoder(nn.Module):
         hidden: Sequence[int] = (500, 500),
         channels: Sequence[int] = (),
         activation: str = "silu",
-        likelihood: str | nn.Module = "bernoulli",
+        likelihood: str | nn.Module | None = None,
         likelihood_scale: float | None = None,
+        columns: Columns | None = None,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         check_architecture(data_shape, latent_dim, hidden, channels, activation)
         self.data_shape = tuple(data_shape)
-        self.encoder = Encoder(data_shape, latent_dim, hidden, channels, activation)
-        self.decoder = Decoder(latent_dim, data_shape, hidden, channels, activation)
-        self.likelihood = make_likelihood(likelihood, data_shape, likelihood_scale)
+        p = make_likelihood(likelihood, data_shape, likelihood_scale, columns, levels)
+        read, given = (getattr(p, f"{way}_shape", data_shape) for way in ("input", "output"))
+        self.encoder = Encoder(read, latent_dim, hidden, channels, activation)
+        self.decoder = Decoder(latent_dim, given, hidden, channels, activation)
+        self.likelihood = p
         self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("prior_scale", torch.ones(latent_dim), persistent=False)
 
-    def model(self, x: Tensor | None = None, size: int = 1) -> Tensor:
-        """p(x | z). Observes ``x`` of shape (N, \\*data_shape), or draws ``size`` data points."""
+    def model(
+        self,
+        x: Tensor | None = None,
+        size: int = 1,
+        *,
+        mask: Tensor | None = None,
+        exposure: Tensor | None = None,
+    ) -> Tensor:
+        """p(x | z), given what :meth:`.VAE.model` is given."""
         register(self)
         with pyro.plate("data", size if x is None else len(x)):
             codes = dist.Normal(self.prior_loc, self.prior_scale).to_event(1)
             z = pyro.sample("z", codes.mask(False))
-            p = self.likelihood(self.decoder(z))
+            p = data_distribution(self.likelihood, self.decoder(z), mask, exposure)
             return pyro.sample("x", p.to_event(len(self.data_shape)), obs=x)
 
-    def guide(self, x: Tensor) -> Tensor:
+    def guide(
+        self, x: Tensor, *, mask: Tensor | None = None, exposure: Tensor | None = None
+    ) -> Tensor:
         """The code z of shape (N, L), as a point mass."""
         register(self)
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", dist.Delta(self.encoder(x), event_dim=1))
+            code = self.encoder(encoder_inputs(self.likelihood, x, mask))
+            return pyro.sample("z", dist.Delta(code, event_dim=1))

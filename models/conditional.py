@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .conditioning import ConditionalEncoder, beside, check_classes, one_hot
 from .guides import GUIDES
-from .likelihoods import make_likelihood
+from .likelihoods import Columns, data_distribution, encoder_inputs, make_likelihood
 from .networks import Decoder, check_architecture
 from .parts import make_part, refuse_components
 from .priors import PRIORS
@@ -33,7 +33,7 @@ class ConditionalVAE(nn.Module):
         covariates: Mean and standard deviation of each real covariate, by its name; lists of them
             for a covariate of several columns.
         latent_dim, hidden, channels, activation, likelihood, likelihood_scale, guide, prior,
-            encoder_hidden, components: As of :class:`ppl_vae.models.VAE`.
+            encoder_hidden, components, columns, levels: As of :class:`ppl_vae.models.VAE`.
 
     Raises:
         ValueError: If an argument is out of its range, a name is unknown, or nothing is given.
@@ -52,12 +52,14 @@ class ConditionalVAE(nn.Module):
         hidden: Sequence[int] = (500, 500),
         channels: Sequence[int] = (),
         activation: str = "silu",
-        likelihood: str | nn.Module = "bernoulli",
+        likelihood: str | nn.Module | None = None,
         likelihood_scale: float | None = None,
         guide: str | nn.Module = "diagonal",
         prior: str | nn.Module = "standard",
         encoder_hidden: Sequence[int] | None = None,
         components: int | None = None,
+        columns: Columns | None = None,
+        levels: int | None = None,
         classes: int | None = None,
         covariates: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
@@ -67,34 +69,60 @@ class ConditionalVAE(nn.Module):
         self.data_shape = tuple(data_shape)
         self.condition = Condition(classes, covariates or {})
         given = self.condition.length
-        sizes = {"latent_dim": latent_dim, "data_shape": data_shape, "components": components}
+        p = make_likelihood(likelihood, data_shape, likelihood_scale, columns, levels)
+        read, out = (getattr(p, f"{way}_shape", data_shape) for way in ("input", "output"))
+        sizes = {"latent_dim": latent_dim, "data_shape": read, "components": components}
         self.family = make_part("guide", guide, GUIDES, **sizes)
         self.encoder = ConditionalEncoder(
-            data_shape, given, self.family.features, wide, channels, activation
+            read, given, self.family.features, wide, channels, activation
         )
-        self.decoder = Decoder(latent_dim + given, data_shape, hidden, channels, activation)
-        self.likelihood = make_likelihood(likelihood, data_shape, likelihood_scale)
+        self.decoder = Decoder(latent_dim + given, out, hidden, channels, activation)
+        self.likelihood = p
         self.prior = make_part("prior", prior, PRIORS, **sizes)
         refuse_components(components, self.family, self.prior)
 
-    def encode(self, x: Tensor, given: Tensor | None = None) -> Any:
-        """q(z | x, c), of batch shape (N,) and event shape (L,); a vamp prior has c = 0."""
-        return self.family(self.encoder(x, given))
+    def encode(self, x: Tensor, given: Tensor, mask: Tensor | None = None) -> Any:
+        """q(z | x, c), of batch shape (N,) and event shape (L,)."""
+        return self.encode_inputs(encoder_inputs(self.likelihood, x, mask), given)
 
-    def model(self, x: Tensor | None = None, y: Tensor | None = None, **covariates: Any) -> Tensor:
-        """p(x, z | c). Observes ``x`` of shape (N, \\*data_shape), or draws one for each c."""
+    def encode_inputs(self, inputs: Tensor, given: Tensor | None = None) -> Any:
+        """q(z | x, c), from what the encoder reads of x; the pseudo-inputs of a prior have no c."""
+        return self.family(self.encoder(inputs, given))
+
+    def model(
+        self,
+        x: Tensor | None = None,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+        exposure: Tensor | None = None,
+        **covariates: Tensor,
+    ) -> Tensor:
+        r"""p(x, z | c). Observes ``x`` of shape (N, \*data_shape), or draws one for each c.
+
+        ``mask`` and ``exposure`` are as of :class:`ppl_vae.models.VAE`.
+        """
         register(self)
         given = self.condition(y, covariates)
         with pyro.plate("data", len(given)):
-            z = pyro.sample("z", self.prior(self.encode))
-            p = self.likelihood(self.decoder(beside(z, given)))
+            z = pyro.sample("z", self.prior(self.encode_inputs))
+            output = self.decoder(beside(z, given))
+            p = data_distribution(self.likelihood, output, mask, exposure)
             return pyro.sample("x", p.to_event(len(self.data_shape)), obs=x)
 
-    def guide(self, x: Tensor, y: Tensor | None = None, **covariates: Any) -> Tensor:
+    def guide(
+        self,
+        x: Tensor,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+        exposure: Tensor | None = None,
+        **covariates: Tensor,
+    ) -> Tensor:
         """q(z | x, c). Draws z of shape (N, L)."""
         register(self)
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.encode(x, self.condition(y, covariates)))
+            return pyro.sample("z", self.encode(x, self.condition(y, covariates), mask))
 
 
 class Condition(nn.Module):

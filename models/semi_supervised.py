@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .conditioning import ConditionalEncoder, beside, check_classes
 from .distributions import Revealed
 from .guides import GUIDES
-from .likelihoods import make_likelihood
+from .likelihoods import Columns, data_distribution, encoder_inputs, make_likelihood
 from .networks import Decoder, Encoder, check_architecture
 from .parts import make_part, refuse_components
 from .priors import PRIORS
@@ -43,9 +43,10 @@ class SemiSupervisedVAE(nn.Module):
         classes: Number of classes K.
         alpha: Weight of the term for each label. For n labels of N data, the paper's is 0.1 N / n;
             N / n finds the classes sooner, and is what the command line chooses.
-        classifier: A module from data to the K logits of q(k|x); by default an encoder.
+        classifier: A module from what an encoder reads of data to the K logits of q(k|x), in place
+            of an encoder.
         latent_dim, hidden, channels, activation, likelihood, likelihood_scale, guide, prior,
-            encoder_hidden, components: As of :class:`ppl_vae.models.VAE`.
+            encoder_hidden, components, columns, levels: As of :class:`ppl_vae.models.VAE`.
 
     Raises:
         ValueError: If an argument is out of its range, or a name is unknown.
@@ -55,7 +56,7 @@ class SemiSupervisedVAE(nn.Module):
         >>> m2 = SemiSupervisedVAE((1, 8, 8), latent_dim=2, hidden=(32,), classes=3)
         >>> adam, loss = pyro.optim.Adam({"lr": 1e-3}), TraceEnum_ELBO(max_plate_nesting=1)
         >>> x, y = torch.rand(4, 1, 8, 8).round(), torch.tensor([0, -1, 2, -1])
-        >>> loss = SVI(m2.model, m2.guide, adam, loss).step(x, y)
+        >>> loss = SVI(m2.model, m2.guide, adam, loss).step(x, y=y)
     """
 
     class_logits: Tensor
@@ -67,12 +68,14 @@ class SemiSupervisedVAE(nn.Module):
         hidden: Sequence[int] = (500, 500),
         channels: Sequence[int] = (),
         activation: str = "silu",
-        likelihood: str | nn.Module = "bernoulli",
+        likelihood: str | nn.Module | None = None,
         likelihood_scale: float | None = None,
         guide: str | nn.Module = "diagonal",
         prior: str | nn.Module = "standard",
         encoder_hidden: Sequence[int] | None = None,
         components: int | None = None,
+        columns: Columns | None = None,
+        levels: int | None = None,
         classes: int | None = None,
         alpha: float = ALPHA,
         classifier: nn.Module | None = None,
@@ -84,38 +87,60 @@ class SemiSupervisedVAE(nn.Module):
         if not isinstance(alpha, int | float) or not alpha >= 0:
             raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
         self.data_shape, self.classes, self.alpha = tuple(data_shape), classes, float(alpha)
-        sizes = {"latent_dim": latent_dim, "data_shape": data_shape, "components": components}
+        p = make_likelihood(likelihood, data_shape, likelihood_scale, columns, levels)
+        read, out = (getattr(p, f"{way}_shape", data_shape) for way in ("input", "output"))
+        sizes = {"latent_dim": latent_dim, "data_shape": read, "components": components}
         self.family = make_part("guide", guide, GUIDES, **sizes)
-        self.classifier = classifier or Encoder(data_shape, classes, wide, channels, activation)
+        self.classifier = classifier or Encoder(read, classes, wide, channels, activation)
         self.encoder = ConditionalEncoder(
-            data_shape, classes, self.family.features, wide, channels, activation
+            read, classes, self.family.features, wide, channels, activation
         )
-        self.decoder = Decoder(latent_dim + classes, data_shape, hidden, channels, activation)
-        self.likelihood = make_likelihood(likelihood, data_shape, likelihood_scale)
+        self.decoder = Decoder(latent_dim + classes, out, hidden, channels, activation)
+        self.likelihood = p
         self.prior = make_part("prior", prior, PRIORS, **sizes)
         refuse_components(components, self.family, self.prior)
         self.register_buffer("class_logits", torch.zeros(classes), persistent=False)
 
-    def encode(self, x: Tensor, label: Tensor | None = None) -> Any:
-        """q(z | x, k), of batch shape (N,) and event shape (L,); a vamp prior has no k."""
-        return self.family(self.encoder(x, None if label is None else self._one_hot(label)))
+    def encode_inputs(self, inputs: Tensor, label: Tensor | None = None) -> Any:
+        """q(z | x, k), from what the encoder reads of x; pseudo-inputs of a prior have no k."""
+        return self.family(self.encoder(inputs, None if label is None else self._one_hot(label)))
 
-    def model(self, x: Tensor | None = None, y: Tensor | None = None, size: int = 1) -> Tensor:
-        """p(x, y, k, z). Observes ``x`` and ``y``, or draws ``size`` data points."""
+    def model(
+        self,
+        x: Tensor | None = None,
+        size: int = 1,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+        exposure: Tensor | None = None,
+    ) -> Tensor:
+        r"""p(x, y, k, z). Observes ``x`` and ``y``, or draws ``size`` data points.
+
+        ``mask`` and ``exposure`` are as of :class:`ppl_vae.models.VAE`.
+        """
         register(self)
         with pyro.plate("data", next((len(t) for t in (x, y) if t is not None), size)):
             label = pyro.sample("label", dist.Categorical(logits=self.class_logits))
             if y is not None:
                 pyro.sample("y", Revealed(label, y >= 0, self.class_logits), obs=y)
-            z = pyro.sample("z", self.prior(self.encode))
-            p = self.likelihood(self.decoder(beside(z, self._one_hot(label))))
+            z = pyro.sample("z", self.prior(self.encode_inputs))
+            output = self.decoder(beside(z, self._one_hot(label)))
+            p = data_distribution(self.likelihood, output, mask, exposure)
             return pyro.sample("x", p.to_event(len(self.data_shape)), obs=x)
 
-    def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def guide(
+        self,
+        x: Tensor,
+        *,
+        y: Tensor | None = None,
+        mask: Tensor | None = None,
+        exposure: Tensor | None = None,
+    ) -> Tensor:
         """q(k, z | x, y). Draws k of shape (N,), and z of shape (N, L)."""
         register(self)
         with pyro.plate("data", len(x)):
-            logits = self.classifier(x)
+            inputs = encoder_inputs(self.likelihood, x, mask)
+            logits = self.classifier(inputs)
             if y is not None:
                 seen = self._one_hot(y.clamp(0, self.classes - 1))
                 if self.training:
@@ -125,7 +150,7 @@ class SemiSupervisedVAE(nn.Module):
                 logits = torch.where((y >= 0)[..., None], seen.log(), logits)
             q = dist.Categorical(logits=logits)
             label = pyro.sample("label", q, infer={"enumerate": "parallel"})
-            return pyro.sample("z", self.encode(x, label))
+            return pyro.sample("z", self.encode_inputs(inputs, label))
 
     def _one_hot(self, label: Tensor) -> Tensor:
         return F.one_hot(label, self.classes).to(self.class_logits)

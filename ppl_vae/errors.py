@@ -11,14 +11,31 @@ REMEDIES = {
     "another-path": "choose another path",
     "another-device": 'use device="cpu"',
     "binarize-or-gaussian": "rescale them, or use binarize='none' and a Gaussian likelihood",
+    "column-names": "give the name of a column that there is",
     "data-dir": "place {files} in {folder}, or name another folder as data_dir",
+    "date": "make it a number, such as days since a date, or leave it out, with drop = True in "
+    "Reading(schema={{{column!r}: ...}})",
+    "decimal": "say which, as Reading(decimal='.') or Reading(decimal=',')",
     "diagnose-again": "call diagnose and write_diagnosis again",
     "fit-first": "make one with fit(..., run=Run.create(...))",
+    "drop-or-encode": "encode it as numbers or text, or drop it",
+    "header": "say Reading(header=True) or Reading(header=False)",
+    "index-or-data": "say Reading(index_column={column!r}), or the kind of the column in "
+    "Reading(schema={{{column!r}: ...}})",
+    "leave-out": "leave it out, with drop = True in Reading(schema={{{column!r}: ...}})",
+    "leave-out-or-index": "leave it out, with drop = True in Reading(schema={{{column!r}: ...}}), "
+    "or say Reading(index_column={column!r}) if it names rows",
+    "levels": "say levels=255 if they are grey values, or binarize='none'",
+    "mend-or-category": "mend it, or, if the column holds categories, say kind = 'category' in "
+    "Reading(schema={{{column!r}: ...}})",
+    "mend-row": "mend the line, or say how cells are separated in Reading(separator=...)",
+    "other-kind": "choose another kind in Reading(schema=...)",
     "overwrite": "choose another path, or pass overwrite=True",
     "fit-again": "fit again with Run.create(..., overwrite=True)",
     "resume": "continue with fit(..., run=Run.open({run!r}), resume=True)",
     "resume-or-overwrite": "choose another path, pass overwrite=True to Run.create, or continue it "
     "with fit(..., run=Run.open({run!r}), resume=True)",
+    "separator": "say which, as Reading(separator=...)",
     "then-resume": "{first}, then continue with fit(..., run=Run.open({run!r}), resume=True)",
     "trust-program": "if you trust that code, pass its class {program} to Run.load",
     "write-again": "fit(..., run=Run.open({run!r}), resume=True) writes it again",

@@ -140,8 +140,6 @@ BOMBS = {
 # What these would take, as the line says it; others claim more than they hold, or are broken.
 SIZES = {
     "sparse.npy": "8.0 TB",
-    "wide.csv": "800.0 GB",
-    "quoted.csv": "480.0 GB",
     "runs.parquet": "6.4 GB",
     **dict.fromkeys(("label.csv", "label.npz", "label.parquet"), "80.0 GB"),
 }

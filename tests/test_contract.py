@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO
 
 from ppl_vae.data.batch import Batch
-from ppl_vae.models import GUIDES, PRIORS, PROGRAMS
+from ppl_vae.models import GUIDES, LIKELIHOODS, PRIORS, PROGRAMS, Categorical, LogNormal, Ordered
 from ppl_vae.programs.batches import covariates_of
 from ppl_vae.programs.conformance import check_program
 from ppl_vae.programs.protocol import dtype_of
@@ -24,8 +24,16 @@ VARIANTS = {
     "vae-linear": lambda: PROGRAMS["vae"](SHAPE, 3, ()),
     **{
         f"vae-{name}": lambda name=name: PROGRAMS["vae"](SHAPE, 3, (16,), likelihood=name)
-        for name in ("bernoulli", "continuous-bernoulli", "gaussian", "laplace")
+        for name in LIKELIHOODS
+        if name not in ("categorical", "ordered", "columns")
     },
+    **{
+        f"vae-{kind.__name__.lower()}": lambda kind=kind: PROGRAMS["vae"](
+            SHAPE, 3, (16,), channels=(4,), likelihood=kind(SHAPE, classes=3)
+        )
+        for kind in (Categorical, Ordered)
+    },
+    "autoencoder-counts": lambda: PROGRAMS["autoencoder"](SHAPE, 3, (8,), likelihood="poisson"),
     **{
         f"vae-{name}-guide": lambda name=name: PROGRAMS["vae"](SHAPE, 3, (16,), guide=name)
         for name in GUIDES
@@ -74,7 +82,8 @@ everyone = pytest.mark.parametrize(
 def data_for(program, size=8):
     """A batch with what the program takes."""
     shape = getattr(program, "data_shape", (5,))
-    batch = Batch(x=torch.randint(2, (size, *shape)).to(dtype_of(program)))
+    positive = isinstance(getattr(program, "likelihood", None), LogNormal)
+    batch = Batch(x=(torch.randint(2, (size, *shape)) + positive).to(dtype_of(program)))
     needed, _ = covariates_of(program)
     given = {"y": torch.arange(size) % 3, "mask": torch.rand(size, *shape) < 0.5}
     if isinstance(program, PROGRAMS["semi-supervised-vae"]):

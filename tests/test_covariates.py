@@ -256,6 +256,6 @@ def test_a_table_with_holes_comes_from_a_file(shell, tmp_path):
     words = ("--model", f"{source}:Incomplete", "--data", "holes.npz", "--epochs", 1)
     code, _, err = shell("train", *words, "--batch-size", 20, "--output", "run")
     assert code == 0, err
-    code, _, err = shell("train", "--data", "holes.npz", "--likelihood", "gaussian")
+    code, _, err = shell("train", "--data", "holes.npz", "--model", "linear-gaussian")
     assert code == 2
     assert "'mask'" in err

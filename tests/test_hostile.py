@@ -306,7 +306,7 @@ def test_a_path_that_cannot_be(name):
 def test_names_reach_no_terminal_as_they_are(name, tmp_path):
     zipped(tmp_path / "x.npz", [(f"{name}{i}.npy", npy((1,), data=bytes(8))) for i in (0, 1)])
     refused(tmp_path / "x.npz", printable(name))
-    pd.DataFrame({name: ["x"] * 30}).to_csv(tmp_path / "x.csv", index=False)
+    pd.DataFrame({name: ["1"] * 29 + ["x"]}).to_csv(tmp_path / "x.csv", index=False)
     refused(tmp_path / "x.csv")
 
 

@@ -233,5 +233,8 @@ def test_new_data_are_on_the_scale_of_the_fit(tmp_path):
     np.save(tmp_path / "raw.npy", np.array([[0.0, 200.0]]))
     with pytest.raises(InputError, match="levels of 255, which are divided by it"):
         load_rows(tmp_path / "raw.npy", like)
+    counts = load_rows(tmp_path / "dark.npy", {**like, "levels": None})  # a table's bytes may be
+    assert counts.x.tolist() == [[0, 1], [1, 0]]
+    np.save(tmp_path / "images.npy", np.zeros((2, 3, 3), dtype=np.uint8))
     with pytest.raises(InputError, match="holds bytes, but"):
-        load_rows(tmp_path / "dark.npy", {**like, "levels": None})
+        load_rows(tmp_path / "images.npy", {**like, "shape": [1, 3, 3], "levels": None})

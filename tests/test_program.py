@@ -60,7 +60,9 @@ def test_names_the_first_datum_outside_the_support(datum):
 
 
 def test_counts_in_bytes_are_told_what_was_done_to_them():
-    data = make_data(torch.poisson(torch.full((60, 5), 2.0)).byte())
+    counts = torch.poisson(torch.full((60, 5), 2.0)).byte()
+    check_program(programs.Counts((5,)), make_data(counts).fixed("train"))
+    data = make_data(counts, levels=255)
     with pytest.raises(InputError, match="uint8 is read as levels of grey"):
         check_program(programs.Counts((5,)), data.fixed("train"))
 

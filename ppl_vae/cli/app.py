@@ -21,6 +21,7 @@ from . import (
     evaluate,
     experiment,
     gradients,
+    inspect,
     reconstruct,
     refit,
     repair,
@@ -54,6 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
+    inspect,
     train,
     evaluate,
     diagnose,

@@ -55,6 +55,7 @@ COMMANDS = {
     "report": "html page summary",
     "refit": "retrain finetune fine-tune train-guide refit-guide",
     "gradients": "gradient grads grad",
+    "inspect": "describe look peek schema columns",
     "sample": "generate gen draw draws simulate",
     "encode": "embed latents codes infer transform posterior",
     "score": "anomaly outliers loglik likelihood",

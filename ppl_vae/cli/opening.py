@@ -4,6 +4,7 @@ import inspect
 import math
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch import Tensor
 from ..choices import Binarize, Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
+from ..data.inspection import DataWarning, summarize, troubles
 from ..data.known_labels import UNKNOWN, keep_labels
 from ..data.reading import Reading
+from ..data.schema import has_names, refuse_constant
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
 from ..errors import InputError, first_line
 from ..evidence.classification import Classification, class_logits, classify
@@ -103,6 +106,21 @@ def choose_binarization(
     return "dynamic" if source in NAMED_SETS and likelihood == "bernoulli" else "none"
 
 
+def check_columns(data: DataSet, kind: type[Any]) -> None:
+    """Refuse a table with constant columns, and warn of others that a fit may go wrong on.
+
+    Raises:
+        InputError: Naming a constant column.
+    """
+    if data.levels is not None or data.binarize != "none":
+        return
+    if has_names(data.columns):
+        refuse_constant(data.columns, data.source)
+    standardized = "columns" in inspect.signature(kind).parameters
+    for words in troubles(summarize(data), standardized):
+        warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=2)
+
+
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
     """Open a run and load its program; ``model`` names its class where it is not one of ours."""
     run = Run.open(path)
@@ -150,12 +168,14 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
-    data = load_data(
-        source,
-        data_dir=data_dir or _recorded_folder(recipe),
-        binarize=recipe["binarize"],
-        reading=Reading.of(recipe.get("reading")),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # train has said it
+        data = load_data(
+            source,
+            data_dir=data_dir or _recorded_folder(recipe),
+            binarize=recipe["binarize"],
+            reading=Reading.of(recipe.get("reading")),
+        )
     if known := recipe.get("known_labels"):
         data = keep_labels(data, *known)
     if data.digest != recipe["digest"]:

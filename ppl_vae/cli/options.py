@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..choices import Binarize, Engine, SplitName, Target
+from ..data.reading import Reading
 from ..errors import InputError
 
 BinarizeChoice = Literal["auto", Binarize]
@@ -26,8 +27,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Data = Annotated[
     str,
     in_data(
-        help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv or .parquet file; or a "
-        "folder of images."
+        help="digits, mnist, fashion-mnist, kmnist; an .npy, .npz, .csv, .parquet or .h5ad file; "
+        "or a folder of images."
     ),
 ]
 OwnSplit = Annotated[
@@ -50,7 +51,8 @@ NewGuide = Annotated[
 NewData = Annotated[
     Path | None,
     in_data(
-        help="New data: an .npy, .npz, .csv or .parquet file, or a folder of images, all of it."
+        help="New data: an .npy, .npz, .csv, .parquet or .h5ad file, or a folder of images, all "
+        "of it."
     ),
 ]
 EngineOption = Annotated[
@@ -61,6 +63,39 @@ DataDir = Annotated[
     Path | None,
     in_data(
         help="Folder of mnist, fashion-mnist and kmnist (default: $PPL_VAE_DATA, else a cache)."
+    ),
+]
+Separator = Annotated[
+    str | None,
+    in_data(help="Between the cells of a CSV table: comma, semicolon, tab, pipe, or a sign."),
+]
+DecimalOption = Annotated[
+    str | None, in_data("--decimal", help="Before the decimals of its numbers: . or ,")
+]
+Header = Annotated[
+    bool | None,
+    in_data("--header/--no-header", help="Whether its first row holds the names of columns."),
+]
+IndexColumn = Annotated[
+    str | None, in_data(help="The column of row names, which are no data.", metavar="NAME")
+]
+Label = Annotated[
+    str | None,
+    in_data(help="The column of classes, which are no data (default: label).", metavar="NAME"),
+]
+Layer = Annotated[
+    str | None, in_data(help="The layer of an .h5ad file, instead of X.", metavar="NAME")
+]
+Levels = Annotated[
+    int | None, in_data(help="Divide integers by this highest value: 255 for 8-bit grey values.")
+]
+Resize = Annotated[str | None, in_data(help="Resize images to H,W pixels.", metavar="H,W")]
+Grey = Annotated[bool, in_data("--grey", help="Make images in colour grey.")]
+SchemaFile = Annotated[
+    Path | None,
+    in_data(
+        help="A .toml or .json file that says what columns are, or leaves them out; inspect "
+        "--write-schema begins one."
     ),
 ]
 Output = Annotated[Path | None, typer.Option(help="A .png or .npy file (default: in RUN).")]
@@ -88,3 +123,37 @@ def sizes(name: str, text: str | None) -> tuple[int, ...] | None:
         return None if text is None else tuple(map(int, text.split(",") if text else ()))
     except ValueError:
         raise InputError(name, f"must be whole numbers like 500,500, got {text!r}") from None
+
+
+def choose_reading(
+    separator: str | None,
+    decimal: str | None,
+    header: bool | None,
+    index_column: str | None,
+    label: str | None,
+    layer: str | None,
+    levels: int | None,
+    resize: str | None,
+    grey: bool,
+    schema: Path | None,
+) -> Reading:
+    """How a file is to be read, as options say.
+
+    Raises:
+        InputError: Naming the option, or the file of the schema.
+    """
+    from ..data.schema_files import read_schema
+
+    size = sizes("resize", resize)
+    return Reading(
+        separator=separator,
+        decimal=decimal,
+        header=header,
+        index_column=index_column,
+        label=label,
+        layer=layer,
+        levels=levels,
+        resize=size,  # type: ignore[arg-type]
+        grey=grey,
+        schema={} if schema is None else read_schema(schema),
+    )

@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,14 +12,26 @@ import typer
 
 from ..choices import Objective
 from ..errors import InputError
+from .epochs import EpochLog
 from .options import (
     BinarizeChoice,
     Data,
     DataDir,
+    DecimalOption,
     Device,
     EngineOption,
+    Grey,
+    Header,
+    IndexColumn,
     JsonFlag,
+    Label,
+    Layer,
+    Levels,
+    Resize,
+    SchemaFile,
     Seed,
+    Separator,
+    choose_reading,
     in_data,
     in_fit,
     in_model,
@@ -48,6 +61,16 @@ def train(
             "auto: dynamic for a named data set and a Bernoulli likelihood, else none."
         ),
     ] = "auto",
+    separator: Separator = None,
+    decimal: DecimalOption = None,
+    header: Header = None,
+    index_column: IndexColumn = None,
+    label: Label = None,
+    layer: Layer = None,
+    levels: Levels = None,
+    resize: Resize = None,
+    grey: Grey = False,
+    schema: SchemaFile = None,
     labels: Annotated[
         int | None,
         in_data(help="Hide all training labels but so many, as many of each class (by --seed)."),
@@ -141,6 +164,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
+    from ..data.inspection import DataWarning
     from ..data.known_labels import keep_labels
     from ..data.sources import load_data
     from ..programs.references import build_program
@@ -150,6 +174,7 @@ def train(
     from .opening import (
         arguments_of_data,
         check_arguments,
+        check_columns,
         choose_binarization,
         find_model,
         reopen,
@@ -198,7 +223,13 @@ def train(
     kind, reference = find_model(model)
     check_arguments(kind, arguments)
     choice = choose_binarization(binarize, data, kind, arguments)
-    dataset = load_data(data, data_dir=data_dir, binarize=choice)
+    reading = choose_reading(
+        separator, decimal, header, index_column, label, layer, levels, resize, grey, schema
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # check_columns says it
+        dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
+    check_columns(dataset, kind)
     if labels is not None:
         dataset = keep_labels(dataset, labels, seed)
     arguments = arguments_of_data(kind, dataset) | arguments
@@ -349,36 +380,3 @@ def _on_epoch(
                 called(row)
 
         yield on_epoch
-
-
-class EpochLog:
-    """Prints each epoch of a fit as one line on standard error.
-
-    Arguments:
-        epochs: How many there will be, at most.
-
-    Example:
-        >>> log = EpochLog(20)
-        >>> log.line({"epoch": 3, "elbo": -95.124, "loss": 96.3, "seconds": 1.2})
-        'epoch 3/20: ELBO -95.12 nats, loss 96.30, 1.2 s, 0:20 left'
-    """
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self._seconds: list[float] = []
-
-    def __call__(self, row: dict[str, float]) -> None:
-        """Print the row of an epoch."""
-        typer.echo(self.line(row), err=True)
-
-    def line(self, row: dict[str, float]) -> str:
-        """The row of an epoch in words; the time left is that of as many mean epochs."""
-        self._seconds.append(row["seconds"])
-        epoch, spent = int(row["epoch"]), sum(self._seconds) / len(self._seconds)
-        left = round((self.epochs - epoch) * spent)
-        names = {"elbo": "ELBO", "reconstruction": "reconstruction"}
-        score = next(f"{title} {row[name]:.2f}" for name, title in names.items() if name in row)
-        return (
-            f"epoch {epoch}/{self.epochs}: {score} nats, loss {row['loss']:.2f}, "
-            f"{row['seconds']:.1f} s, {left // 60}:{left % 60:02} left"
-        )

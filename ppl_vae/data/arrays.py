@@ -104,13 +104,23 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     refuse_beyond_memory(sum(m.file_size for m in members), path, "take fewer data")
     for member in members:
         with archive.open(member) as stream:
-            _check_header(stream, member.file_size)
+            try:
+                _check_header(stream, member.file_size)
+            except _ObjectsError:
+                name = member.filename.removesuffix(".npy")
+                raise InputError(
+                    path, f"holds an array of objects, {name!r}", "save it again without that one"
+                ) from None
     arrays = {}
     for member in members:
         with archive.open(member) as stream:
             name = member.filename.removesuffix(".npy")
             arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
     return arrays
+
+
+class _ObjectsError(ValueError):
+    """Objects are pickled, and a pickle may run code."""
 
 
 def _check_header(stream: IO[bytes], size: int) -> None:
@@ -122,7 +132,9 @@ def _check_header(stream: IO[bytes], size: int) -> None:
         shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError("other versions are for structured arrays")
-    if dtype.hasobject or not dtype.itemsize or min(shape, default=0) < 0:
+    if dtype.hasobject:
+        raise _ObjectsError
+    if not dtype.itemsize or min(shape, default=0) < 0:
         raise ValueError("not a plain array")
     if stream.tell() + math.prod(shape) * dtype.itemsize > size:
         raise ValueError("truncated")

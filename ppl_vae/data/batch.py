@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 OBSERVED = "x"
+MASK = "mask"  # the covariate that says which values were observed
 
 
 class Batch(dict[str, Tensor]):

@@ -1,6 +1,7 @@
 """Training, validation and test data, in memory."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
@@ -14,7 +15,7 @@ from ..runtime import derived_seed
 from .batch import Batch, describe
 from .binarization import draw_binary
 from .reading import Reading
-from .schema import Column
+from .schema import Column, has_names
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,8 +99,12 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """A hash of all stored values and labels, by which a run knows its data again."""
+        """A hash of all stored values and labels, and of the names of a table's columns and
+        categories, by which a run knows its data again."""
         sha = hashlib.sha256()
+        if has_names(self.columns):
+            names = [[column.name, *column.categories] for column in self.columns]
+            sha.update(json.dumps(names).encode())
         for split in (self.train, self.validation, self.test):
             labels = {} if split.labels is None else {"labels": split.labels}
             for name, tensor in {"x": split.x, **labels, **split.covariates}.items():

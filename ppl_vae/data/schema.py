@@ -1,14 +1,18 @@
-"""What the columns of a table are."""
+"""What the columns of a table are: said by their types and the user, or found by their values."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
+
+import numpy as np
 
 from ..choices import ColumnKind
 from ..errors import InputError
 
-OF_CATEGORIES = ("binary", "category", "ordered")
+PLAIN_NAME = "column {}"  # of a column of an array
+COUNT_LIMIT = 2**24  # beyond, float32 leaves out whole numbers
+WIDE = 10.0  # how many times its smallest value the largest of a positive column is
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,144 @@ class Column:
         if not isinstance(names, list | tuple) or not {*map(type, names)} <= {str}:
             raise InputError("columns", f"hold {name!r} with categories {names!r}")
         return cls(name, kind, float(numbers[0]), float(numbers[1]), tuple(names))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its observed training values are all the same."""
+        return self.scale == 0
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it has one category."""
+        return len(self.categories) == 1
+
+
+def find_columns(
+    names: Sequence[str],
+    values: np.ndarray,
+    train: slice,
+    kinds: Mapping[str, ColumnKind],
+    categories: Mapping[str, tuple[str, ...]],
+    source: str,
+) -> tuple[Column, ...]:
+    """What the columns of a table are.
+
+    The type of a column and the user come first. Else it is ``binary`` where it holds 0 and 1, or
+    two texts; ``category`` where it holds other texts; ``count`` where it holds whole numbers from
+    0 up to 2^24 whose variance is at least half their mean, that of a Poisson distribution being
+    their mean; ``positive`` where it holds numbers above 0, the largest at least ten times the
+    smallest, that are more skewed than their logarithms; else ``real``.
+
+    Arguments:
+        names: Of the columns.
+        values: Of shape (N, D), NaN where a value is missing.
+        train: The rows to take means and standard deviations of.
+        kinds: What is known of columns, by their names.
+        categories: What codes stand for, of columns that hold codes.
+        source: What messages call the table.
+
+    Raises:
+        InputError: If a column has no observed value among the training data, or others than the
+            kind that is known of it allows.
+
+    Example:
+        >>> x = np.array([[0.0, 3.0, -1.5], [1.0, 0.0, 2.5], [1.0, 7.0, np.nan]])
+        >>> [c.kind for c in find_columns("abc", x, slice(3), {}, {}, "array")]
+        ['binary', 'count', 'real']
+    """
+    found = []
+    for place, name in enumerate(names):
+        column = np.asarray(values[:, place], dtype=np.float64)
+        training, seen = column[train], column[~np.isnan(column)]
+        training = training[~np.isnan(training)]
+        if not len(training):
+            what = "that is empty" if not len(seen) else "without values to train on"
+            raise InputError(source, f"has a column {name!r} {what}", "leave-out", column=name)
+        codes = categories.get(name, ())
+        kind = kinds.get(name) or _find_kind(seen, codes)
+        check_kind(name, kind, seen, codes, source)
+        if kind == "positive":
+            training = np.log(training)
+        loc, scale = float(training.mean()), float(training.std())
+        if training.min() == training.max():
+            loc, scale = float(training[0]), 0.0  # and no error of rounding
+        found.append(Column(name, kind, loc, scale, codes))
+    return tuple(found)
+
+
+def check_kind(
+    name: str, kind: ColumnKind, seen: np.ndarray, codes: Sequence[str], source: str
+) -> None:
+    """Refuse values that are not of the kind of their column.
+
+    Raises:
+        InputError: Naming the column.
+    """
+    if problem := _unlike(kind, seen, codes):
+        raise InputError(
+            source, f"has a column {name!r} of kind {kind}, but {problem}", "other-kind"
+        )
+
+
+def _find_kind(seen: np.ndarray, codes: tuple[str, ...]) -> ColumnKind:
+    """The kind of a column by its observed values."""
+    if codes:
+        return "binary" if len(codes) == 2 else "category"
+    low, high = float(seen.min()), float(seen.max())
+    if low < 0 or low == high:
+        return "real"
+    if bool((seen == np.floor(seen)).all()):
+        if high == 1:
+            return "binary"
+        if high <= COUNT_LIMIT and seen.var() >= seen.mean() / 2:
+            return "count"
+    if low > 0 and high >= WIDE * low and abs(_skewness(np.log(seen))) < abs(_skewness(seen)):
+        return "positive"
+    return "real"
+
+
+def _skewness(values: np.ndarray) -> float:
+    centred = (values - values.mean()) / values.std()
+    return float((centred**3).mean())
+
+
+def _unlike(kind: ColumnKind, seen: np.ndarray, codes: Sequence[str]) -> str:
+    """Why values are not of a kind; empty where they are."""
+    if kind == "binary" and len(codes) not in (0, 2):
+        return f"with {len(codes)} categories"
+    if codes and not np.isin(seen, np.arange(len(codes))).all():
+        return f"with values that are no codes of {len(codes)} categories"
+    if kind in ("category", "ordered"):
+        return "" if codes else "without categories"
+    if kind == "binary" and not ((seen == 0) | (seen == 1)).all():
+        return "with values other than 0 and 1"
+    if kind == "positive" and seen.min() <= 0:
+        return f"with the value {seen.min():g}"
+    if kind == "count" and not ((seen >= 0) & (seen == np.floor(seen))).all():
+        return "with values that are no counts"
+    return ""
+
+
+def refuse_constant(columns: Sequence[Column], source: str) -> None:
+    """Refuse columns whose observed training values are all the same: nothing can be learned of
+    them, and real ones have no scale. Rare counts and categories may be.
+
+    Raises:
+        InputError: Naming the first few.
+
+    Example:
+        >>> refuse_constant([Column("a", "real", 3.0, 0.0)], "t.csv")
+        Traceback (most recent call last):
+        ppl_vae.errors.InputError: t.csv has a constant column 'a': leave it out, with drop = ...
+    """
+    rare = ("count", "binary", "category", "ordered")
+    same = [c.name for c in columns if c.is_constant and (c.kind not in rare or c.is_single)]
+    if same:
+        more = f", and {len(same) - 1} more" if len(same) > 1 else ""
+        problem = f"has a constant column {same[0]!r}{more}"
+        raise InputError(source, problem, "leave-out", column=same[0])
+
+
+def has_names(columns: Sequence[Column]) -> bool:
+    """Whether columns have names of their own, and are not those of an array."""
+    return [c.name for c in columns] != [PLAIN_NAME.format(place) for place in range(len(columns))]

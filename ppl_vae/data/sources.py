@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from ..errors import InputError, as_path, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
 from .arrays import read_numpy
 from .batch import Batch
+from .columns import reading_like
+from .csv_tables import read_csv
 from .dataset import DataSet
+from .frames import read_parquet
 from .images import read_images
 from .reading import Reading
-from .tables import read_csv, read_parquet
 from .validation import make_data, make_rows
 
 DATA_VARIABLE = "PPL_VAE_DATA"
@@ -58,13 +61,15 @@ def load_data(
         >>> len(data.train), len(data.validation), len(data.test), data.shape
         (1437, 180, 180, (1, 8, 8))
     """
-    name = str(source)
+    name, reading = str(source), reading or Reading()
+    if name in NAMED_SETS and reading != Reading():
+        said = ", ".join(reading.plain())
+        raise InputError(name, f"is a named data set, which has no {said}", "leave them out")
     if name == "digits":
         return _load_digits(binarize)
     if name in _TORCHVISION:
         return _load_torchvision(name, data_folder(data_dir), binarize)
     with _readable(name):
-        reading = reading or Reading()
         found = _read(source, reading)
         return make_data(**found, source=name, binarize=binarize, reading=reading)
 
@@ -88,7 +93,7 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
     """
     name = str(source)
     with _readable(name):
-        found = _read(source, Reading.of(like.get("reading")), named=False)
+        found = _read(source, reading_like(like), named=False)
         if "test" in found:
             raise InputError(name, "holds training and test data", "give one array, x")
         return make_rows(**found, like=like, source=name, seed=seed)
@@ -111,7 +116,12 @@ def _read(source: str | Path, reading: Reading, named: bool = True) -> dict[str,
         if not named:
             kinds, sets = "a file", ""
         raise InputError(repr(name), f"is not {kinds}", f"{sets}give the path of a {formats}")
+    if path.is_dir() and (parts := [*islice(path.rglob("*.parquet"), 2)]):
+        many = "one of several" if len(parts) > 1 else "the"
+        raise InputError(name, "is a folder of Parquet files", f"give {many} file, or write one")
     reader = read_images if path.is_dir() else _READERS.get(path.suffix.lower())
+    if reader is None and (remedy := _OTHERS.get(path.suffix.lower())):
+        raise InputError(name, f"is a {path.suffix} file", remedy)
     if reader is None:
         raise InputError(name, "has an unknown format", f"give a {formats}")
     return reader(path, reading)
@@ -198,5 +208,13 @@ _READERS: dict[str, Callable[[Path, Reading], dict[str, Any]]] = {
     ".npy": read_numpy,
     ".npz": read_numpy,
     ".csv": read_csv,
+    ".tsv": read_csv,
+    ".tab": read_csv,
+    ".txt": read_csv,
     ".parquet": read_parquet,
+}
+_UNPACK, _SAVE = "unpack it (gunzip, unzip)", "save it as .csv or .parquet"
+_OTHERS = {
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), _UNPACK),
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".feather", ".rds", ".sav", ".dta"), _SAVE),
 }

@@ -12,12 +12,18 @@ from torch import Tensor
 from ..choices import Binarize
 from ..errors import InputError
 from ..runtime import derived_seed
-from ..storage.memory import refuse_beyond_memory
 from .batch import Batch
 from .binarization import draw_binary
+from .classes import as_classes
+from .columns import align, as_table, check_rows, columns_of, reading_like
 from .covariates import as_covariates
 from .dataset import DataSet, Split
+from .inspection import warn_of_precision
+from .missing import fill_missing, joint_mask
+from .objects import as_plain
 from .reading import Reading
+from .schema import COUNT_LIMIT
+from .table import Table
 
 SPLIT_SEED = 0  # The same data are held out whatever the seed of the fit.
 
@@ -40,19 +46,28 @@ def make_data(
 ) -> DataSet:
     """Validate arrays and split them, the same way every time.
 
-    Bytes (uint8) are read as levels of grey in [0, 1], unless they hold zeros and ones only; other
-    numbers are taken as they are. Images of shape (N, height, width) or (N, height, width,
-    channels) become (N, channels, height, width).
+    Images in bytes (uint8) are read as levels of grey in [0, 1], unless they hold zeros and ones
+    only; all other numbers are taken as they are, bytes of shape (N, D) too, which may be counts:
+    grey values of that shape need ``levels=255``. Images of shape (N, height, width) or (N, height,
+    width, channels) become (N, channels, height, width).
+
+    Where values are missing (NaN, or masked), ``x`` is 0, and a covariate ``mask`` says which were
+    observed.
 
     Arguments:
-        x: Array or tensor of shape (N, *data_shape).
-        labels: One label for each data point, of any type. Pictures show them, and a program that
-            takes ``y`` is given their indices.
+        x: Array or tensor of shape (N, *data_shape); a pandas ``DataFrame``, whose columns may be
+            of numbers, booleans or categories, with classes in a column ``label`` if there is one;
+            a SciPy sparse matrix; a list of tensors; or a PyTorch ``Dataset`` whose items are
+            tensors, or pairs of a tensor and a class.
+        labels: One label for each data point, of any type, ``None`` or NaN where it is missing.
+            Pictures show them, and a program that takes ``y`` is given their indices, -1 for a
+            missing one.
         test: A pair (x, labels), or with covariates a triple (x, labels, covariates), held out by
             others; without it, ``test_fraction`` of the data is.
         covariates: What programs take beside ``x``, by the name of the argument, such as ``mask``:
             arrays of numbers or booleans, of shape (N, ...).
-        levels: Highest value of integer data; found from the type if left out.
+        levels: Highest value of integer data, by which they are divided; by default that of
+            ``reading``, or 255 for images in bytes.
         binarize: See :class:`DataSet`.
         validation_fraction: Share of ``x`` held out to choose the best epoch by.
         test_fraction: Share of ``x`` held out for the final figures.
@@ -60,8 +75,8 @@ def make_data(
         reading: What is not to be found out: see :class:`ppl_vae.data.reading.Reading`.
 
     Raises:
-        InputError: If an array is empty, ragged, not numeric, holds NaN or infinity, does not fit
-            its labels or covariates, or cannot be binarized.
+        InputError: If an array is empty, ragged, not numeric, holds infinity, does not fit its
+            labels or covariates, or cannot be binarized; or if a column of a table cannot be used.
 
     Example:
         >>> data = make_data(np.eye(10), binarize="fixed")
@@ -74,10 +89,29 @@ def make_data(
         )
     if test is not None and not (isinstance(test, tuple | list) and len(test) in (2, 3)):
         raise InputError(source, "test must be (x, labels) or (x, labels, covariates)")
-    stored, levels = _as_stored(x, source, levels)
-    given = None if test is None else _test_like(test[0], stored, levels, f"{source} (test)")
-    classes, given_classes, label_names = _as_classes(labels, test, len(stored), source)
+    reading = reading or Reading()
+    x, labels = as_plain(x, labels, reading, source)
+    table = as_table(x if isinstance(x, Table) else _as_array(x, source), reading, source)
+    array = _as_array(x if table is None else table, source)
+    levels = reading.levels if levels is None else levels
+    if levels is None and binarize != "none" and array.dtype == np.uint8 and (array > 1).any():
+        levels = 255  # grey values, since they are to be binarized
+    if table is not None and levels is not None:
+        array = _as_whole(array)
+    stored, levels, missing = _as_stored(array, source, levels)
     further = as_covariates(covariates, len(stored), source)
+    given, held = None, {}
+    if test is not None:
+        test = (*as_plain(test[0], test[1], reading, f"{source} (test)"), *test[2:])
+        given, held_missing = _test_like(test[0], stored, levels, f"{source} (test)")
+        beside = test[2] if len(test) == 3 else None
+        held = as_covariates(beside, len(given), f"{source} (test)", like=further)
+        if missing is not None or held_missing is not None:
+            held = joint_mask(held, held_missing, given, f"{source} (test)")
+            further = joint_mask(further, missing, stored, source)
+    elif missing is not None:
+        further = joint_mask(further, missing, stored, source)
+    classes, given_classes, label_names = as_classes(labels, test, len(stored), source)
     order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
     held_out = _size(test_fraction, len(stored)) if given is None else 0
     validation = _size(validation_fraction, len(stored))
@@ -99,20 +133,25 @@ def make_data(
         for name, rows in zip(("test", "validation", "train"), parts, strict=True)
     }
     if given is not None:
-        beside = test[2] if test is not None and len(test) == 3 else None
-        held = as_covariates(beside, len(given), f"{source} (test)", like=further)
         splits["test"] = Split(given, torch.arange(len(given)), given_classes, held)
+    columns = columns_of(splits, levels, binarize, table, source)
     if binarize != "none":
         splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
         levels = 1 if binarize == "fixed" else levels
-    return DataSet(
+    data = DataSet(
         source,
-        **splits,
-        levels=levels,
-        binarize=binarize,
-        label_names=label_names,
-        reading=reading or Reading(),
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        levels,
+        binarize,
+        label_names,
+        columns,
+        () if table is None else table.row_names,
+        reading,
     )
+    warn_of_precision(data)
+    return data
 
 
 def make_rows(
@@ -145,12 +184,17 @@ def make_rows(
         1.0
     """
     levels = like.get("levels")
-    array = _as_array(x, source)
+    x, _ = as_plain(x, labels, reading_like(like), source)
+    array = _as_array(align(x, like, source) if isinstance(x, Table) else x, source)
     whole = array.dtype.kind in "bui"
-    if levels is None and "levels" in like and array.dtype == np.uint8:
+    if levels is None and "levels" in like and array.dtype == np.uint8 and array.ndim > 2:
         problem = "holds bytes, but the program was fitted to numbers as they were"
         raise InputError(source, problem, "save it as floating-point numbers in the same units")
-    stored, found = _as_stored(array, source, levels if whole else None)
+    if isinstance(x, Table) and levels is not None and not whole:
+        array, whole = _as_whole(array), True
+    stored, found, missing = _as_stored(array, source, levels if whole else None)
+    if found == 1 and levels is None and "levels" in like:
+        stored, found = stored.float(), None  # bytes that happen to be zeros and ones
     if list(stored.shape[1:]) != list(like["shape"]):
         raise InputError(
             source,
@@ -162,6 +206,9 @@ def make_rows(
         problem += f"fitted to levels of {levels}, which are divided by it"
         raise InputError(source, problem, "save whole numbers as integers, or divide them")
     further = as_covariates(covariates, len(stored), source)
+    check_rows(stored, missing, like, source)
+    if missing is not None:
+        further = joint_mask(further, missing, stored, source)
     split = Split(stored, torch.arange(len(stored)), None, further)
     if like.get("binarize", "none") != "none":
         split = _prepared(split, "new", found, "dynamic", source)
@@ -177,9 +224,11 @@ def _size(fraction: float, total: int) -> int:
     return max(1, round(fraction * total))
 
 
-def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | None]:
-    """Check an array and bring it to bytes or floats of shape (N, *data_shape)."""
-    array = _as_array(x, source)
+def _as_stored(
+    array: np.ndarray, source: str, levels: int | None
+) -> tuple[Tensor, int | None, np.ndarray | None]:
+    """Check an array, and bring it to bytes or floats of shape (N, *data_shape), with its levels
+    and where values are missing, if any are."""
     if array.dtype.kind not in "buif":
         raise InputError(source, f"holds data of type {array.dtype}, which are not numbers")
     if array.size == 0 or array.ndim < 2:
@@ -188,8 +237,11 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
             f"is an array of shape {array.shape}, which holds no data",
             "give (N, ...), such as (1000, 28, 28) for images or (1000, 17) for a table",
         )
-    if levels is None and (array.dtype == np.uint8 or array.dtype == bool):
-        levels = 1 if array.max() <= 1 else 255
+    if levels is None and array.dtype in (np.uint8, bool):
+        if array.max() <= 1:
+            levels = 1
+        elif array.ndim > 2:  # a table may hold counts
+            levels = 255
     array = _channels_first(array)
     if levels is not None:
         if (
@@ -205,11 +257,18 @@ def _as_stored(x: Any, source: str, levels: int | None) -> tuple[Tensor, int | N
                 source,
                 f"has values from {array.min()} to {array.max()}, but {levels} levels",
             )
-        return torch.from_numpy(array.astype(np.uint8)), levels
+        return torch.from_numpy(array.astype(np.uint8)), levels, None
+    array, missing = fill_missing(array)
     if array.dtype.kind == "f":
         _check_finite(array, source)
-    kept = np.float64 if array.dtype == np.float64 else np.float32
-    return torch.from_numpy(array.astype(kept)), None
+    large = array.dtype.kind in "ui" and (array.max() > COUNT_LIMIT or array.min() < -COUNT_LIMIT)
+    exact = array.dtype == np.float64 or large
+    return torch.from_numpy(array.astype(np.float64 if exact else np.float32)), None, missing
+
+
+def _as_whole(array: np.ndarray) -> np.ndarray:
+    """A table of whole numbers as integers, for levels; any other as it is."""
+    return array.astype(np.int64) if (array == np.round(array)).all() else array
 
 
 def _as_array(x: Any, source: str) -> np.ndarray:
@@ -220,8 +279,11 @@ def _as_array(x: Any, source: str) -> np.ndarray:
             raise InputError(source, "is a tensor on the device meta", "give one with values")
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    if isinstance(x, Table):
+        return x.values
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise InputError(source, f"has {np.ma.count_masked(x)} masked values", "impute them")
+        kept = np.float32 if x.dtype.itemsize < 4 or x.dtype == np.float32 else np.float64
+        return np.ma.filled(x.astype(kept), np.nan)
     try:
         return np.asarray(x)
     except ValueError:
@@ -235,8 +297,8 @@ def _check_finite(array: np.ndarray, source: str) -> None:
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise InputError(
             source,
-            f"has {bad.sum()} values that are NaN, infinite or beyond float32, the first at index "
-            f"{first}",
+            f"has {bad.sum()} values that are infinite or beyond float32, the first at "
+            f"index {first}",
             "remove or impute them",
         )
 
@@ -249,55 +311,18 @@ def _channels_first(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _as_classes(
-    labels: Any, test: tuple[Any, ...] | None, count: int, source: str
-) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
-    """Class indices of the data, and of the test data held out by others, with their names."""
-    if labels is None:
-        return None, None, ()
-    known = [_as_label_array(labels, count, source)]
-    if test is not None and test[1] is not None:
-        known.append(_as_label_array(test[1], len(test[0]), f"{source} (test)"))
-    # Together they are as wide as the widest.
-    _refuse_wide(sum(map(len, known)), max(array.itemsize for array in known), source)
-    names, indices = np.unique(np.concatenate(known), return_inverse=True)
-    classes = torch.from_numpy(indices.astype(np.int64))
-    given = classes[count:] if len(known) == 2 else None
-    return classes[:count], given, tuple(str(name) for name in names)
-
-
-def _as_label_array(labels: Any, count: int, source: str) -> np.ndarray:
-    try:
-        array = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
-    except ValueError:
-        raise InputError(
-            source, "has ragged labels", "give one label for each data point"
-        ) from None
-    if array.shape != (count,):
-        raise InputError(
-            source, f"has labels of shape {array.shape}, but {count} data points need ({count},)"
-        )
-    if array.dtype != object:
-        return array
-    _refuse_wide(count, 4 * max(len(str(label)) for label in array), source)
-    return array.astype(str)
-
-
-def _refuse_wide(count: int, width: int, source: str) -> None:
-    """An array of text has as much room for each as the longest needs, so one may be enough."""
-    refuse_beyond_memory(count * width, f"{source}: labels", "shorten the longest")
-
-
-def _test_like(x: Any, train: Tensor, levels: int | None, source: str) -> Tensor:
-    """Test data that came apart, brought to the training data's type."""
-    stored, _ = _as_stored(x, source, levels)
+def _test_like(
+    x: Any, train: Tensor, levels: int | None, source: str
+) -> tuple[Tensor, np.ndarray | None]:
+    """Test data that came apart, brought to the training data's type, and what they miss."""
+    stored, _, missing = _as_stored(_as_array(x, source), source, levels)
     if stored.shape[1:] != train.shape[1:]:
         raise InputError(
             source,
             f"has data points of shape {tuple(stored.shape[1:])}, the training data of "
             f"{tuple(train.shape[1:])}",
         )
-    return stored.to(train.dtype)
+    return stored.to(train.dtype), missing
 
 
 def _prepared(

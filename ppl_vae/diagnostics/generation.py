@@ -8,7 +8,7 @@ import torch
 import xarray
 from torch import Tensor
 
-from ..data.batch import Batch
+from ..data.batch import MASK, Batch
 from ..errors import InputError
 from ..labels import variable
 from ..programs.posterior import Posterior
@@ -38,7 +38,6 @@ SCALING = 2000  # draws that give units
 REPLICATIONS = 10  # of x' ~ p(x|z), z ~ q(z|x)
 PIT_DRAWS, PIT_VALUES = 100, 1 << 22  # draws among which each value is ranked; values at once
 COMPARED = 5000  # training data that choose what to compare
-MASK = "mask"  # the covariate that says which values were observed
 SOURCE = "Gelman et al. 1996; Meehan et al. 2020; Gneiting et al. 2007; Kuiper 1960"
 REMEDY = (
     "longer training; a prior that fits the aggregate posterior; a likelihood that suits the data; "

@@ -24,8 +24,9 @@ def covariates_of(program: Program) -> tuple[set[str], set[str] | None]:
 
     Example:
         >>> from ppl_vae.models import VAE
-        >>> covariates_of(VAE((5,)))
-        (set(), set())
+        >>> needed, taken = covariates_of(VAE((5,)))
+        >>> needed, sorted(taken)
+        (set(), ['exposure', 'mask'])
     """
     needed: set[str] = set()
     taken: set[str] | None = None

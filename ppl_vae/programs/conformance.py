@@ -10,11 +10,19 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ..data.batch import OBSERVED, Batch
+from ..data.batch import MASK, OBSERVED, Batch
 from ..data.known_labels import UNKNOWN
 from ..errors import InputError, first_line, user_code_errors
 from .batches import LABELS, check_batch
-from .protocol import DATA_PLATE, Program, device_of, dtype_of, evaluation_mode, is_random
+from .protocol import (
+    DATA_PLATE,
+    Program,
+    device_of,
+    dtype_of,
+    evaluation_mode,
+    innermost,
+    is_random,
+)
 
 SUPPORT_DRAWS = 64  # of the guide, compared with the prior's support
 SUPPORT_BLOCK = 4096  # data points compared with the likelihood's support at once
@@ -52,10 +60,12 @@ def check_program(
         # The support may depend on parameters of each data point: those of one broadcast over all.
         model = _trace(program, batch)[1]
         single = _trace(program, batch.rows(slice(1)))[1]
-    for site, node in _samples(single).items():
-        if site in batch:
-            values = everything[site].to(batch[site].dtype)
-            _check_support(site, node["fn"], values, batch.x.device, rows)
+        drawn = {site: n["fn"].sample() for site, n in _samples(single).items() if site in batch}
+    for site, inside in drawn.items():
+        values = everything[site].to(batch[site].dtype)
+        if site == OBSERVED:
+            values = _filled(values, everything, inside)
+        _check_support(site, single.nodes[site]["fn"], values, batch.x.device, rows)
     _check_labels(program, everything, _samples(single), rows)
     model.compute_log_prob()
     for site, node in _samples(model).items():
@@ -255,6 +265,14 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
         )
 
 
+def _filled(values: Tensor, data: Batch, inside: Tensor) -> Tensor:
+    """The data, with a value of the likelihood's own where they are missing."""
+    mask = data.get(MASK)
+    if mask is None or mask.shape != values.shape:
+        return values
+    return torch.where(mask.bool(), values, inside.to(values))
+
+
 def _check_support(
     site: str, likelihood: Any, values: Tensor, device: torch.device, rows: Tensor | None
 ) -> None:
@@ -273,7 +291,7 @@ def _check_support(
         culprit = int((~inside).nonzero()[0, 0])
         datum = _name(start + culprit, rows)
         try:
-            likelihood.log_prob(block[culprit])
+            innermost(likelihood).log_prob(block[culprit])  # whatever is masked for another datum
         except ValueError as error:
             remedy = COUNTS if _may_be_divided(block) else ""
             raise InputError(f"{datum}:", first_line(error), remedy) from None

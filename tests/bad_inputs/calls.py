@@ -97,7 +97,7 @@ VAES = {
     "channels-of-a-table": {**TABLE, "channels": (4,)},
     "activation": {**TABLE, "activation": "gelu"},
     "activation-class": {**TABLE, "activation": nn.ReLU},
-    "likelihood": {**TABLE, "likelihood": "poisson"},
+    "likelihood": {**TABLE, "likelihood": "zipf"},
     "guide": {**TABLE, "guide": "gaussian"},
     "guide-class": {**TABLE, "guide": nn.Linear},
     "prior": {**TABLE, "prior": None},

@@ -61,7 +61,7 @@ FILES = {
         "half": half(saved(TABLE)),
         "objects": saved(np.array([{}] * 9), pickle=True),
         "npz-inside": npz_called_npy,
-        "nan": saved(with_value(np.nan)),
+        "infinite": saved(with_value(np.inf)),
     },
     "d.npz": {
         "half": half(npz(x=TABLE)),
@@ -81,7 +81,6 @@ FILES = {
         "words": content("a,b\n1,x\n2,y\n"),
         "huge-integers": content("a,b\n" + f"1,{10**400}\n" * 20),
         "holes": content("a,b\n1,2\n1,\n1,\n"),
-        "index": lambda file: FRAME.to_csv(file),
     },
     "d.parquet": {
         "words": content("hello"),

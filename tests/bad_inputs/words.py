@@ -69,7 +69,7 @@ TRAIN = [
     ("data-dir-no-user", [*DIGITS, "--data", "mnist", "--data-dir", "~nope"], "~nope"),
     ("data-dir-file", [*DIGITS, "--data", "mnist", "--data-dir", "t.npy"], "mnist"),
     ("data-dir-nul", [*DIGITS, "--data", "mnist", "--data-dir", "a\0"], "'--data-dir'"),
-    ("likelihood", [*DIGITS, "--likelihood", "poisson"], "likelihood"),
+    ("likelihood", [*DIGITS, "--likelihood", "zipf"], "likelihood"),
     ("guide", [*DIGITS, "--guide", "ful"], "guide must be one of diagonal, full"),
     ("guide-hint", [*DIGITS, "--guide", "lowrank"], "did you mean 'low-rank'?"),
     ("prior", [*DIGITS, "--prior", "vampprior"], "prior must be one of standard"),

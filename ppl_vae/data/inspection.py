@@ -1,0 +1,138 @@
+"""What columns hold, and what about them will be trouble."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .dataset import DataSet
+from .missing import MASK
+from .schema import Column
+
+SCALES = 1000.0  # the ratio of standard deviations that is worth a word
+CLOSE = 1e-3  # of a standard deviation, to which single precision should know a value
+MOSTLY = 0.99  # the share of one value that makes a column nearly constant
+NAMED = 3  # columns that a line names
+
+
+class DataWarning(UserWarning):
+    """Data that can be read, and that a fit may go wrong on."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a column holds, over all splits.
+
+    Attributes:
+        column: Its kind, and the mean and standard deviation of its training data.
+        missing: How many of its values are missing.
+        low, high: The least and the largest of those that are not.
+        mode_share: The share of its median among them.
+    """
+
+    column: Column
+    missing: int
+    low: float
+    high: float
+    mode_share: float
+
+
+def summarize(data: DataSet) -> list[Summary]:
+    """A summary of each column; empty for data without columns.
+
+    Example:
+        >>> from ppl_vae import make_data
+        >>> [s.high for s in summarize(make_data(np.arange(20.0).reshape(10, 2)))]
+        [18.0, 19.0]
+    """
+    parts = (data.train, data.validation, data.test)
+    found = []
+    for place, column in enumerate(data.columns):
+        pieces = []
+        for part in parts:
+            values = part.x[:, place].double().numpy() / (data.levels or 1)
+            mask = part.covariates.get(MASK)
+            of_data = mask is not None and mask.shape == part.x.shape
+            seen = mask[:, place].bool().numpy() if of_data and mask is not None else slice(None)
+            pieces.append(values[seen])
+        seen = np.concatenate(pieces)
+        missing = sum(map(len, parts)) - len(seen)
+        share = float((seen == np.median(seen)).mean())
+        found.append(Summary(column, missing, float(seen.min()), float(seen.max()), share))
+    return found
+
+
+def troubles(summaries: Sequence[Summary], standardized: bool = False) -> list[str]:
+    """What to warn of, one line each, naming columns.
+
+    Arguments:
+        summaries: Of all columns.
+        standardized: Whether the program brings columns to one scale by itself.
+
+    Example:
+        >>> a = Summary(Column("a", "real", 0.0, 1.0), 0, -1.0, 1.0, 0.0)
+        >>> b = Summary(Column("b", "real", 0.0, 1e4), 0, -1.0, 1.0, 0.0)
+        >>> troubles([a, b])[0][:56]
+        "the scales of columns differ by a factor of 10,000: the "
+    """
+    said = []
+    same = [s for s in summaries if s.column.is_constant]
+    if same:
+        said.append(f"{_list(same)} constant in the training data: nothing can be learned of it")
+    rest = [
+        s for s in summaries if not s.column.is_constant and s.column.kind in ("real", "positive")
+    ]
+    near = [s for s in rest if s.mode_share >= MOSTLY]
+    if near:
+        said.append(f"{_list(near)} nearly constant: {MOSTLY:.0%} of the values are the same")
+    said += _coarse(rest)
+    numbers = [s for s in rest if s.column.kind == "real"]
+    if not standardized and numbers:
+        small, large = (f(numbers, key=lambda s: s.column.scale) for f in (min, max))
+        ratio = large.column.scale / small.column.scale
+        if ratio > SCALES:
+            said.append(
+                f"the scales of columns differ by a factor of {ratio:,.0f}: the standard deviation "
+                f"of {small.column.name!r} is {small.column.scale:.3g}, that of "
+                f"{large.column.name!r} is {large.column.scale:.3g}; bring them to one scale, such "
+                "as unit variance"
+            )
+    return said
+
+
+def _coarse(summaries: Sequence[Summary]) -> list[str]:
+    """What single precision, in which programs compute, does not know of columns."""
+    coarse = []
+    for summary in summaries:
+        largest = np.float32(max(abs(summary.low), abs(summary.high)))
+        spread = summary.column.scale
+        if summary.column.kind == "positive":  # of the logarithm, which is taken of the value
+            spread *= summary.low
+        if float(np.spacing(largest)) > 2 * CLOSE * spread:
+            coarse.append(summary)
+    if not coarse:
+        return []
+    return [
+        f"{_list(coarse)} too far from zero for single precision, which does not know values to a "
+        "thousandth of their standard deviation: subtract an offset, such as the first time stamp"
+    ]
+
+
+def _list(summaries: Sequence[Summary]) -> str:
+    """The first few columns, and the verb that follows."""
+    names = [repr(s.column.name) for s in summaries]
+    if len(names) > NAMED:
+        names = [*names[:NAMED], f"{len(names) - NAMED} more"]
+    if len(names) == 1:
+        return f"column {names[0]} is"
+    return f"columns {', '.join(names[:-1])} and {names[-1]} are"
+
+
+def warn_of_precision(data: DataSet) -> None:
+    """Warn of columns that single precision does not hold."""
+    numbers = [s for s in data.columns if s.kind in ("real", "positive") and not s.is_constant]
+    # A mean within so many deviations of zero needs no closer look.
+    if any(abs(c.loc) > 1e3 * c.scale or c.kind == "positive" for c in numbers):
+        for words in _coarse([s for s in summarize(data) if s.column in numbers]):
+            warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=3)
