@@ -14,6 +14,7 @@ They import torch and pyro only, and run under plain Pyro:
 from torch import nn
 
 from .autoencoder import Autoencoder
+from .conditional import ConditionalVAE
 from .guides import GUIDES
 from .likelihoods import (
     LIKELIHOODS,
@@ -36,6 +37,7 @@ from .linear_gaussian import LinearGaussian
 from .networks import MLP, Decoder, Encoder
 from .not_miwae import NotMIWAE
 from .priors import PRIORS
+from .semi_supervised import SemiSupervisedVAE
 from .vae import VAE
 
 PROGRAMS: dict[str, type[nn.Module]] = {
@@ -43,6 +45,8 @@ PROGRAMS: dict[str, type[nn.Module]] = {
     "autoencoder": Autoencoder,
     "linear-gaussian": LinearGaussian,
     "not-miwae": NotMIWAE,
+    "conditional-vae": ConditionalVAE,
+    "semi-supervised-vae": SemiSupervisedVAE,
 }
 """The registry of programs by name. A new one is one file and one line here."""
 
@@ -56,6 +60,7 @@ __all__ = [
     "Autoencoder",
     "Bernoulli",
     "Categorical",
+    "ConditionalVAE",
     "ContinuousBernoulli",
     "Decoder",
     "DiscretizedLogistic",
@@ -70,6 +75,7 @@ __all__ = [
     "NotMIWAE",
     "Ordered",
     "Poisson",
+    "SemiSupervisedVAE",
     "StudentT",
     "ZeroInflatedNegativeBinomial",
 ]

@@ -192,3 +192,57 @@ def make_flow(
     bent: list[Transform] = [Coupled(coupling, context) for coupling in couplings]
     placed = AffineTransform(loc, scale, event_dim=1, cache_size=1)
     return dist.TransformedDistribution(base, [*bent, placed])
+
+
+class Revealed(dist.TorchDistribution):
+    r"""A class where it is known, and -1 where it is not: no randomness is left in it.
+
+    Arguments:
+        label: The class of each datum, of shape (\*, N).
+        known: Whether it is shown, of shape (N,).
+        like: A tensor of K numbers, one a class, of the type that log probabilities are to have.
+
+    Example:
+        >>> label, known = torch.tensor([2, 0]), torch.tensor([True, False])
+        >>> revealed = Revealed(label, known, like=torch.zeros(3))
+        >>> revealed.sample(), revealed.log_prob(torch.tensor([1, -1]))
+        (tensor([ 2, -1]), tensor([-inf, 0.]))
+    """
+
+    arg_constraints: ClassVar = {}
+
+    def __init__(
+        self, label: Tensor, known: Tensor, like: Tensor, validate_args: bool | None = None
+    ) -> None:
+        self.shown, self.like = torch.where(known, label, -1), like
+        super().__init__(self.shown.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Revealed":
+        new = self._get_checked_instance(Revealed, _instance)
+        new.shown, new.like = self.shown.expand(batch_shape), self.like
+        super(Revealed, new).__init__(torch.Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> Any:
+        return constraints.integer_interval(-1, len(self.like) - 1)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.shown.expand(*sample_shape, *self.shown.shape)
+
+    def _validate_sample(self, value: Tensor) -> None:
+        try:
+            super()._validate_sample(value)
+        except ValueError:
+            if (inside := self.support.check(value)).all():
+                raise  # about shapes
+            raise ValueError(
+                f"y holds {value[~inside][0].item()}, but must be a class in 0 ... "
+                f"{len(self.like) - 1}, or -1 where it is not known"
+            ) from None
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return (value == self.shown).to(self.like).log()

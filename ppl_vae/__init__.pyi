@@ -3,6 +3,7 @@ from .compiled.engine import EagerWarning as EagerWarning
 from .compiled.svi import CompiledSVI as CompiledSVI
 from .data.batch import Batch as Batch
 from .data.dataset import DataSet as DataSet
+from .data.known_labels import keep_labels as keep_labels
 from .data.sources import load_data as load_data
 from .data.validation import make_data as make_data
 from .diagnostics.diagnosis import Diagnosis as Diagnosis
@@ -14,6 +15,8 @@ from .errors import InputError as InputError
 from .evidence.annealing import Annealing as Annealing
 from .evidence.annealing import anneal as anneal
 from .evidence.annealing import bidirectional as bidirectional
+from .evidence.classification import Classification as Classification
+from .evidence.classification import classify as classify
 from .evidence.scores import Estimate as Estimate
 from .evidence.scores import Ledger as Ledger
 from .evidence.scores import Scores as Scores

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import ppl_vae
 from ppl_vae import errors
-from ppl_vae.cli import app, hints, messages, opening
+from ppl_vae.cli import app, hints, messages, model_options
 from ppl_vae.cli.fitting import EpochLog
 from ppl_vae.progress import progress_bar, shorten
 
@@ -161,7 +161,7 @@ def test_a_missing_extra_is_named(module, extra, shell, monkeypatch):
     def load(*_, **__):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(opening, "find_model", load)
+    monkeypatch.setattr(model_options, "find_model", load)
     code, out, err = shell("train", "--output", "run")
     assert (code, out) == (2, "")
     assert f"pip install 'ppl-vae[{extra}]'" in err

@@ -6,18 +6,19 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO
 
 from ppl_vae.data.batch import Batch
 from ppl_vae.models import GUIDES, LIKELIHOODS, PRIORS, PROGRAMS, Categorical, LogNormal, Ordered
 from ppl_vae.programs.batches import covariates_of
 from ppl_vae.programs.conformance import check_program
 from ppl_vae.programs.protocol import dtype_of
-from ppl_vae.programs.sites import trace_draws
+from ppl_vae.programs.sites import Sites, trace_draws
 
 from . import programs, tables
 
 SHAPE = (1, 6, 7)
+NEEDED = {name: {"classes": 3} for name in ("conditional-vae", "semi-supervised-vae")}
 VARIANTS = {
     "vae-convolutional": lambda: PROGRAMS["vae"](SHAPE, 3, (16,), channels=(4, 8)),
     "vae-linear": lambda: PROGRAMS["vae"](SHAPE, 3, ()),
@@ -50,7 +51,20 @@ VARIANTS = {
     "vae-fixed-scale": lambda: PROGRAMS["vae"](
         SHAPE, 3, (16,), likelihood="gaussian", likelihood_scale=0.1
     ),
-    **{name: lambda kind=kind: kind(SHAPE, latent_dim=3) for name, kind in PROGRAMS.items()},
+    **{
+        name: lambda kind=kind, name=name: kind(SHAPE, latent_dim=3, **NEEDED.get(name, {}))
+        for name, kind in PROGRAMS.items()
+    },
+    **{
+        f"{name}-{part}": lambda name=name, part=part: PROGRAMS[name](
+            SHAPE, 3, (), guide="full", prior=part, channels=(4,), classes=3
+        )
+        for name in NEEDED
+        for part in ("flow", "vamp")
+    },
+    "conditional-vae-covariates": lambda: PROGRAMS["conditional-vae"](
+        SHAPE, 3, (16,), covariates={"dose": (1.0, 2.0), "place": ([0.0, 1.0], [1.0, 3.0])}
+    ),
 }
 USERS = {
     kind.__name__: lambda kind=kind: kind((5,))
@@ -72,7 +86,24 @@ def data_for(program, size=8):
     batch = Batch(x=(torch.randint(2, (size, *shape)) + positive).to(dtype_of(program)))
     needed, _ = covariates_of(program)
     given = {"y": torch.arange(size) % 3, "mask": torch.rand(size, *shape) < 0.5}
+    if isinstance(program, PROGRAMS["semi-supervised-vae"]):
+        given["y"][::2], needed = -1, {"y"}
+    if isinstance(program, PROGRAMS["conditional-vae"]):
+        given |= {"dose": torch.rand(size), "place": torch.rand(size, 2)}
+        needed = program.condition.widths.keys() | ({"y"} if program.condition.classes else set())
     return Batch({**batch, **{name: given[name] for name in sorted(needed)}})
+
+
+def loss_for(program):
+    """Pyro's ELBO, of sums where the guide asks for them."""
+    enumerated = Sites.of(program, data_for(program)).enumerated
+    return TraceEnum_ELBO(max_plate_nesting=1) if enumerated else Trace_ELBO()
+
+
+def conditions_for(program, size):
+    """What the model is given when it draws data: how many, if not what they are given."""
+    given = data_for(program, size).covariates
+    return given or {"size": size}
 
 
 @everyone
@@ -84,7 +115,7 @@ def test_conforms(make):
 @ours
 def test_samples_without_data(make):
     program = make()
-    assert program.model(size=3).shape == (3, *SHAPE)
+    assert program.model(**conditions_for(program, 3)).shape == (3, *SHAPE)
 
 
 @everyone
@@ -127,7 +158,7 @@ def test_two_steps_of_stock_svi_move_every_parameter_of_two_instances_in_a_row(m
         program = make()
         before = {name: p.detach().clone() for name, p in program.named_parameters()}
         adam = pyro.optim.Adam({"lr": 1e-2})
-        svi = SVI(program.model, program.guide, adam, Trace_ELBO())
+        svi = SVI(program.model, program.guide, adam, loss_for(program))
         for _ in range(2):
             svi.step(**data_for(program))
         still = [n for n, p in program.named_parameters() if torch.equal(p, before[n])]
@@ -138,10 +169,10 @@ def test_two_steps_of_stock_svi_move_every_parameter_of_two_instances_in_a_row(m
 def test_a_deep_copy_trains_apart(make):
     program = make()
     x = data_for(program)
-    SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(**x)
+    SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-2}), loss_for(program)).step(**x)
     twin = copy.deepcopy(program)
     before = copy.deepcopy(program.state_dict())
-    SVI(twin.model, twin.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(**x)
+    SVI(twin.model, twin.guide, pyro.optim.Adam({"lr": 1e-2}), loss_for(program)).step(**x)
     assert all(torch.equal(v, before[k]) for k, v in program.state_dict().items())
     assert not any(torch.equal(p, before[k]) for k, p in twin.named_parameters())
 
@@ -149,7 +180,7 @@ def test_a_deep_copy_trains_apart(make):
 @ours
 def test_predictive_draws_from_the_prior(make):
     program = make()
-    drawn = Predictive(program.model, num_samples=10)(None, 4)
+    drawn = Predictive(program.model, num_samples=10)(None, **conditions_for(program, 4))
     assert drawn["x"].shape == (10, 4, *SHAPE)
     assert drawn["z"].shape == (10, 4, 3)
     assert drawn["x"].isfinite().all()
@@ -160,7 +191,8 @@ def test_predictive_draws_from_the_prior(make):
 def test_moves_to_another_dtype(make, dtype):
     program = make().to(dtype)
     x = data_for(program)
-    assert program.guide(**x).dtype == program.model(size=2).dtype == dtype
+    drawn = program.model(**conditions_for(program, 2))
+    assert program.guide(**x).dtype == drawn.dtype == dtype
     check_program(program, x)
 
 
@@ -168,7 +200,8 @@ def test_moves_to_another_dtype(make, dtype):
 def test_same_seed_same_program_and_draws(make):
     def once():
         pyro.set_rng_seed(3)
-        return make().model(size=5)
+        program = make()
+        return program.model(**conditions_for(program, 5))
 
     assert torch.equal(once(), once())
 

@@ -54,14 +54,17 @@ def evaluate(
     model: Trusted = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Estimate every term of log p(x) = ELBO + KL(q(z|x) || p(z|x)), with standard errors."""
+    """Estimate every term of log p(x) = ELBO + KL(q(z|x) || p(z|x)), with standard errors.
+
+    Of a model with classes, also how good they are, before and after they are calibrated.
+    """
     from ..evidence import results
     from ..evidence.annealing import Annealing
     from ..inference.estimate import estimate
     from ..progress import progress_bar
-    from .opening import choose_data, open_program
+    from .opening import choose_data, classified, open_program
     from .output import output_file
-    from .tables import show
+    from .tables import show, show_classification
 
     choices = {"chains": chains, "temperatures": temperatures, "start": start}
     given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
@@ -87,5 +90,35 @@ def evaluate(
     about |= {"seed": seed, "run": str(run)}
     estimates, ledger = scores.estimates(), scores.ledger() if scores.likelihood else None
     summary = results.as_json(estimates, about, ledger)
-    files = results.write_results(file, results.as_dataset(scores, rows, about), summary)
-    show(estimates, {**about, "results": [str(file) for file in files]}, as_json, ledger)
+    dataset = results.as_dataset(scores, rows, about)
+    found = None
+    if rows is not None:
+        found = classified(opened, program, batch, split or "test", data_dir, seed)
+    classes: dict[str, Any] = {}
+    if found is not None:
+        names = opened.config.data.get("label_names") or None
+        dataset = results.with_classes(dataset, found, names)
+        summary["classification"] = results.as_json(found.estimates(seed), {})
+        classes = {"classification": summary["classification"]} if as_json else {}
+    files = results.write_results(file, dataset, summary)
+    written = [str(file) for file in files]
+    if found is not None and found.estimates(seed):
+        written.append(str(_draw_reliability(opened.pictures / f"{scored}-reliability.png", found)))
+    about = {**about, **classes, "results": written}
+    show(estimates, about, as_json, ledger)
+    if found is not None and not as_json:
+        show_classification(found.estimates(seed))
+
+
+def _draw_reliability(file: Path, found: Any) -> Path:
+    """A picture of the confidence of classes, before and after they are calibrated."""
+    from ..plots.reliability import reliability_diagram
+    from ..storage.files import make_folder
+    from .output import write_output
+
+    shown = {"q(y|x)": found.known(calibrated=False)}
+    if found.log_temperature is not None:
+        shown["at the temperature of the validation data"] = found.known(calibrated=True)
+    make_folder(file.parent)
+    write_output(file, lambda: reliability_diagram(shown))
+    return file

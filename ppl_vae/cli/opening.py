@@ -1,147 +1,34 @@
-"""From command-line arguments to programs, data and runs: the one file that imports the models."""
+"""From command-line arguments to programs, data and runs."""
 
-import inspect
 import math
-import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import typer
 from torch import Tensor
 
-from ..choices import Binarize, Estimator, SplitName
+from ..choices import Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
-from ..data.inspection import DataWarning, scales, summarize, troubles
+from ..data.inspection import DataWarning
+from ..data.known_labels import keep_labels
 from ..data.missing import MASK
 from ..data.reading import Reading
-from ..data.schema import has_names, refuse_constant
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, read_rows
-from ..data.units import fit_columns
-from ..errors import InputError, first_line, printable
+from ..errors import InputError, first_line
+from ..evidence.classification import Classification, class_logits, classify
 from ..inference.estimate import DATA_POINTS
-from ..models import PROGRAMS
-from ..programs.batches import check_covariates, covariates_of, match_data
+from ..programs.batches import LABELS, check_covariates, covariates_of, match_data
 from ..programs.protocol import Program
-from ..programs.references import build_program, find_program
+from ..programs.references import build_program
 from ..runs.config import CONFIG, Config
 from ..runs.directory import Run
 from ..runs.loading import check_size, find_class
 from ..runtime import pick_device
 from ..storage.memory import refuse_beyond_memory
 from ..training.settings import Settings
-
-SMALLEST_LARGE, SMALLEST_SIDE = 32, 8  # pixels, of images that get convolutions, and after those
-
-
-def find_model(name: str) -> tuple[type[Any], str]:
-    """The class that ``--model`` means, and the reference to it that a run records.
-
-    Raises:
-        InputError: If there is no such model.
-    """
-    if name in PROGRAMS:
-        kind = PROGRAMS[name]
-        return kind, f"{kind.__module__}:{kind.__qualname__}"
-    if ":" in name and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # where `python -m` would look for the user's package
-    return find_program(name, PROGRAMS), name
-
-
-def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
-    """Refuse options that the model's class does not take.
-
-    Raises:
-        InputError: Naming the option.
-    """
-    known = inspect.signature(kind).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    for name in arguments:
-        if name not in known and not takes_any:
-            raise InputError(name, f"is not an argument of {kind.__name__}", "leave it out")
-
-
-def size_for_images(kind: type[Any], shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
-    """Add convolutions and latent variables by the size of images, where the user names none.
-
-    Images of 32x32 and more get a convolution for each halving until a side has 8 pixels at most,
-    with 32, 64, 128 and then 256 channels, unless layers of any sort are named; and 32 latent
-    variables for each halving. Smaller ones, such as the named sets', have the defaults of the
-    class, and so do classes of the user's own.
-
-    Example:
-        >>> arguments = {"likelihood": "gaussian"}
-        >>> size_for_images(PROGRAMS["vae"], (3, 64, 48), arguments)
-        >>> arguments
-        {'likelihood': 'gaussian', 'channels': (32, 64, 128), 'latent_dim': 96}
-    """
-    known = inspect.signature(kind).parameters
-    if kind not in PROGRAMS.values() or "channels" not in known or len(shape) != 3:
-        return
-    if (side := min(shape[1:])) < SMALLEST_LARGE:
-        return
-    halvings = 0
-    while side > SMALLEST_SIDE:
-        side, halvings = (side + 1) // 2, halvings + 1
-    if not arguments.keys() & {"channels", "hidden", "encoder_hidden"}:
-        arguments["channels"] = tuple(min(32 * 2**i, 256) for i in range(halvings))
-    arguments.setdefault("latent_dim", 32 * halvings)
-
-
-def choose_binarization(
-    choice: str, source: str, kind: type[Any], arguments: dict[str, Any]
-) -> Binarize:
-    """Resolve ``auto``: the named sets are binarized dynamically for a Bernoulli likelihood.
-
-    The user's own grey values are not, unless they say so.
-    """
-    if choice != "auto":
-        return choice  # type: ignore[return-value]
-    parameter = inspect.signature(kind).parameters.get("likelihood")
-    likelihood = arguments.get("likelihood", parameter.default if parameter else "")
-    plain = likelihood in (None, "bernoulli")  # the named sets are no tables
-    return "dynamic" if source in NAMED_SETS and plain else "none"
-
-
-def check_columns(data: DataSet, kind: type[Any]) -> None:
-    """Refuse a table with constant columns, and warn of others that a fit may go wrong on.
-
-    Raises:
-        InputError: Naming a constant column.
-    """
-    if data.levels is not None or data.binarize != "none":
-        return
-    if has_names(data.columns):
-        refuse_constant(data.columns, data.source)
-    standardized = "columns" in inspect.signature(kind).parameters
-    summaries = summarize(data)
-    for words in troubles(summaries, standardized):
-        warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=2)
-    if standardized and (words := scales(summaries)):
-        typer.echo(
-            f"{data.source}: {printable(words)}; {kind.__name__} standardizes them", err=True
-        )
-
-
-def data_arguments(kind: type[Any], arguments: dict[str, Any], data: DataSet) -> dict[str, Any]:
-    """What a program's class takes that is known of the data, so that a run keeps it.
-
-    Its ``columns`` are those of a table, with mean and standard deviation in the units that the
-    likelihood has: of logarithms for a log-normal one, and for positive columns of a mixed table.
-    Its ``levels`` are those of an image, for a likelihood of levels.
-    """
-    taken = inspect.signature(kind).parameters
-    likelihood = arguments.get("likelihood")
-    found: dict[str, Any] = {}
-    table = data.columns and data.levels is None and data.binarize == "none"
-    if "columns" in taken and table:
-        found["columns"] = [column.plain() for column in fit_columns(data, likelihood)]
-    if "levels" in taken and data.levels is not None and "discretized" in (likelihood or ""):
-        found["levels"] = data.levels
-    return found
+from .model_options import find_model
 
 
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
@@ -199,6 +86,8 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
             binarize=recipe["binarize"],
             reading=Reading.of(recipe.get("reading")),
         )
+    if known := recipe.get("known_labels"):
+        data = keep_labels(data, *known)
     if data.digest != recipe["digest"]:
         raise InputError(
             source,
@@ -329,6 +218,22 @@ def choose_whole(
     order = rows.argsort()
     batch = Batch({name: torch.cat([p[name] for p in parts])[order] for name in parts[0]})
     return batch, rows[order], [*data.row_names]
+
+
+def classified(
+    run: Run, program: Program, batch: Batch, split: SplitName, data_dir: Path | None, seed: int
+) -> Classification | None:
+    """The classes that a guide finds in a batch of a split, calibrated on the validation data.
+
+    Validation data are not: the temperature would be theirs. ``None`` if there are none to find,
+    or none that is known.
+    """
+    if LABELS not in batch or class_logits(program, batch.rows(slice(1))) is None:
+        return None
+    others = None
+    if split != "validation":
+        others = match_data(program, open_data(run, data_dir)).batch("validation", seed)
+    return classify(program, batch, others)
 
 
 def choose_data(

@@ -66,7 +66,8 @@ def refit(
     from ..programs.batches import match_data
     from ..training.settings import Settings
     from .fitting import fit_or_stop
-    from .opening import beside, check_arguments, make_successor, open_data, open_program
+    from .model_options import check_arguments
+    from .opening import beside, make_successor, open_data, open_program
 
     settings = Settings(
         epochs=epochs,

@@ -58,7 +58,8 @@ def repair(
     from ..progress import progress_bar
     from ..storage.files import make_folder, replacing
     from ..training.settings import Settings
-    from .opening import beside, check_arguments, make_successor, open_data, open_program
+    from .model_options import check_arguments
+    from .opening import beside, make_successor, open_data, open_program
 
     settings = Settings(
         epochs=epochs, learning_rate=learning_rate, seed=seed, device=device, engine=engine

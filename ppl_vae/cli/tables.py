@@ -42,6 +42,16 @@ TITLES = {
     "acceptance": "(share of trajectories accepted)",
     "squared_error": "squared error",
 }
+CLASS_TITLES = {
+    "accuracy": "accuracy",
+    "brier": "Brier score",
+    "ece": "calibration error (ECE)",
+    "ece_by_chance": "  of a calibrated classifier, by chance",
+    "log_temperature": "log of the temperature",
+    "brier_calibrated": "Brier score at the temperature",
+    "ece_calibrated": "calibration error at the temperature",
+    "ece_calibrated_by_chance": "  of a calibrated classifier, by chance",
+}
 UNITS = {"squared_error": "squared units of the data"}  # all others are in nats
 DECIMALS = 2  # of nats
 ROWS = 20  # that are listed
@@ -93,6 +103,20 @@ def show_about(about: dict[str, Any]) -> None:
             soft_wrap=True,
             sep="\n  " if len(lines) > 1 else " ",
         )
+
+
+def show_classification(estimates: dict[str, Estimate]) -> None:
+    """Print how good the guide's classes are, as they are and at the temperature."""
+    if not estimates:
+        return
+    n = estimates["accuracy"].n
+    table = new_table(f"classes of {n} data points by q(y|x)", ["per datum"], ["", "error"])
+    for name, title in CLASS_TITLES.items():
+        if name in estimates:
+            table.add_row(
+                title, *(f"{v:.4f}" for v in (estimates[name].mean, estimates[name].stderr))
+            )
+    Console().print(table)
 
 
 def show_remedies(remedies: "list[tuple[Remedy, list[str]]]") -> None:

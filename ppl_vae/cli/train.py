@@ -67,9 +67,16 @@ def train(
     resize: Resize = None,
     grey: Grey = False,
     schema: SchemaFile = None,
+    labels: Annotated[
+        int | None,
+        in_data(help="Hide all training labels but so many, as many of each class (by --seed)."),
+    ] = None,
     model: Annotated[
         str,
-        in_model(help="vae, autoencoder, linear-gaussian; package.module:Class; file.py:Class."),
+        in_model(
+            help="vae, autoencoder, linear-gaussian, not-miwae, conditional-vae, "
+            "semi-supervised-vae; package.module:Class; file.py:Class."
+        ),
     ] = "vae",
     latent_dim: Annotated[
         int | None,
@@ -168,20 +175,20 @@ def train(
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
     from ..data.inspection import DataWarning
+    from ..data.known_labels import keep_labels
     from ..data.sources import load_data
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
-    from .opening import (
+    from .model_options import (
+        arguments_of_data,
         check_arguments,
         check_columns,
         choose_binarization,
-        data_arguments,
         find_model,
-        reopen,
-        size_for_images,
     )
+    from .opening import reopen
 
     if resume is not None:
         given = _given(context)
@@ -219,8 +226,9 @@ def train(
         warnings.filterwarnings("ignore", ".*too far from zero", DataWarning)  # said below
         dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
     check_columns(dataset, kind)
-    arguments |= data_arguments(kind, arguments, dataset)
-    size_for_images(kind, dataset.shape, arguments)
+    if labels is not None:
+        dataset = keep_labels(dataset, labels, seed)
+    arguments = arguments_of_data(kind, arguments, dataset)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)

@@ -25,8 +25,8 @@ class Split:
     Attributes:
         x: Stored values of shape (N, *data_shape), bytes where the data are bytes.
         rows: Where each data point stood in the array that was split, of shape (N,).
-        labels: Class indices of shape (N,), if there are any. Only a program that takes ``y`` sees
-            them.
+        labels: Class indices of shape (N,), if there are any, -1 where one is not known. Only a
+            program that takes ``y`` sees them.
         covariates: Further tensors that programs take, one row a data point, by name.
     """
 
@@ -60,6 +60,8 @@ class DataSet:
         columns: What the columns are, of data of shape (N, D) that are no grey values.
         row_names: The names of the rows of the table that was split, if it has any.
         reading: How its file was read.
+        known_labels: How many training labels were kept, and the seed that chose them; see
+            :func:`ppl_vae.keep_labels`. ``None`` where none were hidden.
 
     Example:
         >>> from ppl_vae import load_data
@@ -77,6 +79,7 @@ class DataSet:
     columns: tuple[Column, ...] = ()
     row_names: tuple[str, ...] = ()
     reading: Reading = field(default_factory=Reading)
+    known_labels: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         splits = ("train", "validation", "test")
@@ -86,6 +89,7 @@ class DataSet:
         about += [] if self.levels is None else [f"{self.levels} levels"]
         about += [] if self.binarize == "none" else [f"binarized: {self.binarize}"]
         classes = f"; {len(self.label_names):,} classes" if self.label_names else ""
+        classes += f", {self.known_labels[0]:,} labels known" if self.known_labels else ""
         return f"DataSet({self.source}: {sizes}; {', '.join(about)}{classes})"
 
     @property

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..labels import variable
 from ..storage.files import replacing
+from .classification import Classification
 from .scores import Estimate, Ledger, Scores
 
 if TYPE_CHECKING:
@@ -72,6 +74,27 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> "x
         variables["row"] = variable("datum", rows, "row of the array that the data point came from")
     size = len(next(iter(scores.per_datum.values())))
     return xarray.Dataset(variables, {"datum": range(size)}, about)
+
+
+def with_classes(
+    dataset: "xarray.Dataset", found: Classification, names: Sequence[str] | None
+) -> "xarray.Dataset":
+    """The same with q(y|x) of each data point, along the dimension ``class``.
+
+    Arguments:
+        dataset: What :func:`as_dataset` gives.
+        found: The classification of the same data.
+        names: The names of the classes.
+    """
+    meanings = {"class_probability": "q(y|x), the guide's probability of each class"}
+    if found.log_temperature is not None:
+        meanings["class_probability_calibrated"] = "q(y|x) at the temperature of other data"
+    variables = {
+        name: variable(("datum", "class"), found.probabilities("calibrated" in name), meaning)
+        for name, meaning in meanings.items()
+    }
+    classes = list(names) if names else range(found.logits.shape[1])
+    return dataset.assign(variables).assign_coords({"class": classes})
 
 
 def as_json(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 from ..choices import Objective
@@ -16,17 +16,20 @@ IMPORTANCE_WEIGHTED = ("iw", "dreg")
 PATHWISE = ("stl", "dreg")
 
 
-def make_objective(name: Objective, particles: int = 1) -> Any:
+def make_objective(name: Objective, particles: int = 1, enumerated: bool = False) -> Any:
     """Build the estimator of a loss, in nats summed over the batch.
 
     ``elbo`` is :class:`pyro.infer.Trace_ELBO` (Kingma & Welling 2014, eq. 2), ``analytic-kl``
     :class:`pyro.infer.TraceMeanField_ELBO` (eq. 10), and ``iw`` :class:`pyro.infer.RenyiELBO` at
     alpha = 0, which is the importance-weighted bound (Burda et al. 2015, eq. 8). ``stl`` and
-    ``dreg`` are these two with the gradients of :class:`ppl_vae.PathwiseELBO`.
+    ``dreg`` are these two with the gradients of :class:`ppl_vae.PathwiseELBO`. Where the guide has
+    sites to be enumerated, ``elbo`` is :class:`pyro.infer.TraceEnum_ELBO`, which sums over their
+    values.
 
     Arguments:
         name: One of ``Objective``.
         particles: Draws for each datum; 2 or more for ``iw`` and ``dreg``.
+        enumerated: Whether a site of the guide is marked ``infer={"enumerate": ...}``.
     """
     if name in PATHWISE:
         return PathwiseELBO(particles, importance_weighted=name == "dreg")
@@ -37,23 +40,35 @@ def make_objective(name: Objective, particles: int = 1) -> Any:
     }
     if name == "iw":
         return RenyiELBO(alpha=0.0, **options)
+    if enumerated:
+        return TraceEnum_ELBO(**options)
     return {"elbo": Trace_ELBO, "analytic-kl": TraceMeanField_ELBO}[name](**options)
 
 
-def check_objective(objective: Objective, program: Program, batch: Batch) -> None:
+def check_objective(
+    objective: Objective, program: Program, batch: Batch, free_bits: float = 0.0
+) -> None:
     """Refuse a guide that an estimator would train towards something else, or not at all.
 
     Arguments:
         objective: One of ``Objective``.
         program: The program; see :class:`ppl_vae.Program`.
         batch: Some data.
+        free_bits: KL that a site has for free.
 
     Raises:
         InputError: Naming the site, and an objective that fits.
     """
+    sites = Sites.of(program, batch)
+    if sites.enumerated and free_bits:
+        raise InputError(
+            "free_bits",
+            f"was given, but the KL of site {sites.enumerated[0]!r}, whose values are enumerated, "
+            "is not known draw by draw",
+            "leave it out",
+        )
     if objective == "elbo":
         return
-    sites = Sites.of(program, batch)
     if site := sites.without_path:
         raise InputError(
             f"the guide's site {site!r}",

@@ -55,9 +55,10 @@ def match_data(program: Program, data: DataSet) -> DataSet:
     """
     require_program(program)
     check_type("data", data, DataSet)
-    needed, taken = covariates_of(program)
+    needed, _ = covariates_of(program)
+    named = (inspect.signature(f).parameters for f in (program.model, program.guide))
+    wants_labels = LABELS in needed or all(LABELS in parameters for parameters in named)
     has_labels = all(s.labels is not None for s in (data.train, data.validation, data.test))
-    wants_labels = LABELS in needed or LABELS in (taken or ())
     if has_labels and wants_labels and LABELS not in data.train.covariates:
         train, validation, test = map(_with_labels, (data.train, data.validation, data.test))
         data = replace(data, train=train, validation=validation, test=test)

@@ -12,9 +12,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import OBSERVED, Batch
+from ..data.known_labels import UNKNOWN
 from ..data.missing import MASK
 from ..errors import InputError, first_line, user_code_errors
-from .batches import check_batch
+from .batches import LABELS, check_batch
 from .protocol import (
     DATA_PLATE,
     Program,
@@ -67,6 +68,7 @@ def check_program(
         if site == OBSERVED:
             values = _filled(values, everything, inside)
         _check_support(site, single.nodes[site]["fn"], values, batch.x.device, rows)
+    _check_labels(program, everything, _samples(single), rows)
     model.compute_log_prob()
     for site, node in _samples(model).items():
         if not node["log_prob"].isfinite().all():
@@ -347,6 +349,21 @@ def _check_support(
             datum,
             f"lies outside {likelihood.support}, the support of the likelihood of {site}",
             COUNTS if _may_be_divided(block) else "rescale the data, or choose another likelihood",
+        )
+
+
+def _check_labels(
+    program: Program, batch: Batch, sites: dict[str, Any], rows: Tensor | None
+) -> None:
+    """Refuse labels that are not known where a program takes them as given."""
+    labels = batch.get(LABELS)
+    if labels is None or LABELS in sites or labels.dtype != torch.int64 or labels.dim() != 1:
+        return
+    if (unknown := labels == UNKNOWN).any():
+        raise InputError(
+            _name(int(unknown.nonzero()[0]), rows),
+            f"has no label ({LABELS} is {UNKNOWN}), which {type(program).__name__} takes as given",
+            "leave out such data, or choose a program for data that are labelled in part",
         )
 
 

@@ -82,14 +82,18 @@ def simulate(program: Program, batch: Batch, size: int, seed: int = 0) -> Predic
         size: Number of draws N.
         seed: Seed of the draws, and of the rows.
     """
-    covariates = as_template(program, batch).covariates
-    if covariates:
-        generator = torch.Generator().manual_seed(derived_seed(seed, "rows"))
-        rounds = -(-check_int("size", size) // batch.size)
-        orders = [torch.randperm(batch.size, generator=generator) for _ in range(rounds)]
-        rows = torch.cat(orders)[:size]
-        covariates = {name: tensor[rows] for name, tensor in covariates.items()}
+    covariates: dict[str, Tensor] = {}
+    if batch.covariates:
+        covariates = rows_in_turn(as_template(program, batch), size, seed).covariates
     return prior_predictive(program, batch.x.shape[1:], size, seed, covariates)
+
+
+def rows_in_turn(batch: Batch, size: int, seed: int) -> Batch:
+    """So many rows of real data: all in turn, in random order, as often as it takes."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, "rows"))
+    rounds = -(-check_int("size", size) // batch.size)
+    orders = [torch.randperm(batch.size, generator=generator) for _ in range(rounds)]
+    return batch.rows(torch.cat(orders)[:size])
 
 
 def decode(

@@ -88,6 +88,7 @@ class Sites:
         observed: The model's at its observed sites.
         masked: Whether an observed site is masked, in part or whole.
         event_dims: How many dimensions a value of each latent site has.
+        enumerated: The guide's sites whose values are summed over in a fit, not drawn.
     """
 
     program: Program
@@ -96,6 +97,7 @@ class Sites:
     observed: dict[str, Any]
     masked: bool
     event_dims: dict[str, int]
+    enumerated: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, program: Program, batch: Batch) -> "Sites":
@@ -113,7 +115,17 @@ class Sites:
         masked = any(n["mask"] is not None or _is_masked(n["fn"]) for n in nodes.values())
         observed = {s: innermost(n["fn"]) for s, n in nodes.items()}
         dims = {s: n["fn"].event_dim for s, n in latent_nodes(model, probe).items()}
-        return cls(program, **latent, observed=observed, masked=masked, event_dims=dims)
+        marked = tuple(
+            s for s, n in latent_nodes(guide, probe).items() if n["infer"].get("enumerate")
+        )
+        return cls(
+            program,
+            **latent,
+            observed=observed,
+            masked=masked,
+            event_dims=dims,
+            enumerated=marked,
+        )
 
     @property
     def is_discrete(self) -> bool:

@@ -43,6 +43,8 @@ def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
         "levels": data.levels,
         "reading": data.reading.plain(),
         "columns": [column.plain() for column in data.columns],
+        "label_names": list(data.label_names),
+        "known_labels": None if data.known_labels is None else list(data.known_labels),
         "shape": list(data.shape),
         "digest": data.digest,
     }
@@ -56,7 +58,9 @@ class Config:
         program: Where the program's class is, as ``package.module:Class`` or ``file.py:Class``.
         arguments: What the class was called with, beside the shape of a datum.
         data: ``source``, ``data_dir``, ``binarize``, ``levels``, ``shape`` and ``digest``; of
-            newer runs also ``reading``, how files are read, and ``columns`` of a table.
+            newer runs also ``reading``, how files are read, ``columns`` of a table,
+            ``label_names``, and ``known_labels``: how many training labels were kept, and the
+            seed that chose them.
         settings: The :class:`ppl_vae.Settings` of the fit.
         parent: Where the guide alone was trained: the ``run`` whose model it has, the SHA-256 of
             its ``weights``, and what the guide was trained ``on``. Else empty.
@@ -197,6 +201,7 @@ def _check_types(config: Config) -> None:
         value = config.data.get(name, "")
         if not isinstance(value, str) and not (name == "data_dir" and value is None):
             raise TypeError(f"{name} is {value!r}")
+    _check_labels(config.data)
     columns = config.data.get("columns", [])
     if not isinstance(columns, list) or (columns and [len(columns)] != shape):
         raise ValueError(f"columns do not fit the shape {shape!r}")
@@ -206,3 +211,13 @@ def _check_types(config: Config) -> None:
             Column.of(column)
     except InputError as error:
         raise ValueError(str(error)) from None
+
+
+def _check_labels(data: dict[str, Any]) -> None:
+    names, known = data.get("label_names", []), data.get("known_labels")
+    if not isinstance(names, list) or not {*map(type, names)} <= {str}:
+        raise TypeError(f"label_names is {names!r}")
+    if known is not None and (
+        not isinstance(known, list) or [*map(type, known)] != [int, int] or min(known) < 0
+    ):
+        raise TypeError(f"known_labels is {known!r}")

@@ -90,8 +90,8 @@ def refit_guide(
     settings = Settings() if settings is None else settings
     check_type("settings", settings, Settings)
     _check(on, settings)
-    data = match_data(program, data)
-    batch = data.batch("validation").rows(slice(PROBED))
+    # The run's config says what the data were before labels became a covariate.
+    batch = match_data(program, data).batch("validation").rows(slice(PROBED))
     if parent is None:
         check_program(program, batch)
     else:

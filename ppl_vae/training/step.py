@@ -45,6 +45,7 @@ class SVIStep:
         engine: ``"compiled"``, ``"eager"`` or ``"auto"``.
         refit: Which parameters are trained on what, where not all are on the data. On both, the
             loss is the sum of the two.
+        enumerated: Whether the guide has sites to be enumerated.
 
     Attributes:
         parameters: What it trains.
@@ -59,6 +60,7 @@ class SVIStep:
         schedule: Schedule,
         engine: Engine,
         refit: Refit | None = None,
+        enumerated: bool = False,
     ) -> None:
         self.schedule, self.device, self.dtype = schedule, device_of(program), dtype_of(program)
         self.parameters = [
@@ -73,7 +75,7 @@ class SVIStep:
             self.optimizer.register_step_pre_hook(self._clip)
         weighted = settings.kl_warmup_epochs > 0 or settings.free_bits > 0
         self._kl_weight = KLWeight(settings.free_bits) if weighted else None
-        self._objective = make_objective(settings.objective, settings.particles)
+        self._objective = make_objective(settings.objective, settings.particles, enumerated)
         self.svi = CompiledSVI(
             program.model,
             program.guide,

@@ -69,7 +69,8 @@ class Trainer:
         self.validation = Validation(program, data, settings, refit)
         self.schedule = Schedule.of(settings, len(self.batches))
         engine = choose_engine(settings, data, self.schedule.steps)
-        self.svi_step = SVIStep(program, settings, self.schedule, engine, refit)
+        enumerated = bool(self.validation.posterior.sites.enumerated)
+        self.svi_step = SVIStep(program, settings, self.schedule, engine, refit, enumerated)
         self.tensors = TrainedTensors(program, self.svi_step.optimizer)
         self.refit, self.counters, self.best = refit, Counters(), self.tensors.weights()
         self.last: State | None = None

@@ -44,7 +44,7 @@ class Validation:
         self._seed = derived_seed(settings.seed, "simulations to validate on")
         if self._on != "data":
             _require_density(self.posterior)
-        check_objective(settings.objective, program, self.posterior.batch)
+        check_objective(settings.objective, program, self.posterior.batch, settings.free_bits)
         self._by_bound = settings.objective in IMPORTANCE_WEIGHTED
         self._draws = settings.particles if self._by_bound else 1
 
