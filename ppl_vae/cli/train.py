@@ -188,19 +188,9 @@ def train(
         choose_binarization,
         find_model,
     )
-    from .opening import reopen
 
     if resume is not None:
-        given = _given(context)
-        if stray := given - WITH_RESUME:
-            names = ", ".join(sorted(stray))
-            raise InputError("resume", f"continues {resume} as it began", f"leave out {names}")
-        own = model if "--model" in given else None
-        reopened = reopen(resume, own, data_dir)
-        if "--epochs" in given:
-            _extend(resume, epochs)
-            reopened = reopen(resume, own, data_dir)
-        _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
+        _continue(context, resume)
         return
     settings = Settings(**{f.name: context.params[f.name] for f in fields(Settings)})
     chosen = {
@@ -236,6 +226,23 @@ def train(
     _fit_and_show(
         run, program, dataset, settings, tensorboard=tensorboard, as_json=as_json, resume=False
     )
+
+
+def _continue(context: typer.Context, path: Path) -> None:
+    """Go on with a run, for more epochs if that is asked for."""
+    from .opening import reopen
+
+    given, said = _given(context), context.params
+    if stray := given - WITH_RESUME:
+        names = ", ".join(sorted(stray))
+        raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
+    own = said["model"] if "--model" in given else None
+    reopened = reopen(path, own, said["data_dir"])
+    if "--epochs" in given:
+        _extend(path, said["epochs"])
+        reopened = reopen(path, own, said["data_dir"])
+    shown = {name: said[name] for name in ("tensorboard", "as_json")}
+    _fit_and_show(*reopened, **shown, resume=True)
 
 
 def _given(context: typer.Context) -> set[str]:

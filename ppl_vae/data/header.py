@@ -92,7 +92,9 @@ def _signs_of_names(
     usual = bool(_rising(table).mean() >= 0.1)
     ordered = _even_steps(first, places) or (rising and not usual)
     whole = not any({*".,"} & {*first[place]} for place in places)
-    whole = whole and np.mean([{*".,"}.isdisjoint(r[p]) for r in below for p in places]) < 0.05
+    whole = whole and bool(
+        np.mean([{*".,"}.isdisjoint(r[p]) for r in below for p in places]) < 0.05
+    )
     return int(not typical) + int(ordered) + int(whole)
 
 
