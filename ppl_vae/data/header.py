@@ -91,8 +91,9 @@ def _signs_of_names(
     rising = _rising(names[None])[0]
     usual = float(_rising(table).mean()) >= 0.1
     ordered = _even_steps(first, places) or (rising and not usual)
-    whole = not any({*".,"} & {*first[place]} for place in places)
-    whole = whole and np.mean([{*".,"}.isdisjoint(r[p]) for r in below for p in places]) < 0.05
+    decimals = [not {*".,"}.isdisjoint(row[place]) for row in below for place in places]
+    whole = all({*".,"}.isdisjoint(first[place]) for place in places)
+    whole = whole and sum(decimals) > 0.95 * len(decimals)
     return int(not typical) + int(ordered) + int(whole)
 
 
