@@ -104,6 +104,7 @@ def test_names_live_through(fitted, shell):
     assert pd.read_csv(fitted / "scores.csv")["row_name"].tolist() == ["p5", "p6", "p7", "p8"]
 
 
+@pytest.mark.filterwarnings("always::ppl_vae.data.inspection.DataWarning")
 def test_train_refuses_constant_columns_and_warns_of_scales(shell, tmp_path):
     TABLE.assign(c=1.5).to_csv(tmp_path / "t.csv")
     code, _, err = shell("train", "--data", "t.csv", *FIT)

@@ -18,15 +18,20 @@ def test_without_anndata_the_extra_is_named(tmp_path, monkeypatch):
         load_data(tmp_path / "a.h5ad")
 
 
+def text(names):
+    return pd.Index([*names], dtype=object)
+
+
 @pytest.fixture(params=["dense", "sparse"])
 def file(request, tmp_path):
     anndata = pytest.importorskip("anndata")
     sparse = pytest.importorskip("scipy.sparse")
     matrix = COUNTS if request.param == "dense" else sparse.csr_matrix(COUNTS)
     obs = pd.DataFrame(
-        {"kind": pd.Categorical(["T", "B", None, "B"] * 10)}, index=[f"cell{i}" for i in range(40)]
+        {"kind": pd.Categorical(["T", "B", None, "B"] * 10, text(["B", "T"]))},
+        index=text(f"cell{i}" for i in range(40)),
     )
-    made = anndata.AnnData(matrix, obs, pd.DataFrame(index=[f"gene{i}" for i in range(5)]))
+    made = anndata.AnnData(matrix, obs, pd.DataFrame(index=text(f"gene{i}" for i in range(5))))
     made.layers["twice"] = 2 * made.X
     made.write_h5ad(tmp_path / "a.h5ad")
     return tmp_path / "a.h5ad"

@@ -88,13 +88,12 @@ def _signs_of_names(
     with np.errstate(invalid="ignore"):
         low, high = np.nanmin(table, 0), np.nanmax(table, 0)
         typical = ((low <= names) & (names <= high)).mean() >= 0.5
-    rising = bool(_rising(names[None])[0])
-    usual = bool(_rising(table).mean() >= 0.1)
+    rising = _rising(names[None])[0]
+    usual = float(_rising(table).mean()) >= 0.1
     ordered = _even_steps(first, places) or (rising and not usual)
-    whole = not any({*".,"} & {*first[place]} for place in places)
-    whole = whole and bool(
-        np.mean([{*".,"}.isdisjoint(r[p]) for r in below for p in places]) < 0.05
-    )
+    decimals = [not {*".,"}.isdisjoint(row[place]) for row in below for place in places]
+    whole = all({*".,"}.isdisjoint(first[place]) for place in places)
+    whole = whole and sum(decimals) > 0.95 * len(decimals)
     return int(not typical) + int(ordered) + int(whole)
 
 

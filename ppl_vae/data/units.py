@@ -29,7 +29,7 @@ def fit_columns(data: DataSet, likelihood: str | None = None) -> list[Column]:
         >>> from ppl_vae import make_data
         >>> data = make_data(torch.arange(40.0).exp()[:, None])
         >>> data.columns[0].kind, round(data.columns[0].loc)
-        ('positive', 19)
+        ('positive', 20)
         >>> fit_columns(data, "gaussian")[0].loc > 1e14
         True
     """

@@ -92,11 +92,12 @@ def correlations(
     apart = abs(float(z[0, 1] - of_draw[0, 1]))
     error = float(variance[0, 1] + draw_variance[0, 1]) ** 0.5
     first, second = (column_name(names, int(place)) for place in pair)
+    both = f"{first} and {second.removeprefix('column ')}".replace("column ", "columns ", 1)
     return Finding(
         "correlation",
-        f"{first} and {second} have a correlation of {np.tanh(z[0, 1]):.2f} in held-out "
+        f"{both} have a correlation of {np.tanh(z[0, 1]):.2f} in held-out "
         f"data and of {np.tanh(of_draw[0, 1]):.2f} in draws",
-        f"difference of Fisher's z, {first} and {second}, of held-out data and draws",
+        f"difference of Fisher's z, {both}, of held-out data and draws",
         apart,
         error,
         float(2 * norm.sf(apart / error)),
