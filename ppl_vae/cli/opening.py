@@ -77,6 +77,21 @@ def choose_binarization(
     return "dynamic" if source in NAMED_SETS and plain else "none"
 
 
+def load_checked(
+    source: str, data_dir: Path | None, binarize: Binarize, reading: Reading, kind: type[Any]
+) -> DataSet:
+    """Load data for a program of some class, and say what about them may be trouble.
+
+    Raises:
+        InputError: If they cannot be read, or have constant columns.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # check_columns says it
+        data = load_data(source, data_dir=data_dir, binarize=binarize, reading=reading)
+    check_columns(data, kind)
+    return data
+
+
 def check_columns(data: DataSet, kind: type[Any]) -> None:
     """Refuse a table with constant columns, and warn of others that a fit may go wrong on.
 

@@ -2,7 +2,6 @@
 
 import shlex
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -163,31 +162,21 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
-    from ..data.inspection import DataWarning
-    from ..data.sources import load_data
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
     from .opening import (
         check_arguments,
-        check_columns,
         choose_binarization,
         data_arguments,
         find_model,
-        reopen,
+        load_checked,
     )
 
     if resume is not None:
-        given = _given(context)
-        if stray := given - WITH_RESUME:
-            names = ", ".join(sorted(stray))
-            raise InputError("resume", f"continues {resume} as it began", f"leave out {names}")
-        own = model if "--model" in given else None
-        reopened = reopen(resume, own, data_dir)
-        if "--epochs" in given:
-            _extend(resume, epochs)
-            reopened = reopen(resume, own, data_dir)
+        own = model if "--model" in _given(context) else None
+        reopened = _reopen(resume, own, data_dir, epochs, _given(context))
         _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
         return
     settings = Settings(
@@ -224,10 +213,7 @@ def train(
     reading = choose_reading(
         separator, decimal, header, index_column, label, layer, levels, resize, grey, schema
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # check_columns says it
-        dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
-    check_columns(dataset, kind)
+    dataset = load_checked(data, data_dir, choice, reading, kind)
     arguments |= data_arguments(kind, arguments, dataset)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
@@ -246,6 +232,22 @@ def _given(context: typer.Context) -> set[str]:
         if (source := context.get_parameter_source(parameter.name or "")) is not None
         and source.name == "COMMANDLINE"
     }
+
+
+def _reopen(
+    path: Path, model: str | None, data_dir: Path | None, epochs: int, given: set[str]
+) -> tuple[Any, ...]:
+    """A run to go on with, for more epochs if they are given."""
+    from .opening import reopen
+
+    if stray := given - WITH_RESUME:
+        names = ", ".join(sorted(stray))
+        raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
+    reopened = reopen(path, model, data_dir)
+    if "--epochs" in given:
+        _extend(path, epochs)
+        reopened = reopen(path, model, data_dir)
+    return reopened
 
 
 def _extend(path: Path, epochs: int) -> None:
