@@ -129,3 +129,19 @@ def test_help_lists_every_likelihood(shell):
 
     (option,) = [p for p in get_command(app).commands["train"].params if p.name == "likelihood"]
     assert [name for name in LIKELIHOODS if name not in option.help] == []
+
+
+def test_remedies_leave_out_what_train_finds_in_the_data():
+    from ppl_vae.diagnostics.remedies import REMEDIES, possible
+
+    data = ppl_vae.make_data(np.random.default_rng(0).normal(size=(100, 2)), source="t.npy")
+    columns = [column.plain() for column in data.columns]
+    given = {"latent_dim": 2, "columns": columns}
+    config = ppl_vae.Config.of("ppl_vae.models:VAE", given, data, ppl_vae.Settings())
+    remedy = REMEDIES["warm-up"]
+    (kept,) = possible({"collapse": [remedy]}, config)["collapse"]
+    command = kept.of("run", config).command
+    assert "--latent-dim 2" in command
+    assert "columns" not in command
+    config.data["reading"] = {"separator": ";"}
+    assert possible({"collapse": [remedy]}, config)["collapse"] == []

@@ -224,8 +224,8 @@ def test_dates_are_refused_by_name(cells, tmp_path):
     ("text", "words"),
     [
         ("a,b\n1,2\n1,2,3\n", "3 cells in line 3, and 2 in others"),
-        ("a,b\n1,2\n1\n", "1 cells in line 3"),
-        ("Results of 2024\n\na,b\n1,2\n3,4\n", "1 cells in line 1"),
+        ("a,b\n1,2\n1\n", "1 cell in line 3"),
+        ("Results of 2024\n\na,b\n1,2\n3,4\n", "1 cell in line 1"),
         ("a,b\nx,1,2\ny,3,4\n", "2 cells in line 1, and 3"),
         ("a,b\n1,2\n,\n", "no cell in line 3"),
         ("a,,b\n1,2,3\n4,5,6\n", "no name for column 2"),
@@ -342,3 +342,42 @@ def test_a_table_in_any_dialect_is_read_as_it_is_or_refused(tmp_path_factory, dr
         return
     assert found.shape == values.shape, text
     np.testing.assert_array_equal(found, values, err_msg=text)
+
+
+IDENTIFIERS = {
+    "R's, read and written again": "X",
+    "pandas', likewise": "Unnamed: 0.1",
+    "those of Kaggle": "PassengerId",
+    "a first column that counts": "n",
+}
+
+
+@pytest.mark.parametrize("name", IDENTIFIERS)
+def test_what_may_be_names_of_rows_is_refused(name, tmp_path):
+    column = IDENTIFIERS[name]
+    counted = FRAME.assign(**{column: range(1, 41)})[[column, "a", "b"]]
+    error = refusal(tmp_path, counted.to_csv(index=False))
+    assert (error.remedy, error.details["column"]) == ("index-or-data", column)
+    assert table(tmp_path, counted.to_csv(index=False), index_column=column).names == ("a", "b")
+    data = table(tmp_path, counted.to_csv(index=False), schema={column: {"kind": "real"}})
+    assert data.values[:3, 0].tolist() == [1, 2, 3]
+
+
+def test_codes_with_leading_zeros_are_refused(tmp_path):
+    text = rows([f"{i}.5,{i % 7:03}" for i in range(40)])
+    assert "'000' in column 'b', line 2" in str(refusal(tmp_path, text))
+    schema = {"b": {"kind": "category"}}
+    assert table(tmp_path, text, schema=schema).categories["b"][1] == "001"
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_spaces_separate_where_that_is_said(aligned, tmp_path):
+    text = FRAME.to_string(index=False) if aligned else FRAME.to_csv(index=False, sep=" ")
+    assert refusal(tmp_path, text).remedy == "separator"
+    np.testing.assert_array_equal(table(tmp_path, text, separator="space").values, VALUES)
+
+
+@pytest.mark.parametrize("name", ["label", "Label", "LABEL"])
+def test_a_label_in_capitals_is_one(name, tmp_path):
+    text = rows([f"{i}.5,{i % 2}" for i in range(40)], f"a,{name}")
+    assert load_csv(tmp_path, text).label_names == ("0", "1")

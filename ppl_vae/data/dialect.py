@@ -96,7 +96,7 @@ def refuse_ragged(path: Path, line: int, cells: int, width: int) -> NoReturn:
     """Refuse a row that has not as many cells as others."""
     raise InputError(
         path,
-        f"has {cells} cells in line {line}, and {width} in others",
+        f"has {cells} {'cell' if cells == 1 else 'cells'} in line {line}, and {width} in others",
         "mend-row",
         line=line,
     )

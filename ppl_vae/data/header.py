@@ -52,9 +52,12 @@ def has_header(rows: Sequence[Sequence[str]], source: str | Path) -> bool:
         return True
     if not signs:
         return False
-    raise InputError(
-        source, f"has a first row that may be names or data ({', '.join(first[:4])})", "header"
-    )
+    raise _either(first, source)
+
+
+def _either(first: Sequence[str], source: str | Path) -> InputError:
+    shown = ", ".join(first[:4])
+    return InputError(source, f"has a first row that may be names or data ({shown})", "header")
 
 
 def _counts(cell: str) -> bool:
@@ -69,14 +72,14 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 def _texts_alone(first: Sequence[str], below: Sequence[Sequence[str]], source: str | Path) -> bool:
     """Of a table without numbers: names do not come again in their columns."""
+    if any(map(is_number, first)):
+        raise _either(first, source)
     again = [cell in {row[place] for row in below} for place, cell in enumerate(first) if cell]
     if not any(again):
         return True
     if all(again):
         return False
-    raise InputError(
-        source, f"has a first row that may be names or data ({', '.join(first[:4])})", "header"
-    )
+    raise _either(first, source)
 
 
 def _signs_of_names(

@@ -21,6 +21,8 @@ OF_TRAIN = {
     *("guide", "prior", "encoder_hidden", "components"),
 }
 """Arguments of programs that are options of ``ppl-vae train``."""
+OF_DATA = {"columns", "levels"}
+"""Arguments of programs that ``ppl-vae train`` finds in the data."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def _options(config: Config) -> str:
         chosen["data_dir"] = data["data_dir"]
     plain = asdict(Settings())
     chosen |= {n: value for n, value in settings.items() if value != plain.get(n)}
-    chosen |= config.arguments
+    chosen |= {n: value for n, value in config.arguments.items() if n not in OF_DATA}
     words = []
     for name, value in chosen.items():
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -250,12 +252,13 @@ def possible(chosen: Mapping[str, list[Remedy]], config: Config) -> dict[str, li
     """The remedies that a run allows.
 
     Where the guide alone was fitted, or nothing was, there is no fit of the model to go on with;
-    and a program that was made by hand, no options make again.
+    and a program that was made by hand, or whose data were read in a way of their own, no options
+    make again.
     """
     lost: set[str] = set()
     if config.parent or not config.settings:
         lost = {"extend", "warm-up"}
-    elif not config.arguments.keys() <= OF_TRAIN:
+    elif not config.arguments.keys() <= OF_TRAIN | OF_DATA or config.data.get("reading"):
         lost = {"warm-up"}
     return {q: [r for r in found if r.key not in lost] for q, found in chosen.items()}
 
