@@ -112,26 +112,9 @@ def make_data(
     elif missing is not None:
         further = joint_mask(further, missing, stored, source)
     classes, given_classes, label_names = as_classes(labels, test, len(stored), source)
-    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
     held_out = _size(test_fraction, len(stored)) if given is None else 0
     validation = _size(validation_fraction, len(stored))
-    if held_out + validation >= len(stored):
-        raise InputError(
-            source,
-            f"has {len(stored)} data points, too few to hold out {validation} for validation and "
-            f"{held_out} for testing",
-            "give more",
-        )
-    parts = order.split([held_out, validation, len(stored) - held_out - validation])
-    splits = {
-        name: Split(
-            stored[rows],
-            rows,
-            None if classes is None else classes[rows],
-            {covariate: tensor[rows] for covariate, tensor in further.items()},
-        )
-        for name, rows in zip(("test", "validation", "train"), parts, strict=True)
-    }
+    splits = _split(stored, classes, further, held_out, validation, source)
     if given is not None:
         splits["test"] = Split(given, torch.arange(len(given)), given_classes, held)
     columns = columns_of(splits, levels, binarize, table, source)
@@ -152,6 +135,35 @@ def make_data(
     )
     warn_of_precision(data)
     return data
+
+
+def _split(
+    stored: Tensor,
+    classes: Tensor | None,
+    covariates: Mapping[str, Tensor],
+    held_out: int,
+    validation: int,
+    source: str,
+) -> dict[str, Split]:
+    """Data points dealt out, the same way every time."""
+    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    if held_out + validation >= len(stored):
+        raise InputError(
+            source,
+            f"has {len(stored)} data points, too few to hold out {validation} for validation and "
+            f"{held_out} for testing",
+            "give more",
+        )
+    parts = order.split([held_out, validation, len(stored) - held_out - validation])
+    return {
+        name: Split(
+            stored[rows],
+            rows,
+            None if classes is None else classes[rows],
+            {covariate: tensor[rows] for covariate, tensor in covariates.items()},
+        )
+        for name, rows in zip(("test", "validation", "train"), parts, strict=True)
+    }
 
 
 def make_rows(
