@@ -184,6 +184,7 @@ def train(
     from .model_options import (
         arguments_of_data,
         check_arguments,
+        check_columns,
         choose_binarization,
         find_model,
     )
@@ -252,22 +253,6 @@ def _given(context: typer.Context) -> set[str]:
         if (source := context.get_parameter_source(parameter.name or "")) is not None
         and source.name == "COMMANDLINE"
     }
-
-
-def _reopen(
-    path: Path, model: str | None, data_dir: Path | None, epochs: int, given: set[str]
-) -> tuple[Any, ...]:
-    """A run to go on with, for more epochs if they are given."""
-    from .opening import reopen
-
-    if stray := given - WITH_RESUME:
-        names = ", ".join(sorted(stray))
-        raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
-    reopened = reopen(path, model, data_dir)
-    if "--epochs" in given:
-        _extend(path, epochs)
-        reopened = reopen(path, model, data_dir)
-    return reopened
 
 
 def _extend(path: Path, epochs: int) -> None:

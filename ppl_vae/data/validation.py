@@ -143,6 +143,35 @@ def make_data(
     return data
 
 
+def _split(
+    stored: Tensor,
+    classes: Tensor | None,
+    covariates: Mapping[str, Tensor],
+    held_out: int,
+    validation: int,
+    source: str,
+) -> dict[str, Split]:
+    """Data points dealt out, the same way every time."""
+    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    if held_out + validation >= len(stored):
+        raise InputError(
+            source,
+            f"has {len(stored)} data points, too few to hold out {validation} for validation and "
+            f"{held_out} for testing",
+            "give more",
+        )
+    parts = order.split([held_out, validation, len(stored) - held_out - validation])
+    return {
+        name: Split(
+            stored[rows],
+            rows,
+            None if classes is None else classes[rows],
+            {covariate: tensor[rows] for covariate, tensor in covariates.items()},
+        )
+        for name, rows in zip(("test", "validation", "train"), parts, strict=True)
+    }
+
+
 def make_rows(
     x: Any,
     labels: Any = None,
