@@ -12,7 +12,7 @@ N = 2000
 
 
 def drawn(seed, sharper=1.0):
-    """Logits of 4 classes, and classes drawn from them; sharper than right where that is above 1."""
+    """Logits of 4 classes, and classes drawn from them; too sharp where ``sharper`` is above 1."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(N, 4, generator=generator, dtype=torch.float64)
     labels = logits.softmax(-1).multinomial(1, generator=generator)[:, 0]
@@ -88,7 +88,8 @@ def test_classes_do_not_see_the_labels():
     seen = classify(m2, Batch(x=x, y=torch.arange(7) % 3))
     unseen = classify(m2, x)
     assert torch.equal(seen.logits, unseen.logits)
-    assert unseen.estimates() == {} and "accuracy" in seen.estimates()
+    assert unseen.estimates() == {}
+    assert "accuracy" in seen.estimates()
     exact = m2.eval().classifier(x).double().softmax(-1)
     torch.testing.assert_close(seen.probabilities(), exact, rtol=1e-5, atol=1e-6)
 

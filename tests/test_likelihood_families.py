@@ -486,11 +486,17 @@ def test_images_have_one_output_after_another_in_channels():
             "columns must vary, but 'c' has scale 0",
         ),
         (lambda: Categorical((2,)), "columns or classes must be given"),
-        (lambda: Ordered((2,), classes=1), "classes must be at least 2, got 1"),
+        (lambda: Ordered((2,), classes=1), "classes must be an integer of at least 2, got 1"),
         (
             lambda: Categorical((1,), [{"name": "c", "categories": ["a"]}]),
-            "categories of 'c' must be at least 2, got 1",
+            "columns must have categories, but 'c' has 1: 2 at least",
         ),
+        (
+            lambda: MixedColumns((1,), [{"name": "c", "kind": "real", "loc": math.nan}]),
+            "columns must have finite numbers, but 'c' has loc nan",
+        ),
+        (lambda: MixedColumns((1,), [{"kind": "real"}]), "columns must have names, but one is"),
+        (lambda: MixedColumns((1,), ["real"]), "columns must be a list of dictionaries"),
         (lambda: DiscretizedLogistic((2,), levels=0), "levels must be an integer of at least 1"),
     ],
 )

@@ -70,12 +70,10 @@ def make_likelihood(
         levels: The highest level of an image.
 
     Raises:
-        ValueError: If the name is unknown, or the likelihood has no scale.
+        ValueError: If the name is unknown, or something has no use.
     """
     if likelihood is None:
         likelihood = "bernoulli" if columns is None else "columns"
-    if isinstance(likelihood, nn.Module) and scale is None:
-        return likelihood
     kind = LIKELIHOODS.get(likelihood) if isinstance(likelihood, str) else None
     if kind is None and not isinstance(likelihood, nn.Module):
         known = ", ".join(LIKELIHOODS)
@@ -85,10 +83,15 @@ def make_likelihood(
             f"likelihood_scale={scale} was given, but the likelihood {likelihood!r} has no scale: "
             "leave it out, or use gaussian or laplace"
         )
-    assert kind is not None
-    taken = inspect.signature(kind).parameters
     given: dict[str, Any] = {"scale": scale, "columns": columns, "levels": levels}
-    return kind(data_shape, **{n: v for n, v in given.items() if n in taken and v is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    taken = () if kind is None else inspect.signature(kind).parameters
+    if stray := [name for name in given if name not in taken]:
+        raise ValueError(
+            f"{stray[0]} was given, but the likelihood {likelihood!r} has no use for it: leave it "
+            "out, or make the module with it"
+        )
+    return likelihood if kind is None else kind(data_shape, **given)
 
 
 __all__ = [

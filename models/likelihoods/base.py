@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import pyro.distributions as dist
@@ -47,12 +48,7 @@ class Likelihood(nn.Module):
     ) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
-        if columns is not None and self.data_shape != (len(columns),):
-            raise ValueError(
-                f"columns must be one for each value of a datum, but there are {len(columns)}, "
-                f"and a datum has shape {self.data_shape}"
-            )
-        self.names = tuple(str(column["name"]) for column in columns or ())
+        self.names = () if columns is None else column_names(columns, self.data_shape)
         first, *rest = self.data_shape
         self.output_shape, self.input_shape = (outputs * first, *rest), (inputs * first, *rest)
 
@@ -207,21 +203,56 @@ class Cells(Advised, dist.TorchDistribution):
         return type(self)(self._validate_args, **parameters).named(self.names)
 
 
+def column_names(columns: Columns, data_shape: Sequence[int]) -> tuple[str, ...]:
+    """The names of the columns of a datum.
+
+    Raises:
+        ValueError: If they are no columns, or not as many as a datum has values.
+    """
+    if not isinstance(columns, Sequence) or not all(isinstance(c, Mapping) for c in columns):
+        raise ValueError(f"columns must be a list of dictionaries, got {columns!r}")
+    if tuple(data_shape) != (len(columns),):
+        raise ValueError(
+            f"columns must be one for each value of a datum, but there are {len(columns)}, and a "
+            f"datum has shape {tuple(data_shape)}"
+        )
+    for column in columns:
+        if not isinstance(column.get("name"), str):
+            raise ValueError(f"columns must have names, but one is {dict(column)}")
+    return tuple(column["name"] for column in columns)
+
+
+def numbers_of(columns: Columns, what: str, default: float) -> list[float]:
+    """The ``loc`` or ``scale`` of each column.
+
+    Raises:
+        ValueError: Naming a column of which it is no finite number.
+    """
+    found = []
+    for column in columns:
+        number = column.get(what, default)
+        known = isinstance(number, Real) and not isinstance(number, bool)
+        # As float32, and with a value even while torch's default device is meta.
+        rounded = torch.tensor(float(number) if known else math.nan, device="cpu").item()
+        if not math.isfinite(rounded):
+            raise ValueError(
+                f"columns must have finite numbers, but {column['name']!r} has {what} {number!r}"
+            )
+        found.append(rounded)
+    return found
+
+
 def location_and_scale(columns: Columns) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each column, of shape (D,).
 
     Raises:
         ValueError: Naming a column that is constant.
     """
-    loc, scale = ([float(c.get(key, default)) for c in columns] for key, default in _UNITS)
+    loc, scale = numbers_of(columns, "loc", 0.0), numbers_of(columns, "scale", 1.0)
     for column, unit in zip(columns, scale, strict=True):
-        # As float32, and with a value even while torch's default device is meta.
-        if not 0 < torch.tensor(unit, device="cpu").item() < math.inf:
+        if unit <= 0:
             raise ValueError(
                 f"columns must vary, but {column['name']!r} has scale {unit:g}: leave it out if it "
                 "is constant, or rescale it"
             )
     return torch.tensor(loc), torch.tensor(scale)
-
-
-_UNITS = (("loc", 0.0), ("scale", 1.0))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .base import Advised, Columns, Likelihood
+from .base import Advised, Columns, Likelihood, column_names
 
 
 class Codes(constraints.Constraint):
@@ -119,7 +119,7 @@ class Categorical(Likelihood):
         columns: Columns | None = None,
         classes: int | None = None,
     ) -> None:
-        counts = class_counts(columns, classes)
+        counts = class_counts(data_shape, columns, classes)
         most = max(counts)
         super().__init__(data_shape, columns, outputs=most, inputs=most)
         self.most = most
@@ -140,7 +140,9 @@ class Categorical(Likelihood):
         return torch.cat([mask] * self.most, -len(self.data_shape))
 
 
-def class_counts(columns: Columns | None, classes: int | None) -> list[int]:
+def class_counts(
+    data_shape: Sequence[int], columns: Columns | None, classes: int | None
+) -> list[int]:
     """How many codes each column has; one number where there are no columns.
 
     Raises:
@@ -153,11 +155,17 @@ def class_counts(columns: Columns | None, classes: int | None) -> list[int]:
         )
     counts: list[Any] = [classes]
     if columns is not None:
-        counts = [len(column.get("categories", ())) for column in columns]
+        column_names(columns, data_shape)
+        codes = [column.get("categories", ()) for column in columns]
+        counts = [len(names) if isinstance(names, Sequence) else names for names in codes]
     for place, count in enumerate(counts):
         if not isinstance(count, int) or isinstance(count, bool) or count < 2:
-            where = "classes" if columns is None else f"categories of {columns[place]['name']!r}"
-            raise ValueError(f"{where} must be at least 2, got {count!r}")
+            if columns is None:
+                raise ValueError(f"classes must be an integer of at least 2, got {count!r}")
+            name = columns[place].get("name")
+            raise ValueError(
+                f"columns must have categories, but {name!r} has {count!r}: 2 at least"
+            )
     return counts
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from .base import OF_REALS, Cells, Columns, Likelihood
+from .base import OF_REALS, Cells, Columns, Likelihood, numbers_of
 
 KNEE = 20.0  # e^20 is half a billion
 
@@ -66,7 +66,7 @@ class Counts(Likelihood):
         self, data_shape: Sequence[int], columns: Columns | None = None, *, outputs: int = 1
     ) -> None:
         super().__init__(data_shape, columns, outputs=outputs)
-        means = [float(column.get("loc", 1.0)) for column in columns or ()]
+        means = numbers_of(columns or (), "loc", 1.0)
         usual = torch.tensor([mean if mean > 0 else 1.0 for mean in means]) if means else None
         self.register_buffer("usual", usual, persistent=False)
 

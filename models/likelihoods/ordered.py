@@ -92,7 +92,7 @@ class Ordered(Likelihood):
         classes: int | None = None,
     ) -> None:
         super().__init__(data_shape, columns)
-        counts = class_counts(columns, classes)
+        counts = class_counts(data_shape, columns, classes)
         shape = self.parameter_shape()
         if columns is None:
             counts *= math.prod(shape)

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from torch import Tensor
 
 from ..choices import Binarize, Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
-from ..data.inspection import DataWarning, summarize, troubles
+from ..data.inspection import DataWarning, scales, summarize, troubles
 from ..data.known_labels import UNKNOWN, keep_labels
+from ..data.missing import MASK
 from ..data.reading import Reading
 from ..data.schema import has_names, refuse_constant
-from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
-from ..errors import InputError, first_line
+from ..data.sources import NAMED_SETS, is_downloaded, load_data, read_rows
+from ..data.units import fit_columns
+from ..errors import InputError, first_line, printable
 from ..evidence.classification import Classification, class_logits, classify
 from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
@@ -33,7 +36,7 @@ from ..runtime import pick_device
 from ..storage.memory import refuse_beyond_memory
 from ..training.settings import Settings
 
-NOT_GIVEN = ("mask", "exposure")  # covariates that say how x was observed
+NOT_GIVEN = (MASK, "exposure")  # covariates that say how x was observed
 
 
 def find_model(name: str) -> tuple[type[Any], str]:
@@ -63,18 +66,9 @@ def check_arguments(kind: type[Any], arguments: dict[str, Any]) -> None:
             raise InputError(name, f"is not an argument of {kind.__name__}", "leave it out")
 
 
-def arguments_of_data(kind: type[Any], data: DataSet) -> dict[str, Any]:
-    """What a model's class takes that data say: ``classes``, ``alpha`` and ``covariates``.
-
-    Arguments:
-        kind: The class.
-        data: The data that it is to be fitted to.
-
-    Returns:
-        The number of classes; N / n, for n labels of N data, as the weight of the classifier's term
-        for each label; mean and standard deviation of each covariate by its name.
-    """
-    wanted = inspect.signature(kind).parameters.keys()
+def _of_labels(data: DataSet) -> dict[str, Any]:
+    """The number of classes; N / n, for n labels of N data, as the weight of a classifier's term
+    for each label; mean and standard deviation of each real covariate by its name."""
     found: dict[str, Any] = {}
     labels, covariates = data.train.labels, data.train.covariates
     if labels is not None:
@@ -82,7 +76,7 @@ def arguments_of_data(kind: type[Any], data: DataSet) -> dict[str, Any]:
         found = {"classes": len(data.label_names), "alpha": len(labels) / max(known, 1)}
     if real := covariates.keys() - {LABELS, *NOT_GIVEN}:
         found["covariates"] = {name: _moments(covariates[name]) for name in sorted(real)}
-    return {name: value for name, value in found.items() if name in wanted}
+    return found
 
 
 def _moments(covariate: Tensor) -> tuple[list[float], list[float]]:
@@ -102,8 +96,24 @@ def choose_binarization(
     if choice != "auto":
         return choice  # type: ignore[return-value]
     parameter = inspect.signature(kind).parameters.get("likelihood")
-    likelihood = arguments.get("likelihood", parameter.default if parameter else None)
-    return "dynamic" if source in NAMED_SETS and likelihood == "bernoulli" else "none"
+    likelihood = arguments.get("likelihood", parameter.default if parameter else "")
+    plain = likelihood in (None, "bernoulli")  # the named sets are no tables
+    return "dynamic" if source in NAMED_SETS and plain else "none"
+
+
+def load_checked(
+    source: str, data_dir: Path | None, binarize: Binarize, reading: Reading, kind: type[Any]
+) -> DataSet:
+    """Load data for a program of some class, and say what about them may be trouble.
+
+    Raises:
+        InputError: If they cannot be read, or have constant columns.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # check_columns says it
+        data = load_data(source, data_dir=data_dir, binarize=binarize, reading=reading)
+    check_columns(data, kind)
+    return data
 
 
 def check_columns(data: DataSet, kind: type[Any]) -> None:
@@ -117,8 +127,32 @@ def check_columns(data: DataSet, kind: type[Any]) -> None:
     if has_names(data.columns):
         refuse_constant(data.columns, data.source)
     standardized = "columns" in inspect.signature(kind).parameters
-    for words in troubles(summarize(data), standardized):
+    summaries = summarize(data)
+    for words in troubles(summaries, standardized):
         warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=2)
+    if standardized and (words := scales(summaries)):
+        typer.echo(
+            f"{data.source}: {printable(words)}; {kind.__name__} standardizes them", err=True
+        )
+
+
+def data_arguments(kind: type[Any], arguments: dict[str, Any], data: DataSet) -> dict[str, Any]:
+    """What a program's class takes that is known of the data, so that a run keeps it.
+
+    Its ``columns`` are those of a table, with mean and standard deviation in the units that the
+    likelihood has: of logarithms for a log-normal one, and for positive columns of a mixed table.
+    Its ``levels`` are those of an image, for a likelihood of levels; ``classes``, ``alpha`` and
+    ``covariates`` what labels and covariates say.
+    """
+    taken = inspect.signature(kind).parameters
+    likelihood = arguments.get("likelihood")
+    found: dict[str, Any] = {}
+    table = data.columns and data.levels is None and data.binarize == "none"
+    if "columns" in taken and table:
+        found["columns"] = [column.plain() for column in fit_columns(data, likelihood)]
+    if "levels" in taken and data.levels is not None and "discretized" in (likelihood or ""):
+        found["levels"] = data.levels
+    return found | {name: v for name, v in _of_labels(data).items() if name in taken}
 
 
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
@@ -250,7 +284,22 @@ def choose_rows(
     data_dir: Path | None,
     seed: int,
 ) -> tuple[Batch, Tensor, str]:
-    """Data points to encode or score, with their rows, and what they are called.
+    """Data points to encode or score, with their rows, and what they are called; see
+    :func:`choose_named_rows`."""
+    return choose_named_rows(run, program, file, split, count, data_dir, seed)[:3]
+
+
+def choose_named_rows(
+    run: Run,
+    program: Program,
+    file: Path | None,
+    split: SplitName | None,
+    count: int | None,
+    data_dir: Path | None,
+    seed: int,
+) -> tuple[Batch, Tensor, str, list[str]]:
+    """Data points to encode or score, with their rows, what they are called, and the names of rows,
+    if they have any.
 
     Those of a file, or of a split of what the run was fitted to, by default the test data.
 
@@ -263,13 +312,17 @@ def choose_rows(
         data = match_data(program, open_data(run, data_dir))
         name: SplitName = split or "test"
         batch, rows, what = data.batch(name, seed), getattr(data, name).rows, f"{name} data"
+        known = data.row_names
     else:
-        batch = load_rows(file, run.config.data, seed)
+        batch, known = read_rows(file, run.config.data, seed)
+        if MASK in covariates_of(program)[0] and MASK not in batch:
+            batch[MASK] = torch.ones(batch.x.shape, dtype=torch.bool)  # nothing is missing
         check_covariates(program, batch.covariates, str(file))
         rows, what = torch.arange(batch.size), str(file)
     if count is not None and not 1 <= count <= batch.size:
         raise InputError("data_points", f"must be in 1 ... {batch.size}, got {count}")
-    return batch.rows(slice(count)), rows[:count], what
+    names = [known[row] for row in rows[:count].tolist()] if known else []
+    return batch.rows(slice(count)), rows[:count], what, names
 
 
 def classified(

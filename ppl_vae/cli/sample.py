@@ -1,14 +1,15 @@
 """``ppl-vae sample``: data drawn from a fitted model."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import DataDir, Device, JsonFlag, Output, RunPath, Seed, Trusted
+from .options import DataDir, Device, JsonFlag, RunPath, Seed, Trusted
+
+TABLES = (".csv", ".parquet")
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..programs.predictions import Prediction
     from ..runs.directory import Run
 
@@ -29,7 +30,12 @@ def sample(
             "name, age=1.5; may be given several times."
         ),
     ] = None,
-    output: Output = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .png or .npy file; of a table, .csv or .parquet too (default: in RUN)."
+        ),
+    ] = None,
     noise: Annotated[
         bool, typer.Option("--noise", help="Draw x itself, not the mean of p(x|z).")
     ] = False,
@@ -41,9 +47,13 @@ def sample(
 ) -> None:
     """Draw data from the model: z from the prior, then x given z.
 
-    A model that takes covariates is given those of the test data, but for what --given says.
+    A model that takes covariates is given those of the test data, but for what --given says. Of a
+    run that was fitted to a table, draws of x itself are written as one, with its columns and
+    categories: .csv, .parquet.
     """
+    from ..data.schema import Column, as_columns, has_names
     from ..plots.figures import sample_overview
+    from ..storage.columns import write_columns
     from .given import read_given
     from .opening import open_program
     from .output import output_file, picture_or_array, write_output
@@ -51,16 +61,23 @@ def sample(
 
     opened, program = open_program(run, model, device)
     shape = tuple(opened.config.data["shape"])
-    file = output_file(output, opened.pictures, picture_or_array("samples", shape), ".png", ".npy")
+    columns = [Column.of(plain) for plain in opened.config.data.get("columns", [])]
+    tables = TABLES if has_names(columns) else ()
+    name = "samples.csv" if tables else picture_or_array("samples", shape)
+    file = output_file(output, opened.pictures, name, ".png", ".npy", *tables)
     values = read_given(given or [], opened.config.data)
     drawn = _draw(opened, program, values, count, data_dir, seed)
     shown = drawn.x if noise else drawn.mean
-    write_output(file, lambda: sample_overview(shown, shown), shown)
+    if file.suffix in tables:
+        write_columns(file, as_columns(columns, drawn.x.numpy()))
+    else:
+        names = [column.name for column in columns]
+        write_output(file, lambda: sample_overview(shown, shown, names), shown)
     show({}, {"run": str(run), "count": count, "output": str(file)}, as_json)
 
 
 def _draw(
-    run: "Run", program: Any, given: dict[str, Any], count: int, data_dir: "Path | None", seed: int
+    run: "Run", program: Any, given: dict[str, Any], count: int, data_dir: Path | None, seed: int
 ) -> "Prediction":
     """Draws from the model, given what was said and, for the rest, covariates of test data."""
     from ..errors import InputError

@@ -2,7 +2,6 @@
 
 import shlex
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from ..choices import Objective
 from ..errors import InputError
-from .epochs import EpochLog
+from .epoch_log import EpochLog
 from .options import (
     BinarizeChoice,
     Data,
@@ -95,10 +94,16 @@ def train(
         str | None, in_model(help="Between layers: silu (vae), tanh or relu.")
     ] = None,
     likelihood: Annotated[
-        str | None, in_model(help="bernoulli (vae), continuous-bernoulli, gaussian, laplace.")
+        str | None,
+        in_model(
+            help="p(x|z): bernoulli (vae, images), continuous-bernoulli, gaussian, laplace, "
+            "student-t, lognormal, poisson, negative-binomial, zero-inflated-negative-binomial, "
+            "categorical, ordered, discretized-logistic, discretized-logistic-mixture; columns: "
+            "each by its kind (vae, tables)."
+        ),
     ] = None,
     likelihood_scale: Annotated[
-        float | None, in_model(help="Fixed scale of gaussian or laplace (vae: learned).")
+        float | None, in_model(help="Fixed scale of gaussian, or one like it (vae: learned).")
     ] = None,
     guide: Annotated[
         str | None,
@@ -164,32 +169,22 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
-    from ..data.inspection import DataWarning
     from ..data.known_labels import keep_labels
-    from ..data.sources import load_data
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
     from ..training.settings import Settings
     from .opening import (
-        arguments_of_data,
         check_arguments,
-        check_columns,
         choose_binarization,
+        data_arguments,
         find_model,
-        reopen,
+        load_checked,
     )
 
     if resume is not None:
-        given = _given(context)
-        if stray := given - WITH_RESUME:
-            names = ", ".join(sorted(stray))
-            raise InputError("resume", f"continues {resume} as it began", f"leave out {names}")
-        own = model if "--model" in given else None
-        reopened = reopen(resume, own, data_dir)
-        if "--epochs" in given:
-            _extend(resume, epochs)
-            reopened = reopen(resume, own, data_dir)
+        own = model if "--model" in _given(context) else None
+        reopened = _reopen(resume, own, data_dir, epochs, _given(context))
         _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
         return
     settings = Settings(
@@ -226,13 +221,10 @@ def train(
     reading = choose_reading(
         separator, decimal, header, index_column, label, layer, levels, resize, grey, schema
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # check_columns says it
-        dataset = load_data(data, data_dir=data_dir, binarize=choice, reading=reading)
-    check_columns(dataset, kind)
+    dataset = load_checked(data, data_dir, choice, reading, kind)
     if labels is not None:
         dataset = keep_labels(dataset, labels, seed)
-    arguments = arguments_of_data(kind, dataset) | arguments
+    arguments |= data_arguments(kind, arguments, dataset)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)
@@ -250,6 +242,22 @@ def _given(context: typer.Context) -> set[str]:
         if (source := context.get_parameter_source(parameter.name or "")) is not None
         and source.name == "COMMANDLINE"
     }
+
+
+def _reopen(
+    path: Path, model: str | None, data_dir: Path | None, epochs: int, given: set[str]
+) -> tuple[Any, ...]:
+    """A run to go on with, for more epochs if they are given."""
+    from .opening import reopen
+
+    if stray := given - WITH_RESUME:
+        names = ", ".join(sorted(stray))
+        raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
+    reopened = reopen(path, model, data_dir)
+    if "--epochs" in given:
+        _extend(path, epochs)
+        reopened = reopen(path, model, data_dir)
+    return reopened
 
 
 def _extend(path: Path, epochs: int) -> None:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 OBSERVED = "x"
-MASK = "mask"  # the covariate that says which values were observed
 
 
 class Batch(dict[str, Tensor]):

@@ -10,8 +10,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ..data.batch import MASK, OBSERVED, Batch
+from ..data.batch import OBSERVED, Batch
 from ..data.known_labels import UNKNOWN
+from ..data.missing import MASK
 from ..errors import InputError, first_line, user_code_errors
 from .batches import LABELS, check_batch
 from .protocol import (

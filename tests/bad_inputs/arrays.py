@@ -30,7 +30,7 @@ ARGUMENTS = [
     ("labels-ragged", X, {"labels": [[1], [1, 2]] * 30}, "array"),
     ("test-array", X, {"test": X}, "array"),
     ("test-shape", X, {"test": (X[:, 1:], None)}, "array (test)"),
-    ("test-nan", X, {"test": (X * np.nan, None)}, "array (test)"),
+    ("test-nan", X, {"test": (with_value(np.inf), None)}, "array (test)"),
     ("test-labels", X, {"labels": range(60), "test": (X, [1])}, "array (test)"),
     ("levels-zero", COUNTS, {"levels": 0}, "array"),
     ("levels-many", COUNTS, {"levels": 256}, "array"),

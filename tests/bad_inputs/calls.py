@@ -7,7 +7,8 @@ from torch import nn
 
 import ppl_vae
 from ppl_vae import Annealing, Batch, Config, Effort, Estimate, Posterior, Run, Scores, Settings
-from ppl_vae.models import VAE, Autoencoder, LinearGaussian
+from ppl_vae.data.reading import Reading
+from ppl_vae.models import VAE, Autoencoder, Gaussian, LinearGaussian
 
 from .. import misfits
 from ..tables import Conditional
@@ -42,6 +43,7 @@ def made_with(kind, table):
     ]
 
 
+TABS = Reading(separator="tab")
 EIGHT = Settings(batch_size=8)
 WEIGHTED = {"objective": "iw", "particles": 2}
 SETTINGS = {
@@ -111,6 +113,19 @@ VAES = {
     "scale-zero": {**TABLE, "likelihood": "laplace", "likelihood_scale": 0.0},
     "scale-denormal": {**TABLE, "likelihood": "laplace", "likelihood_scale": 1e-320},
     "scale-nan": {**TABLE, "likelihood": "laplace", "likelihood_scale": NAN},
+    "columns-number": {**TABLE, "columns": 3},
+    "columns-text": {**TABLE, "columns": "abc"},
+    "columns-names": {**TABLE, "columns": ["a"]},
+    "columns-nameless": {**TABLE, "columns": [{"kind": "real"}] * 4},
+    "columns-few": {**TABLE, "columns": [{"name": "a", "kind": "real"}]},
+    "columns-kind": {**TABLE, "columns": [{"name": "a", "kind": "date"}] * 4},
+    "columns-constant": {**TABLE, "columns": [{"name": "a", "kind": "real", "scale": 0.0}] * 4},
+    "columns-nan": {**TABLE, "columns": [{"name": "a", "kind": "real", "loc": NAN}] * 4},
+    "columns-codes": {**TABLE, "columns": [{"name": "a", "kind": "ordered"}] * 4},
+    "columns-of-a-module": {**TABLE, "likelihood": Gaussian((4,)), "columns": [{"name": "a"}] * 4},
+    "levels-unused": {**TABLE, "levels": 16},
+    "levels-zero": {**TABLE, "likelihood": "discretized-logistic", "levels": 0},
+    "levels-text": {**TABLE, "likelihood": "discretized-logistic", "levels": "16"},
     "scale-infinite": {**TABLE, "likelihood": "laplace", "likelihood_scale": INF},
 }
 FIT = [
@@ -262,6 +277,7 @@ OTHERS = [
     ("Config", "arguments", lambda w: Config.of("m:C", {"a": w.x}, w.data), "arguments"),
     ("load_data", "missing", lambda w: ppl_vae.load_data(w.folder / "x.npy"), "x.npy"),
     ("load_data", "number", lambda w: ppl_vae.load_data(3), "source"),
+    ("load_data", "reading", lambda w: ppl_vae.load_data("digits", reading=TABS), "digits"),
     ("load_data", "binarize", lambda w: ppl_vae.load_data("digits", binarize=True), "binarize"),
     ("diagnose", "not-a-program", lambda w: ppl_vae.diagnose(nn.ReLU(), w.data), "ReLU"),
     ("diagnose", "tensor", lambda w: ppl_vae.diagnose(w.vae, w.x), "data"),

@@ -1,4 +1,4 @@
-"""The epochs of a fit as lines, where there is no progress bar."""
+"""The epochs of a fit, where there is no progress bar."""
 
 import typer
 
