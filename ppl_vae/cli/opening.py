@@ -102,9 +102,17 @@ def choose_binarization(
 
 
 def load_checked(
-    source: str, data_dir: Path | None, binarize: Binarize, reading: Reading, kind: type[Any]
+    source: str,
+    data_dir: Path | None,
+    binarize: Binarize,
+    reading: Reading,
+    kind: type[Any],
+    labels: int | None,
+    seed: int,
 ) -> DataSet:
     """Load data for a program of some class, and say what about them may be trouble.
+
+    Of the training labels, so many are kept, if a number is given: see :func:`keep_labels`.
 
     Raises:
         InputError: If they cannot be read, or have constant columns.
@@ -113,7 +121,7 @@ def load_checked(
         warnings.simplefilter("ignore", DataWarning)  # check_columns says it
         data = load_data(source, data_dir=data_dir, binarize=binarize, reading=reading)
     check_columns(data, kind)
-    return data
+    return data if labels is None else keep_labels(data, labels, seed)
 
 
 def check_columns(data: DataSet, kind: type[Any]) -> None:

@@ -169,7 +169,6 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Fit a model to data, and show how good it is on test data."""
-    from ..data.known_labels import keep_labels
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
@@ -221,9 +220,7 @@ def train(
     reading = choose_reading(
         separator, decimal, header, index_column, label, layer, levels, resize, grey, schema
     )
-    dataset = load_checked(data, data_dir, choice, reading, kind)
-    if labels is not None:
-        dataset = keep_labels(dataset, labels, seed)
+    dataset = load_checked(data, data_dir, choice, reading, kind, labels, seed)
     arguments |= data_arguments(kind, arguments, dataset)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"

@@ -54,8 +54,7 @@ class Trainer:
 
     Attributes:
         best: The weights with the best score so far.
-        last: The last snapshot.
-        on_snapshot: Called when there is a new one.
+        last, on_snapshot: The last snapshot, and what is called when there is a new one.
 
     Raises:
         InputError: If the validation data do not suit the program, or the program the objective.
