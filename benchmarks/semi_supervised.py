@@ -97,7 +97,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--alpha", type=float, default=40.0, help="nats for each labelled image")
     options = parser.parse_args()
-    results = [fit(seed, options) for seed in options.seeds]
+    results = []
+    for seed in options.seeds:
+        results.append(fit(seed, options))
+        print(json.dumps(results[-1]), flush=True)
     print("| seed | accuracy | Brier score, at the temperature | ECE, at the temperature | CPU s |")
     print("| --- | --- | --- | --- | --- |")
     for found in results:
@@ -108,7 +111,6 @@ def main() -> None:
         print(f"| {found['seed']} | {' | '.join(cells)} | {found['cpu_seconds']:.0f} |")
     accuracy = [found["accuracy"]["mean"] for found in results]
     print(f"mean accuracy {statistics.mean(accuracy):.4f} over {len(accuracy)} draws of labels")
-    print(json.dumps(results))
 
 
 if __name__ == "__main__":

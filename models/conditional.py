@@ -32,8 +32,18 @@ class ConditionalVAE(nn.Module):
         classes: Number of classes K of ``y``; ``None`` where there is no ``y``.
         covariates: Mean and standard deviation of each real covariate, by its name; lists of them
             for a covariate of several columns.
-        latent_dim, hidden, channels, activation, likelihood, likelihood_scale, guide, prior,
-            encoder_hidden, components, columns, levels: As of :class:`ppl_vae.models.VAE`.
+        latent_dim: Number of latent variables L.
+        hidden: Widths of the encoder's hidden layers; the decoder has them in reverse.
+        channels: Channels of the convolutions in front of them, for images; empty for none.
+        activation: ``"silu"``, ``"tanh"`` or ``"relu"``, between layers.
+        likelihood: A name from ``LIKELIHOODS``, or a module; as of :class:`ppl_vae.models.VAE`.
+        likelihood_scale: Scale of a Gaussian likelihood, or one like it; ``None`` learns it.
+        guide: The family of q(z|x, c): a name from ``GUIDES``, or a module like those there.
+        prior: A name from ``PRIORS``, or a module like those there.
+        encoder_hidden: Widths of the encoder's hidden layers, where not those of ``hidden``.
+        components: Number of components of a mixture guide, and of a mixture or vamp prior (10).
+        columns: What is known of each column of a table; as of :class:`ppl_vae.models.VAE`.
+        levels: The highest level of an image, for likelihoods of levels (255).
 
     Raises:
         ValueError: If an argument is out of its range, a name is unknown, or nothing is given.
