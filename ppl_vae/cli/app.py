@@ -31,7 +31,7 @@ from . import (
     train,
 )
 from .hints import COMMANDS, nearest, option_hint
-from .messages import in_flags, missing_extra
+from .messages import in_flags, missing_extra, say_warning
 
 
 class _Commands(TyperGroup):
@@ -100,7 +100,7 @@ def main() -> None:
     try:
         _import_without_settings()
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _warn(str(message))
+            warnings.showwarning = lambda message, *_: say_warning(str(message))
             sys.exit(group(prog_name="ppl-vae", standalone_mode=False))
     except InputError as error:
         _refuse(in_flags(error, _flags_of_command(group)))
@@ -161,11 +161,6 @@ def _import_without_settings() -> None:
             from ..storage.arviz_io import load_arviz
 
             load_arviz()
-
-
-def _warn(text: str) -> None:
-    shown = "\n".join(printable(line) for line in text.splitlines())
-    _say(f"warning: {escape(shown)}")
 
 
 def _say(text: str) -> None:

@@ -34,6 +34,7 @@ TITLES = {
     "kl_to_posterior": "KL(q(z|x) || p(z|x)), at least",
     "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)), at most",
     "bits_per_dim": "bits per dimension, at most",
+    "independent_columns": "(log p(x) of independent columns)",
     "acceptance": "(share of trajectories accepted)",
     "squared_error": "squared error",
 }
