@@ -16,6 +16,7 @@ from ppl_vae import __version__
 
 from ..errors import InputError, printable
 from . import (
+    compare,
     diagnose,
     encode,
     evaluate,
@@ -58,6 +59,7 @@ for module in (
     inspect,
     train,
     evaluate,
+    compare,
     diagnose,
     repair,
     refit,
