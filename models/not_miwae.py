@@ -26,8 +26,11 @@ class NotMIWAE(VAE):
 
     Arguments:
         data_shape: Shape of one datum.
-        latent_dim, likelihood, columns, **parts: As of :class:`VAE`. Draws of the likelihood must
-            have a gradient, as those of real data have.
+        latent_dim: Number of latent variables L.
+        hidden: Widths of the hidden layers, as of :class:`VAE`.
+        likelihood: As of :class:`VAE`; its draws must have a gradient, as those of real data have.
+        columns: What is known of each column of a table, as of :class:`VAE`.
+        parts: Whatever else :class:`VAE` takes, by name.
 
     Raises:
         ValueError: As :class:`VAE` does; or if draws have no gradient.
@@ -42,13 +45,13 @@ class NotMIWAE(VAE):
         self,
         data_shape: Sequence[int],
         latent_dim: int = 50,
-        *arguments: Any,
+        hidden: Sequence[int] = (500, 500),
         likelihood: str | nn.Module = "gaussian",
         columns: Columns | None = None,
         **parts: Any,
     ) -> None:
         parts |= {"likelihood": likelihood, "columns": columns}
-        super().__init__(data_shape, latent_dim, *arguments, **parts)
+        super().__init__(data_shape, latent_dim, hidden, **parts)
         given = getattr(self.likelihood, "output_shape", self.data_shape)
         if not self.likelihood(torch.zeros(given)).has_rsample:
             raise ValueError(

@@ -22,6 +22,8 @@ from .evidence.scores import Ledger as Ledger
 from .evidence.scores import Scores as Scores
 from .evidence.scores import evaluate as evaluate
 from .evidence.scores import score as score
+from .inference.compare import Comparison as Comparison
+from .inference.compare import compare as compare
 from .inference.impute import impute as impute
 from .inference.infer import encode as encode
 from .inference.infer import infer as infer

@@ -23,6 +23,9 @@ Engine = Literal["auto", "compiled", "eager"]
 Estimator = Literal["iw", "refined", "ais", "bdmc"]
 """How log p(x) is bounded; see :func:`ppl_vae.inference.estimate.estimate`."""
 
+ComparisonEstimator = Literal["iw", "refined", "ais"]
+"""How log p(x) of several programs is bounded; see :func:`ppl_vae.compare`."""
+
 Start = Literal["prior", "guide", "mixture"]
 """Where draws come from, and annealing starts: a mixture has half of its draws from each."""
 

@@ -65,7 +65,7 @@ def test_arviz_groups_have_named_dimensions(diagnosis):
     idata = diagnosis.inference_data
     known = {
         *("posterior", "prior", "posterior_predictive", "prior_predictive", "observed_data"),
-        *("log_likelihood", "sample_stats", "diagnostics"),
+        *("log_p_given_z", "sample_stats", "diagnostics"),
     }
     assert known <= set(idata.groups())
     assert idata.posterior["z"].dims == ("chain", "draw", "datum", "latent")
@@ -73,7 +73,7 @@ def test_arviz_groups_have_named_dimensions(diagnosis):
     pixels = ("channel", "height", "width")
     assert idata.observed_data["x"].dims == ("datum", *pixels)
     assert idata.posterior_predictive["x"].dims == ("chain", "draw", "datum", *pixels)
-    assert idata.log_likelihood["x"].dims == ("chain", "draw", "datum")
+    assert idata.log_p_given_z["x"].dims == ("chain", "draw", "datum")
     stats = idata.sample_stats
     assert set(stats) == {"log_p", "log_q", "log_weight"}
     assert np.allclose(stats["log_p"] - stats["log_q"], stats["log_weight"], atol=1e-4)
@@ -103,7 +103,7 @@ def test_the_draws_and_densities_are_of_each_other(diagnosis, vae_and_data):
     assert (guide - log_q).abs().max() < 0.05  # the scale has a floor of 1e-4 more
     likelihood = torch.distributions.Bernoulli(logits=vae.decoder(z))
     log_p = likelihood.log_prob(x).flatten(2).sum(-1).detach().numpy()
-    assert np.allclose(log_p, idata.log_likelihood["x"].values[0], atol=1e-2)
+    assert np.allclose(log_p, idata.log_p_given_z["x"].values[0], atol=1e-2)
 
 
 @pytest.fixture
@@ -340,10 +340,10 @@ def test_what_is_given_and_what_is_observed_are_told_apart(tmp_path):
         for kind in (tables.Conditional, tables.Labelled)
     }
     given, observed = (d.inference_data for d in found.values())
-    assert set(given.observed_data) == set(given.log_likelihood) == {"x"}
+    assert set(given.observed_data) == set(given.log_p_given_z) == {"x"}
     assert set(given.constant_data) == {"y"}
     assert "constant_data" not in observed.groups()
-    assert set(observed.observed_data) == set(observed.log_likelihood) == {"x", "y"}
+    assert set(observed.observed_data) == set(observed.log_p_given_z) == {"x", "y"}
     assert set(observed.posterior_predictive) == {"x", "x_mean", "y"}
     assert observed.posterior_predictive["y"].dims == ("chain", "draw", "datum")
     for group in (given.constant_data, observed.observed_data):

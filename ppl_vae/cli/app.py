@@ -16,6 +16,7 @@ from ppl_vae import __version__
 
 from ..errors import InputError, printable
 from . import (
+    compare,
     diagnose,
     encode,
     evaluate,
@@ -32,7 +33,7 @@ from . import (
     train,
 )
 from .hints import COMMANDS, nearest, option_hint
-from .messages import in_flags, missing_extra
+from .messages import in_flags, missing_extra, say_warning
 
 
 class _Commands(TyperGroup):
@@ -59,6 +60,7 @@ for module in (
     inspect,
     train,
     evaluate,
+    compare,
     diagnose,
     repair,
     refit,
@@ -102,7 +104,7 @@ def main() -> None:
     try:
         _import_without_settings()
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _warn(str(message))
+            warnings.showwarning = lambda message, *_: say_warning(str(message))
             sys.exit(group(prog_name="ppl-vae", standalone_mode=False))
     except InputError as error:
         _refuse(in_flags(error, _flags_of_command(group)))
@@ -163,11 +165,6 @@ def _import_without_settings() -> None:
             from ..storage.arviz_io import load_arviz
 
             load_arviz()
-
-
-def _warn(text: str) -> None:
-    shown = "\n".join(printable(line) for line in text.splitlines())
-    _say(f"warning: {escape(shown)}")
 
 
 def _say(text: str) -> None:

@@ -50,6 +50,7 @@ ALIASES = {
 COMMANDS = {
     "train": "fit run learn start",
     "evaluate": "eval test validate elbo",
+    "compare": "versus vs against rank loo better",
     "diagnose": "check diagnostics verify",
     "repair": "mend fix improve",
     "report": "html page summary",

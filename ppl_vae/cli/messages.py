@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 REMEDIES = {
     "another-path": "choose another --output",
@@ -84,3 +84,12 @@ def missing_extra(module: str | None) -> str | None:
         if package in packages:
             return f"{package} is not installed: pip install 'ppl-vae[{extra}]'"
     return None
+
+
+def say_warning(words: str) -> None:
+    """Print a warning on standard error, whatever it quotes."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    shown = "\n".join(printable(line) for line in words.splitlines())
+    Console(stderr=True).print(f"warning: {escape(shown)}", soft_wrap=True, highlight=False)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..data.schema import Column
     from ..diagnostics.remedies import Remedy
     from ..inference.codes import Codes
+    from ..inference.compare import Comparison
 
 TITLES = {
     "elbo": "ELBO",
@@ -39,6 +40,7 @@ TITLES = {
     "kl_to_posterior": "KL(q(z|x) || p(z|x)), at least",
     "kl_to_posterior_upper": "KL(q(z|x) || p(z|x)), at most",
     "bits_per_dim": "bits per dimension, at most",
+    "independent_columns": "(log p(x) of independent columns)",
     "acceptance": "(share of trajectories accepted)",
     "squared_error": "squared error",
 }
@@ -237,6 +239,39 @@ def show_pairs(
         cells = (*(means[column] for column in numbers[:3]), difference.stderr)
         table.add_row(TITLES[name], *(f"{cell:.{DECIMALS_OF_PAIRS}f}" for cell in cells))
     Console().print(table)
+    show_about(about)
+
+
+def show_comparison(found: "Comparison", about: dict[str, Any], as_json: bool) -> None:
+    """Print the bounds of programs, the best first, and how far the others are below it."""
+    n = next(iter(found.bounds.values())).n
+    if as_json:
+        runs = [
+            {
+                "run": name,
+                **results.as_json({"bound": bound, "difference": found.differences[name]}, {}),
+                "better_for": found.better[name],
+            }
+            for name, bound in found.bounds.items()
+        ]
+        print_json(about | {"data_points": n, "runs": runs})
+        return
+    numbers = ["bound", "standard error", "less the best", "standard error", "better for"]
+    table = new_table(f"{n} {about['split']} data points, nats per datum", ["run"], numbers)
+    best = next(iter(found.bounds))
+    for name, bound in found.bounds.items():
+        difference = found.differences[name]
+        shown = (bound.mean, bound.stderr, difference.mean, difference.stderr)
+        cells = [f"{value:.{DECIMALS_OF_PAIRS}f}" for value in shown]
+        last = [*cells[2:], str(found.better[name])] if name != best else ["", "", ""]
+        table.add_row(escape(name), *cells[:2], *last)
+    Console().print(table)
+    if about["estimator"] != "ais":
+        Console().print(
+            "Bounds from below: a guide nearer to its posterior raises them. "
+            + ("--estimator refined owes less to it." if about["estimator"] == "iw" else ""),
+            highlight=False,
+        )
     show_about(about)
 
 

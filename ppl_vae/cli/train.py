@@ -279,12 +279,14 @@ def _fit_and_show(
     as_json: bool,
     resume: bool,
 ) -> None:
+    from ..diagnostics.fit_quality import judge_fit
     from ..inference.estimate import estimate
     from ..plots.pictures import draw_pictures
     from ..programs.batches import match_data
     from ..progress import progress_bar
     from ..storage.files import make_folder
     from .fitting import fit_or_stop
+    from .messages import say_warning
     from .tables import show
 
     history = fit_or_stop(run, program, dataset, settings, tensorboard=tensorboard, resume=resume)
@@ -294,6 +296,7 @@ def _fit_and_show(
         _, scores = estimate(
             "iw", program, batch, DRAWS, seed=settings.seed, on_progress=on_progress
         )
+    quality = judge_fit(program, dataset, history, settings, scores)
     make_folder(run.pictures)
     pictures = draw_pictures(program, dataset, history.epochs, run.pictures, settings.seed)
     about = {
@@ -304,4 +307,11 @@ def _fit_and_show(
         "run": str(run.path),
         "pictures": [str(file) for file in pictures],
     }
-    show(scores.estimates(), about, as_json)
+    estimates = scores.estimates()
+    if quality.independent is not None:
+        estimates["independent_columns"] = quality.independent
+    if as_json:
+        about["warnings"] = list(quality.warnings)
+    show(estimates, about, as_json)
+    for words in quality.warnings:
+        say_warning(words)

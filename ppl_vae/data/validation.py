@@ -110,15 +110,10 @@ def make_data(
     classes, label_names = as_classes(labels, labelled, len(stored), source)
     fractions = {"test": test_fraction, "validation": validation_fraction}
     held_out = {n: _size(f, len(stored)) for n, f in fractions.items() if n not in given}
-    parts = _divided(len(stored), held_out, source)
+    known = classes["train"]
     splits = {
-        name: Split(
-            stored[rows],
-            rows,
-            None if (known := classes["train"]) is None else known[rows],
-            {covariate: tensor[rows] for covariate, tensor in further.items()},
-        )
-        for name, rows in parts.items()
+        name: _rows_of(stored, known, further, rows)
+        for name, rows in _divided(len(stored), held_out, source).items()
     }
     for name, part in apart.items():
         rows = torch.arange(len(part.x))
@@ -143,33 +138,12 @@ def make_data(
     return data
 
 
-def _split(
-    stored: Tensor,
-    classes: Tensor | None,
-    covariates: Mapping[str, Tensor],
-    held_out: int,
-    validation: int,
-    source: str,
-) -> dict[str, Split]:
-    """Data points dealt out, the same way every time."""
-    order = torch.randperm(len(stored), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    if held_out + validation >= len(stored):
-        raise InputError(
-            source,
-            f"has {len(stored)} data points, too few to hold out {validation} for validation and "
-            f"{held_out} for testing",
-            "give more",
-        )
-    parts = order.split([held_out, validation, len(stored) - held_out - validation])
-    return {
-        name: Split(
-            stored[rows],
-            rows,
-            None if classes is None else classes[rows],
-            {covariate: tensor[rows] for covariate, tensor in covariates.items()},
-        )
-        for name, rows in zip(("test", "validation", "train"), parts, strict=True)
-    }
+def _rows_of(
+    x: Tensor, labels: Tensor | None, covariates: Mapping[str, Tensor], rows: Tensor
+) -> Split:
+    """Some of the data points as a split."""
+    known = None if labels is None else labels[rows]
+    return Split(x[rows], rows, known, {name: t[rows] for name, t in covariates.items()})
 
 
 def make_rows(

@@ -31,7 +31,7 @@ def shown_groups(
 
     Returns:
         ``observed_data``, ``constant_data``, ``posterior`` (draws of the guide), ``prior``,
-        ``posterior_predictive``, ``prior_predictive``, ``log_likelihood``, ``sample_stats`` and
+        ``posterior_predictive``, ``prior_predictive``, ``log_p_given_z``, ``sample_stats`` and
         ``worst_data``; ``sample_stats`` only where the guide has a density.
     """
     shown = posterior[:SHOWN]
@@ -128,7 +128,8 @@ def _densities(terms: Terms, point_mass: bool) -> dict[str, xarray.Dataset]:
         site: variable(DIMS, values, about.format(site), "nats")
         for site, values in terms.likelihood.items()
     }
-    groups = {"log_likelihood": xarray.Dataset(likelihoods)}
+    # Under the name log_likelihood, az.loo and az.compare would take it for theirs without a word.
+    groups = {"log_p_given_z": xarray.Dataset(likelihoods)}
     if not point_mass:
         log_q = total(terms.guide)
         stats = {

@@ -347,6 +347,24 @@ def empty():
     return ppl_vae.Diagnosis({}, None, {})
 
 
+COMPARE = [
+    ("one", lambda w: ppl_vae.compare({"a": w.vae}, w.data), "programs"),
+    ("list", lambda w: ppl_vae.compare([w.vae, w.vae], w.data), "programs"),
+    ("not-a-program", lambda w: ppl_vae.compare({"a": w.vae, "b": None}, w.data), "NoneType"),
+    ("tensor", lambda w: ppl_vae.compare(two(w), w.x), "data"),
+    ("estimator", lambda w: ppl_vae.compare(two(w), w.data, "loo"), "estimator"),
+    ("draws", lambda w: ppl_vae.compare(two(w), w.data, draws=0), "draws"),
+    ("split", lambda w: ppl_vae.compare(two(w), w.data, split="dev"), "split"),
+    ("data-points", lambda w: ppl_vae.compare(two(w), w.data, data_points=99), "data_points"),
+    ("point-mass", lambda w: ppl_vae.compare({"a": w.vae, "b": w.autoencoder}, w.data), "b"),
+]
+COMPARISON = [("difference", lambda w: ppl_vae.compare(two(w), w.data, seed=-1), "seed")]
+
+
+def two(world):
+    return {"a": world.vae, "b": world.vae}
+
+
 REFIT = [
     ("not-a-program", lambda w: ppl_vae.refit_guide(None, w.data), "NoneType"),
     ("data", lambda w: ppl_vae.refit_guide(w.vae, w.x), "data"),
@@ -399,6 +417,8 @@ CALLS = [
     *(Call("fit", *case) for case in FIT),
     *(Call("refit_guide", *case) for case in REFIT),
     *(Call("extend", *case) for case in EXTEND),
+    *(Call("compare", *case) for case in COMPARE),
+    *(Call("Comparison", *case) for case in COMPARISON),
     *(Call("infer", *case) for case in INFER),
     *(Call("repair", *case) for case in REPAIR),
     *(Call("encode", *case) for case in ENCODE),

@@ -130,6 +130,10 @@ RUN = [
             *("encode", "score", "repair"),
         )
     ),
+    ("compare-one", ["compare", "run"], "RUN"),
+    ("compare-twice", ["compare", "run", "run"], "RUN"),
+    ("compare-no-run", ["compare", "run", "none"], "none"),
+    ("compare-estimator", ["compare", "run", "run/", "--estimator", "loo"], "'--estimator'"),
     ("run-long", ["evaluate", LONG], LONG),
     ("run-newline", ["evaluate", "a\nb"], r"a\nb"),
     ("run-no-user", ["evaluate", "~nope"], "~nope"),
