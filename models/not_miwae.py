@@ -62,25 +62,24 @@ class NotMIWAE(VAE):
         self.slope = nn.Parameter(torch.zeros(self.data_shape))
 
     def model(  # type: ignore[override]
-        self, x: Tensor | None = None, size: int = 1, *, mask: Tensor | None = None
+        self, x: Tensor | None = None, *, mask: Tensor
     ) -> Tensor:
         r"""p(x, m, z). Observes ``x`` of shape (N, \*data_shape) where ``mask`` is true, and the
-        mask; draws both without them, x at all places."""
+        mask; without ``x`` both are drawn, and a mask that is true throughout says how many."""
         register(self)
         events = len(self.data_shape)
-        with pyro.plate("data", size if x is None else len(x)):
+        with pyro.plate("data", len(mask)):
             z = pyro.sample("z", self.prior(self.encode_inputs))
             p = self.likelihood(self.decoder(z))
             missing = pyro.sample("x_missing", p.to_event(events))
-            seen = p if mask is None else p.mask(mask)
-            found = pyro.sample("x", seen.to_event(events), obs=x)
-            complete = found if mask is None else torch.where(mask, found, missing)
+            found = pyro.sample("x", p.mask(mask).to_event(events), obs=x)
+            complete = torch.where(mask, found, missing)
             logits = self.bias + self.slope * encoder_inputs(self.likelihood, complete)
-            observed = None if mask is None else mask.to(found)
+            observed = None if x is None else mask.to(found)
             pyro.sample("mask", dist.Bernoulli(logits=logits).to_event(events), obs=observed)
             return found
 
-    def guide(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def guide(self, x: Tensor, *, mask: Tensor) -> Tensor:  # type: ignore[override]
         """q(z | x observed) p(x | z). Draws z of shape (N, L), and what is missing."""
         register(self)
         with pyro.plate("data", len(x)):
