@@ -115,7 +115,7 @@ def test_bad_input_is_refused(normal):
     few = batch(x, mask, slice(20, 21))
     calls = {
         "LinearGaussian": lambda: impute(LinearGaussian((CELLS,)), given),
-        "mask": lambda: impute(program, {"x": x}),
+        "mask": lambda: impute(program, {"x": x, "mask": mask.float()}),
         "data": lambda: impute(program, {"x": x, "mask": torch.ones_like(mask)}),
         "draws": lambda: impute(program, given, draws=1),
         "coverage": lambda: impute(program, given, coverage=90.0),

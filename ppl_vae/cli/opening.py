@@ -255,7 +255,8 @@ def choose_data(
     if count is not None and count < 1:
         raise InputError("data_points", f"must be at least 1, got {count}")
     simulated = estimator == "bdmc"
-    if simulated and covariates_of(program) == (set(), set()):
+    given = {*run.config.data.get("covariates", [])} - {MASK}
+    if simulated and not given and not covariates_of(program)[0]:
         shape, size = run.config.data["shape"], count or DATA_POINTS["bdmc"]
         refuse_beyond_memory(4 * size * math.prod(shape), f"data_points={size}", "take fewer")
         return Batch(x=torch.zeros(size, *shape)), None

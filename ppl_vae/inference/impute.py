@@ -18,7 +18,7 @@ from ..labels import variable
 from ..programs.batches import covariates_of
 from ..programs.posterior import Data, Posterior
 from ..programs.predictions import decode
-from ..programs.protocol import Program
+from ..programs.protocol import Program, require_program
 from ..programs.sites import Latents
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
@@ -159,6 +159,7 @@ def cells_of(
 
 def _check_mask(program: Program, data: Data, complete: bool = False) -> Batch:
     """Data with a mask that the program takes, some of it false unless they may be ``complete``."""
+    require_program(program)
     taken = covariates_of(program)[1]
     if taken is not None and MASK not in taken:
         raise InputError(
@@ -167,10 +168,10 @@ def _check_mask(program: Program, data: Data, complete: bool = False) -> Batch:
             "use one whose model and guide take it, such as VAE",
         )
     batch = Batch.of(data)
-    if MASK not in batch and complete:
+    if MASK not in batch:
         batch = Batch(batch, mask=torch.ones_like(batch.x, dtype=torch.bool))
-    mask = batch.get(MASK)
-    if mask is None or mask.dtype != torch.bool or mask.shape != batch.x.shape:
+    mask = batch[MASK]
+    if mask.dtype != torch.bool or mask.shape != batch.x.shape:
         raise InputError("mask", "must be of booleans, one for each cell of x, true where observed")
     if mask.all() and not complete:
         raise InputError("data", "have no missing cells, so that there is nothing to impute")

@@ -45,6 +45,7 @@ def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
         "columns": [column.plain() for column in data.columns],
         "label_names": list(data.label_names),
         "known_labels": None if data.known_labels is None else list(data.known_labels),
+        "covariates": sorted(data.train.covariates),
         "shape": list(data.shape),
         "digest": data.digest,
     }
@@ -59,8 +60,8 @@ class Config:
         arguments: What the class was called with, beside the shape of a datum.
         data: ``source``, ``data_dir``, ``binarize``, ``levels``, ``shape`` and ``digest``; of
             newer runs also ``reading``, how files are read, ``columns`` of a table,
-            ``label_names``, and ``known_labels``: how many training labels were kept, and the
-            seed that chose them.
+            ``label_names``, the names of ``covariates``, and ``known_labels``: how many training
+            labels were kept, and the seed that chose them.
         settings: The :class:`ppl_vae.Settings` of the fit.
         parent: Where the guide alone was trained: the ``run`` whose model it has, the SHA-256 of
             its ``weights``, and what the guide was trained ``on``. Else empty.
@@ -215,8 +216,9 @@ def _check_types(config: Config) -> None:
 
 def _check_labels(data: dict[str, Any]) -> None:
     names, known = data.get("label_names", []), data.get("known_labels")
-    if not isinstance(names, list) or not {*map(type, names)} <= {str}:
-        raise TypeError(f"label_names is {names!r}")
+    for field_, found in (("label_names", names), ("covariates", data.get("covariates", []))):
+        if not isinstance(found, list) or not {*map(type, found)} <= {str}:
+            raise TypeError(f"{field_} is {found!r}")
     if known is not None and (
         not isinstance(known, list) or [*map(type, known)] != [int, int] or min(known) < 0
     ):

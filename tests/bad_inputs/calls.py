@@ -336,7 +336,7 @@ def compiled(vae, **options):
 
 
 def masked():
-    return ppl_vae.make_data(np.ones((60, 4)), covariates={"mask": np.ones(60)})
+    return ppl_vae.make_data(np.ones((60, 4)), covariates={"dose": np.ones(60)})
 
 
 def maximized(dim):
@@ -359,6 +359,28 @@ COMPARE = [
     ("point-mass", lambda w: ppl_vae.compare({"a": w.vae, "b": w.autoencoder}, w.data), "b"),
 ]
 COMPARISON = [("difference", lambda w: ppl_vae.compare(two(w), w.data, seed=-1), "seed")]
+
+
+IMPUTE = [
+    ("not-a-program", lambda w: ppl_vae.impute(None, w.x), "NoneType"),
+    ("no-mask", lambda w: ppl_vae.impute(w.vae, w.x), "data"),
+    ("complete", lambda w: ppl_vae.impute(w.vae, holes(w, 9.0)), "data"),
+    ("draws", lambda w: ppl_vae.impute(w.vae, holes(w), 1), "draws"),
+    ("coverage", lambda w: ppl_vae.impute(w.vae, holes(w), coverage=90), "coverage"),
+    ("imputations", lambda w: ppl_vae.impute(w.vae, holes(w), imputations=-1), "imputations"),
+    ("columns", lambda w: ppl_vae.impute(w.vae, holes(w), columns=[1, 2]), "columns"),
+]
+
+
+KEEP_LABELS = [
+    ("data", lambda w: ppl_vae.keep_labels(w.x, 10), "data"),
+    ("none", lambda w: ppl_vae.keep_labels(w.data, 10), "labels"),
+]
+CLASSIFY = [("not-a-program", lambda w: ppl_vae.classify(None, w.x), "NoneType")]
+
+
+def holes(world, above=0.0):
+    return {"x": world.x, "mask": world.x < above}
 
 
 def two(world):
@@ -422,6 +444,9 @@ CALLS = [
     *(Call("infer", *case) for case in INFER),
     *(Call("repair", *case) for case in REPAIR),
     *(Call("encode", *case) for case in ENCODE),
+    *(Call("impute", *case) for case in IMPUTE),
+    *(Call("keep_labels", *case) for case in KEEP_LABELS),
+    *(Call("classify", *case) for case in CLASSIFY),
     *(Call("sample_posterior", *case) for case in NUTS),
     *PROGRAMS,
     *DATA,
