@@ -15,7 +15,7 @@ from rich.console import Console
 import ppl_vae
 from ppl_vae import errors
 from ppl_vae.cli import app, hints, messages, opening
-from ppl_vae.cli.fitting import EpochLog
+from ppl_vae.cli.epoch_log import EpochLog
 from ppl_vae.progress import progress_bar, shorten
 
 from .conftest import TRAIN
@@ -109,7 +109,8 @@ def test_every_remedy_has_words_for_both():
         )
         assert names == ours, key
     of_all = " ".join(messages.REMEDIES.values())
-    known = {flag for flags in FLAGS.values() for flag in flags.values()}
+    options = [option for command in GROUP.commands.values() for option in command.params]
+    known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     assert {*re.findall(r"--[\w-]+", of_all)} <= known
     assert {*re.findall(r"ppl-vae (\w+)", of_all)} <= GROUP.commands.keys()
 

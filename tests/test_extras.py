@@ -90,7 +90,7 @@ def modules(requirements):
     return {MODULES.get(name, name) for name in names(requirements)}
 
 
-OPTIONAL = modules(EXTRAS["data"] + EXTRAS["diagnose"] + EXTRAS["tensorboard"])
+OPTIONAL = modules(EXTRAS["data"] + EXTRAS["diagnose"] + EXTRAS["tensorboard"] + EXTRAS["anndata"])
 
 
 def python_without_extras(code, folder):

@@ -58,15 +58,17 @@ def encode(
     from ..storage.arviz_io import write_inference_data
     from ..storage.columns import ENDINGS, write_columns
     from ..storage.files import replacing
-    from .opening import choose_rows, open_program
-    from .output import output_file
+    from .opening import choose_named_rows, open_program
+    from .output import output_file, with_names
     from .tables import show_codes
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.results, "codes.parquet", *ENDINGS, ".nc")
     if draws is not None and file.suffix not in (".npz", ".nc"):
         raise InputError("draws", f"do not fit into {file.name}", "choose an .npz or .nc file")
-    batch, rows, what = choose_rows(opened, program, data, split, data_points, data_dir, seed)
+    batch, rows, what, names = choose_named_rows(
+        opened, program, data, split, data_points, data_dir, seed
+    )
     posterior, drawn = Posterior(program, batch, rows), 1 if draws is None else draws
     with progress_bar(f"encoding {batch.size} data points") as on_progress:
         progress = Progress(on_progress)
@@ -80,5 +82,5 @@ def encode(
         columns = codes.columns(rows) if file.suffix != ".npz" else codes.arrays(rows)
         if draws is not None:
             columns |= {f"{site}_draws": z.numpy() for site, z in codes.latents.items()}
-        write_columns(file, columns)
+        write_columns(file, with_names(columns, names))
     show_codes(codes, about, as_json)

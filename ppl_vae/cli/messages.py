@@ -42,6 +42,7 @@ REMEDIES = {
 """The remedies of :data:`ppl_vae.errors.REMEDIES`, in commands and options."""
 
 EXTRAS = {
+    "anndata": {"anndata"},
     "data": {"pandas", "PIL", "pyarrow", "sklearn", "torchvision"},
     "diagnose": {"arviz", "h5netcdf", "h5py", "matplotlib", "scipy", "xarray"},
     "tensorboard": {"tensorboard"},

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from torch import Tensor
 
 from ..choices import Binarize, Estimator, SplitName
 from ..data.batch import Batch
 from ..data.dataset import DataSet
-from ..data.inspection import DataWarning, summarize, troubles
+from ..data.inspection import DataWarning, scales, summarize, troubles
+from ..data.missing import MASK
 from ..data.reading import Reading
 from ..data.schema import has_names, refuse_constant
-from ..data.sources import NAMED_SETS, is_downloaded, load_data, load_rows
-from ..errors import InputError, first_line
+from ..data.sources import NAMED_SETS, is_downloaded, load_data, read_rows
+from ..errors import InputError, first_line, printable
 from ..inference.estimate import DATA_POINTS
 from ..models import PROGRAMS
 from ..programs.batches import check_covariates, covariates_of, match_data
@@ -113,8 +115,13 @@ def check_columns(data: DataSet, kind: type[Any]) -> None:
     if has_names(data.columns):
         refuse_constant(data.columns, data.source)
     standardized = "columns" in inspect.signature(kind).parameters
-    for words in troubles(summarize(data), standardized):
+    summaries = summarize(data)
+    for words in troubles(summaries, standardized):
         warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=2)
+    if standardized and (words := scales(summaries)):
+        typer.echo(
+            f"{data.source}: {printable(words)}; {kind.__name__} standardizes them", err=True
+        )
 
 
 def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Program]:
@@ -244,7 +251,22 @@ def choose_rows(
     data_dir: Path | None,
     seed: int,
 ) -> tuple[Batch, Tensor, str]:
-    """Data points to encode or score, with their rows, and what they are called.
+    """Data points to encode or score, with their rows, and what they are called; see
+    :func:`choose_named_rows`."""
+    return choose_named_rows(run, program, file, split, count, data_dir, seed)[:3]
+
+
+def choose_named_rows(
+    run: Run,
+    program: Program,
+    file: Path | None,
+    split: SplitName | None,
+    count: int | None,
+    data_dir: Path | None,
+    seed: int,
+) -> tuple[Batch, Tensor, str, list[str]]:
+    """Data points to encode or score, with their rows, what they are called, and the names of rows,
+    if they have any.
 
     Those of a file, or of a split of what the run was fitted to, by default the test data.
 
@@ -257,13 +279,17 @@ def choose_rows(
         data = match_data(program, open_data(run, data_dir))
         name: SplitName = split or "test"
         batch, rows, what = data.batch(name, seed), getattr(data, name).rows, f"{name} data"
+        known = data.row_names
     else:
-        batch = load_rows(file, run.config.data, seed)
+        batch, known = read_rows(file, run.config.data, seed)
+        if MASK in covariates_of(program)[0] and MASK not in batch:
+            batch[MASK] = torch.ones(batch.x.shape, dtype=torch.bool)  # nothing is missing
         check_covariates(program, batch.covariates, str(file))
         rows, what = torch.arange(batch.size), str(file)
     if count is not None and not 1 <= count <= batch.size:
         raise InputError("data_points", f"must be in 1 ... {batch.size}, got {count}")
-    return batch.rows(slice(count)), rows[:count], what
+    names = [known[row] for row in rows[:count].tolist()] if known else []
+    return batch.rows(slice(count)), rows[:count], what, names
 
 
 def choose_data(

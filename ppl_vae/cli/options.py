@@ -67,7 +67,9 @@ DataDir = Annotated[
 ]
 Separator = Annotated[
     str | None,
-    in_data(help="Between the cells of a CSV table: comma, semicolon, tab, pipe, or a sign."),
+    in_data(
+        help="Between the cells of a CSV table: comma, semicolon, tab, pipe, space, or a sign."
+    ),
 ]
 DecimalOption = Annotated[
     str | None, in_data("--decimal", help="Before the decimals of its numbers: . or ,")

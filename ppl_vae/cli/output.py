@@ -35,6 +35,18 @@ def output_file(output: Path | None, folder: Path, name: str, *endings: str) -> 
     return file
 
 
+def with_names(columns: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Columns of results, and beside their ``row`` its name in the user's table, if it has one.
+
+    Example:
+        >>> with_names({"row": [3], "z": [0.5]}, ["anna"])
+        {'row': [3], 'row_name': ['anna'], 'z': [0.5]}
+    """
+    if not names:
+        return columns
+    return {"row": columns["row"], "row_name": names, **columns}
+
+
 def picture_or_array(name: str, data_shape: tuple[int, ...]) -> str:
     """The name of a file for data of this shape: a picture of images, an array of others."""
     from ..plots.figures import is_image

@@ -30,6 +30,7 @@ def reconstruct(
     """Encode data, decode one draw from q(z|x), and show both."""
     from ..evidence.scores import Estimate
     from ..plots.figures import reconstruction_pairs
+    from ..plots.pictures import with_gaps
     from ..programs.batches import match_data
     from ..programs.predictions import posterior_predictive
     from .opening import open_data, open_program
@@ -46,8 +47,9 @@ def reconstruct(
             "count", f"must be at most {batch.size}, the {split} data points, got {count}"
         )
     batch = batch.rows(slice(count or PAIRS))
-    mean = posterior_predictive(program, batch, seed).mean
-    write_output(file, lambda: reconstruction_pairs(batch.x, mean), mean)
-    error = Estimate.of((batch.x - mean).square().flatten(1).sum(1))
+    mean, shown = posterior_predictive(program, batch, seed).mean, with_gaps(batch)
+    names = [column.name for column in data.columns]
+    write_output(file, lambda: reconstruction_pairs(shown, mean, names), mean)
+    error = Estimate.of((shown - mean).nan_to_num().square().flatten(1).sum(1))
     about = {"split": split, "run": str(run), "output": str(file)}
     show({"squared_error": error}, about, as_json)

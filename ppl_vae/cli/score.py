@@ -55,18 +55,20 @@ def score(
     from ..programs.posterior import Posterior
     from ..progress import Progress, progress_bar
     from ..storage.columns import ENDINGS, write_columns
-    from .opening import choose_rows, open_data, open_program
-    from .output import output_file
+    from .opening import choose_named_rows, open_data, open_program
+    from .output import output_file, with_names
     from .tables import show_scores
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.results, "scores.parquet", *ENDINGS)
-    batch, rows, what = choose_rows(opened, program, data, split, data_points, data_dir, seed)
+    batch, rows, what, names = choose_named_rows(
+        opened, program, data, split, data_points, data_dir, seed
+    )
     known = match_data(program, open_data(opened, data_dir)).batch("validation", seed)
     known = known.rows(slice(REFERENCE))
     posteriors = Posterior(program, batch, rows), Posterior(program, known)
     with progress_bar(f"scoring {batch.size} data points") as on_progress:
         columns = score_rows(*posteriors, method, seed, Progress(on_progress))
-    write_columns(file, columns)
+    write_columns(file, with_names(columns, names))
     about = {"data": what, "method": method, "seed": seed, "run": str(run), "output": str(file)}
     show_scores(columns, known.size, about, as_json)

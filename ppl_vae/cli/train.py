@@ -172,20 +172,11 @@ def train(
         check_columns,
         choose_binarization,
         find_model,
-        reopen,
         size_for_images,
     )
 
     if resume is not None:
-        given = _given(context)
-        if stray := given - WITH_RESUME:
-            names = ", ".join(sorted(stray))
-            raise InputError("resume", f"continues {resume} as it began", f"leave out {names}")
-        own = model if "--model" in given else None
-        reopened = reopen(resume, own, data_dir)
-        if "--epochs" in given:
-            _extend(resume, epochs)
-            reopened = reopen(resume, own, data_dir)
+        reopened = _reopen(context, resume, model, data_dir, epochs)
         _fit_and_show(*reopened, tensorboard=tensorboard, as_json=as_json, resume=True)
         return
     settings = Settings(**{f.name: context.params[f.name] for f in fields(Settings)})
@@ -220,6 +211,29 @@ def train(
     _fit_and_show(
         run, program, dataset, settings, tensorboard=tensorboard, as_json=as_json, resume=False
     )
+
+
+def _reopen(
+    context: typer.Context, path: Path, model: str, data_dir: Path | None, epochs: int
+) -> Any:
+    """What :func:`.opening.reopen` gives of the run to continue, extended if more epochs are asked
+    for.
+
+    Raises:
+        InputError: If options are given that the run has already.
+    """
+    from .opening import reopen
+
+    given = _given(context)
+    if stray := given - WITH_RESUME:
+        names = ", ".join(sorted(stray))
+        raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
+    own = model if "--model" in given else None
+    reopened = reopen(path, own, data_dir)
+    if "--epochs" in given:
+        _extend(path, epochs)
+        reopened = reopen(path, own, data_dir)
+    return reopened
 
 
 def _given(context: typer.Context) -> set[str]:

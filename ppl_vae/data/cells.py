@@ -16,7 +16,8 @@ _SIGN, _POWER = r"[+\-\u2212]?", r"(?:[eE][+-]?\d+)?"
 def _pattern(decimal: str) -> re.Pattern[str]:
     other = "," if decimal == "." else r"\."
     point = re.escape(decimal)
-    whole = rf"(?:\d+|\d{{1,3}}(?:{other}\d{{3}})+|\d{{1,3}}(?:[{GAPS}]\d{{3}})+)"
+    groups = rf"(?:{other}\d{{3}})+|(?:[{GAPS}]\d{{3}})+"
+    whole = rf"(?:\d+|[1-9]\d{{0,2}}(?:{groups}))"
     return re.compile(rf"{_SIGN}(?:{whole}(?:{point}\d*)?|{point}\d+){_POWER}", re.ASCII)
 
 

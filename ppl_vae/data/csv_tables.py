@@ -1,7 +1,8 @@
 """Text tables: comma-separated values, and what goes by that name."""
 
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,10 +23,18 @@ from .cells import (
 )
 from .dialect import Dialect, find_dialect
 from .reading import Reading
-from .table import LABEL_COLUMN, Table, Variable, assemble, refuse_date
+from .table import (
+    Table,
+    Variable,
+    assemble,
+    label_column,
+    refuse_date,
+    refuse_identifiers,
+)
 
 BLOCK = 2**20  # bytes
 ROWS = 4096  # that are read at a time
+_LEADING_ZERO = re.compile(r"^0\d+$", re.MULTILINE | re.ASCII)
 UNNAMED = ("", "Unnamed: 0")  # a column of row names, as R and pandas write it
 
 
@@ -62,7 +71,7 @@ def _count_rows(path: Path) -> int:
 def _read(path: Path, dialect: Dialect, reading: Reading, count: int) -> Table:
     names = [*dialect.names]
     index = _index_place(path, names, reading)
-    label = LABEL_COLUMN if reading.label is None else reading.label
+    label = label_column(names, reading)
     texts = [place for place, name in enumerate(names) if name == label or place == index]
     columns: list[_Numbers | _Texts | _Dropped] = []
     cells = np.empty((count, len(names)))
@@ -73,7 +82,7 @@ def _read(path: Path, dialect: Dialect, reading: Reading, count: int) -> Table:
         elif place in texts or said.get("kind") in ("category", "ordered") or "categories" in said:
             columns.append(_Texts(path, name, cells[:, place], forced=True))
         else:
-            columns.append(_Numbers(path, name, cells[:, place], dialect.decimal))
+            columns.append(_Numbers(path, name, cells[:, place], dialect.decimal, reading.schema))
     rows = 0
     with dialect.rows(path) as found:
         while block := [*islice(found, ROWS)]:
@@ -88,8 +97,12 @@ def _read(path: Path, dialect: Dialect, reading: Reading, count: int) -> Table:
     if nameless := [place for place, v in enumerate(kept, 1) if not v.name]:
         raise InputError(path, f"has no name for column {nameless[0]}", "name it in the header")
     row_names = None if index is None else variables[index]
-    if index is None and reading.index_column is None:
-        row_names, kept = _row_names(path, kept, reading)
+    if len(kept) == 1 and len(kept[0].categories) > 2 and kept[0].name not in reading.schema:
+        problem = "has one column of text, unless another sign separates its cells"
+        raise InputError(path, problem, "separator")
+    if index is None and kept:
+        row_names, kept = _row_names(kept, reading)
+    refuse_identifiers(kept, reading, path)
     return assemble(kept, reading, path, row_names, rows)
 
 
@@ -103,33 +116,25 @@ def _index_place(path: Path, names: Sequence[str], reading: Reading) -> int | No
     return 0 if said and len(names) > 1 else None
 
 
-INDEX_NAMES = {"id", "index", "row", "rowid", "rowname", "rownames", "rownumber", "uid", "uuid"}
-
-
 def _row_names(
-    path: Path, variables: "list[Variable]", reading: Reading
-) -> "tuple[Variable | None, list[Variable]]":
-    """Row names in the first column that are called something: texts of which none comes again."""
-    for place, variable in enumerate(variables):
-        plain = variable.name.casefold().translate(dict.fromkeys(map(ord, "_-. ")))
-        free = variable.name not in reading.schema and variable.is_distinct
-        if free and plain in INDEX_NAMES and len(variables) > 1:
-            raise InputError(
-                path,
-                f"has a column {variable.name!r} that may be names of rows, or data",
-                "index-or-data",
-                column=variable.name,
-            )
-        if free and not place and variable.categories and len(variable.categories) > 2:
-            return variable, variables[1:]
-    return None, variables
+    variables: Sequence[Variable], reading: Reading
+) -> tuple[Variable | None, list[Variable]]:
+    """Row names in a first column that is called something: texts of which none comes again."""
+    first, rest = variables[0], [*variables[1:]]
+    free = first.name not in reading.schema and first.name != label_column([first.name], reading)
+    if free and rest and len(first.categories) > 2 and first.is_distinct:
+        return first, rest
+    return None, [*variables]
 
 
 class _Numbers:
     """A column, as long as its cells are numbers."""
 
-    def __init__(self, path: Path, name: str, cells: np.ndarray, decimal: str) -> None:
+    def __init__(
+        self, path: Path, name: str, cells: np.ndarray, decimal: str, said: Collection[str]
+    ) -> None:
         self.path, self.name, self.cells, self.decimal = path, name, cells, decimal
+        self.said = said
         self.seen = False
 
     def take(self, cells: Sequence[str], lines: Sequence[int], start: int) -> "_Numbers | _Texts":
@@ -140,6 +145,14 @@ class _Numbers:
                 self._refuse(cells[bad], lines[bad])
             self.cells[:start] = np.nan
             return _Texts(self.path, self.name, self.cells).take(cells, lines, start)
+        if self.name not in self.said and (zero := _LEADING_ZERO.search("\n".join(cells))):
+            line = lines[[*cells].index(zero[0])]
+            raise InputError(
+                self.path,
+                f"has {zero[0]!r} in column {self.name!r}, line {line}, which may be a number or a "
+                "code",
+                "other-kind",
+            )
         if (place := beyond_exact(cells, values)) is not None:
             raise InputError(
                 self.path,

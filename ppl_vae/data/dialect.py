@@ -56,10 +56,14 @@ class Dialect:
             reader = _reader(file, self.separator)
 
             def checked() -> Iterator[tuple[int, list[str]]]:
-                header = self.header
+                header, empty = self.header, self._empty_line(path)
                 for row in reader:
-                    if not row:  # an empty line
+                    if not row:
+                        empty = reader.line_num + self.skipped
                         continue
+                    if empty and not header:
+                        _refuse_empty(path, empty, width)
+                    empty = 0
                     if header:
                         header = False
                         continue
@@ -67,15 +71,32 @@ class Dialect:
                     if len(row) != width or (self.ends and row[-1].strip()):
                         refuse_ragged(path, line, len(row), len(self.names))
                     yield line, [cell.strip() for cell in row[: len(self.names)]]
+                if empty:
+                    _refuse_empty(path, empty, width)
 
             yield checked()
+
+    def _empty_line(self, path: Path) -> int:
+        """An empty line before the first row, which may be a datum of a table of one column."""
+        if self.header or len(self.names) > 1:
+            return 0
+        with open_table(path, self.encoding, 0) as file:
+            lines = [*islice(file, self.skipped)]
+        return next((place for place, line in enumerate(lines, 1) if not line.strip()), 0)
+
+
+def _refuse_empty(path: Path, line: int, width: int) -> None:
+    """Refuse an empty line in a table of one column."""
+    if width == 1:
+        problem = f"has an empty line {line}, which may be a missing value"
+        raise InputError(path, problem, 'remove it, or write NA or ""')
 
 
 def refuse_ragged(path: Path, line: int, cells: int, width: int) -> NoReturn:
     """Refuse a row that has not as many cells as others."""
     raise InputError(
         path,
-        f"has {cells} cells in line {line}, and {width} in others",
+        f"has {cells} {'cell' if cells == 1 else 'cells'} in line {line}, and {width} in others",
         "mend-row",
         line=line,
     )
@@ -157,7 +178,7 @@ def _leading(path: Path, encoding: str) -> tuple[int, str, str | None]:
     comment, separator = "", None
     with open_table(path, encoding, 0) as file:
         for skipped, line in enumerate(_limited(file)):
-            text = line.strip()
+            text = line.strip(" \r\n")  # tabs may be cells
             if not skipped and text.lower().startswith("sep=") and len(text) == 5:
                 separator = text[-1]
             elif text.startswith("#"):

@@ -10,11 +10,19 @@ from ..errors import InputError, first_line
 from ..storage.memory import refuse_beyond_memory, regular_size
 from .cells import WHOLE_LIMIT, are_dates, are_numbers_with_units, is_number
 from .reading import Reading
-from .table import Table, Variable, assemble, number_text, refuse_date
+from .table import (
+    Table,
+    Variable,
+    assemble,
+    label_column,
+    number_text,
+    refuse_date,
+    refuse_identifiers,
+)
 
 
 def frame_table(
-    frame: Any, reading: Reading, source: str | Path, texts: Sequence[str] = ()
+    frame: Any, reading: Reading, source: str | Path, texts: Sequence[str] | None = None
 ) -> Table:
     """A data frame as a table: its index, if it is no mere count, names the rows.
 
@@ -22,7 +30,7 @@ def frame_table(
         frame: A pandas ``DataFrame``.
         reading: How it is to be read.
         source: What messages call it.
-        texts: Columns of categories that are texts by nature.
+        texts: Of a file, the columns of categories that are texts by nature.
 
     Raises:
         InputError: Naming a column that is neither of numbers nor of categories.
@@ -32,7 +40,7 @@ def frame_table(
     names = [str(name) for name in frame.columns]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(source, f"has two columns {twice[0]!r}", "rename or remove one of them")
-    index = reading.index_column
+    index, label = reading.index_column, label_column(names, reading)
     if index is not None and index not in (*names, *map(str, frame.index.names)):
         raise InputError(source, f"has no column {index!r}", "column-names")
     variables, row_names = [], None
@@ -42,10 +50,12 @@ def frame_table(
         elif name == index:
             row_names = _name_rows(frame.iloc[:, place])
         else:
-            plain = name in texts or name == reading.label
+            plain = name in (texts or ()) or name == label
             variables.append(_variable(frame.iloc[:, place], name, plain, reading, source))
     if row_names is None and not isinstance(frame.index, pd.RangeIndex):
         row_names = _name_rows(frame.index)
+    if texts is not None:  # a file, whose columns nobody has chosen
+        refuse_identifiers(variables, reading, source)
     return assemble(variables, reading, source, row_names, len(frame))
 
 
@@ -109,7 +119,7 @@ def _of_texts(
 ) -> Variable:
     """A column of texts, unless these are numbers or dates."""
     said = reading.schema.get(name, {})
-    is_label = name == ("label" if reading.label is None else reading.label)
+    is_label = name == label_column([name], reading)
     if is_label or said.get("kind") in ("category", "ordered", "binary") or "categories" in said:
         return Variable(name, codes, names)
     if names and are_dates(names):

@@ -10,14 +10,16 @@ import numpy as np
 from ..errors import InputError
 from .cells import NUMBERS, as_numbers, is_missing, is_number
 
+ROWS, COLUMNS = 20, 3  # fewer tell little of whether a first row of numbers is like them
+
 
 def has_header(rows: Sequence[Sequence[str]], source: str | Path) -> bool:
     """Whether the first of some rows holds names.
 
     Text above numbers is a name. Numbers are names too, such as years or wavelengths, if two of
     these hold: they lie outside of their columns; they go up or down, as rows of the data do not;
-    they are whole, above numbers that are not. If none holds they are data, and if one holds they
-    may be either.
+    they are whole, above numbers with decimals. If none holds they are data. If one holds, or there
+    are too few rows or columns to tell, they may be either.
 
     Arguments:
         rows: Of cells, of one length.
@@ -29,7 +31,7 @@ def has_header(rows: Sequence[Sequence[str]], source: str | Path) -> bool:
     Example:
         >>> has_header([["a", "b"], ["1", "2"]], "t.csv"), has_header([["3", "2"]] * 2, "t.csv")
         (True, False)
-        >>> has_header([["2001", "2002"], ["0.1", "0.2"]], "t.csv")
+        >>> has_header([["2001", "2002", "2003"], *[["0.1", "0.3", "0.2"]] * 20], "t.csv")
         True
     """
     first, below = rows[0], rows[1:]
@@ -44,15 +46,18 @@ def has_header(rows: Sequence[Sequence[str]], source: str | Path) -> bool:
         return _texts_alone(first, below, source)
     if not numbers:  # all that stands above numbers is missing
         return any(first[p] and not is_missing(first[p]) for p, n in enumerate(numeric) if not n)
-    unnamed = not first[0] and all(row[0] for row in below)
-    signs = _signs_of_names(first, below, numbers) + bool(texts)
-    if unnamed or signs >= 2:
+    unnamed = not first[0] and len({row[0] for row in below} - {""}) == len(below)
+    signs = _signs_of_names(first, below, numbers) + bool(texts) + unnamed
+    if len(below) >= ROWS and (unnamed or (signs >= 2 and len(numbers) >= COLUMNS)):
         return True
     if not signs:
         return False
-    raise InputError(
-        source, f"has a first row that may be names or data ({', '.join(first[:4])})", "header"
-    )
+    raise _either(first, source)
+
+
+def _either(first: Sequence[str], source: str | Path) -> InputError:
+    shown = ", ".join(first[:4])
+    return InputError(source, f"has a first row that may be names or data ({shown})", "header")
 
 
 def _counts(cell: str) -> bool:
@@ -67,14 +72,14 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 def _texts_alone(first: Sequence[str], below: Sequence[Sequence[str]], source: str | Path) -> bool:
     """Of a table without numbers: names do not come again in their columns."""
+    if any(map(is_number, first)):
+        raise _either(first, source)
     again = [cell in {row[place] for row in below} for place, cell in enumerate(first) if cell]
     if not any(again):
         return True
     if all(again):
         return False
-    raise InputError(
-        source, f"has a first row that may be names or data ({', '.join(first[:4])})", "header"
-    )
+    raise _either(first, source)
 
 
 def _signs_of_names(
@@ -89,7 +94,9 @@ def _signs_of_names(
     rising = _rising(names[None])[0]
     usual = float(_rising(table).mean()) >= 0.1
     ordered = _even_steps(first, places) or (rising and not usual)
-    whole = (names == np.round(names)).all() and (table == np.round(table)).mean() < 0.05
+    decimals = [not {*".,"}.isdisjoint(row[place]) for row in below for place in places]
+    whole = all({*".,"}.isdisjoint(first[place]) for place in places)
+    whole = whole and sum(decimals) > 0.95 * len(decimals)
     return int(not typical) + int(ordered) + int(whole)
 
 

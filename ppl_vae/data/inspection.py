@@ -28,13 +28,15 @@ class Summary:
         column: Its kind, and the mean and standard deviation of its training data.
         missing: How many of its values are missing.
         low, high: The least and the largest of those that are not.
-        mode_share: The share of its median among them.
+        sd: Their standard deviation, in units of the data.
+        mode_share: The share of their median among them.
     """
 
     column: Column
     missing: int
     low: float
     high: float
+    sd: float
     mode_share: float
 
 
@@ -59,7 +61,8 @@ def summarize(data: DataSet) -> list[Summary]:
         seen = np.concatenate(pieces)
         missing = sum(map(len, parts)) - len(seen)
         share = float((seen == np.median(seen)).mean())
-        found.append(Summary(column, missing, float(seen.min()), float(seen.max()), share))
+        low, high, sd = float(seen.min()), float(seen.max()), float(seen.std())
+        found.append(Summary(column, missing, low, high, sd, share))
     return found
 
 
@@ -71,10 +74,10 @@ def troubles(summaries: Sequence[Summary], standardized: bool = False) -> list[s
         standardized: Whether the program brings columns to one scale by itself.
 
     Example:
-        >>> a = Summary(Column("a", "real", 0.0, 1.0), 0, -1.0, 1.0, 0.0)
-        >>> b = Summary(Column("b", "real", 0.0, 1e4), 0, -1.0, 1.0, 0.0)
+        >>> a = Summary(Column("a", "real", 0.0, 1.0), 0, -1.0, 1.0, 1.0, 0.0)
+        >>> b = Summary(Column("b", "real", 0.0, 1e4), 0, -1e4, 1e4, 1e4, 0.0)
         >>> troubles([a, b])[0][:56]
-        "the scales of columns differ by a factor of 10,000: the "
+        'the scales of columns differ by a factor of 10,000: the '
     """
     said = []
     same = [s for s in summaries if s.column.is_constant]
@@ -87,29 +90,34 @@ def troubles(summaries: Sequence[Summary], standardized: bool = False) -> list[s
     if near:
         said.append(f"{_list(near)} nearly constant: {MOSTLY:.0%} of the values are the same")
     said += _coarse(rest)
-    numbers = [s for s in rest if s.column.kind == "real"]
-    if not standardized and numbers:
-        small, large = (f(numbers, key=lambda s: s.column.scale) for f in (min, max))
-        ratio = large.column.scale / small.column.scale
-        if ratio > SCALES:
-            said.append(
-                f"the scales of columns differ by a factor of {ratio:,.0f}: the standard deviation "
-                f"of {small.column.name!r} is {small.column.scale:.3g}, that of "
-                f"{large.column.name!r} is {large.column.scale:.3g}; bring them to one scale, such "
-                "as unit variance"
-            )
+    if not standardized and (words := scales(summaries)):
+        said.append(f"{words}; bring them to one scale, such as unit variance")
     return said
+
+
+def scales(summaries: Sequence[Summary]) -> str:
+    """That the scales of columns differ by much, if they do."""
+    numbers = [s for s in summaries if s.column.kind in ("real", "positive", "count") and s.sd > 0]
+    if not numbers:
+        return ""
+    small, large = (choose(numbers, key=lambda s: s.sd) for choose in (min, max))
+    if large.sd <= SCALES * small.sd:
+        return ""
+    return (
+        f"the scales of columns differ by a factor of {large.sd / small.sd:,.0f}: the standard "
+        f"deviation of {small.column.name!r} is {small.sd:.3g}, that of {large.column.name!r} is "
+        f"{large.sd:.3g}"
+    )
 
 
 def _coarse(summaries: Sequence[Summary]) -> list[str]:
     """What single precision, in which programs compute, does not know of columns."""
     coarse = []
     for summary in summaries:
-        largest = np.float32(max(abs(summary.low), abs(summary.high)))
-        spread = summary.column.scale
-        if summary.column.kind == "positive":  # of the logarithm, which is taken of the value
-            spread *= summary.low
-        if float(np.spacing(largest)) > 2 * CLOSE * spread:
+        step = float(np.spacing(np.float32(max(abs(summary.low), abs(summary.high)))))
+        if summary.column.kind == "positive":  # the step of a logarithm
+            step = float(np.finfo(np.float32).eps)
+        if step > 2 * CLOSE * summary.column.scale:  # rounding errs by half a step
             coarse.append(summary)
     if not coarse:
         return []
@@ -133,6 +141,6 @@ def warn_of_precision(data: DataSet) -> None:
     """Warn of columns that single precision does not hold."""
     numbers = [s for s in data.columns if s.kind in ("real", "positive") and not s.is_constant]
     # A mean within so many deviations of zero needs no closer look.
-    if any(abs(c.loc) > 1e3 * c.scale or c.kind == "positive" for c in numbers):
+    if any(abs(c.loc) > 1e3 * c.scale for c in numbers):
         for words in _coarse([s for s in summarize(data) if s.column in numbers]):
             warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=3)

@@ -8,6 +8,7 @@ from ..choices import ColumnKind
 from ..errors import InputError, check_int
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+NAMED_SEPARATORS = {**SEPARATORS, "space": " "}  # runs of spaces, which are never found out
 DECIMALS = (".", ",")
 OVERRIDES = ("kind", "drop", "categories")
 
@@ -20,7 +21,7 @@ class Reading:
 
     Attributes:
         separator: What stands between the cells of a CSV table: a character, or its name
-            (``comma``, ``semicolon``, ``tab``, ``pipe``).
+            (``comma``, ``semicolon``, ``tab``, ``pipe``, ``space``).
         decimal: What stands before the decimals of its numbers: ``.`` or ``,``.
         header: Whether its first row holds the names of columns.
         index_column: The column of row names, which are no data.
@@ -59,9 +60,9 @@ class Reading:
             if value is not None and (not isinstance(value, str) or not value):
                 raise InputError(name, f"must be text, got {value!r}")
         if self.separator is not None:
-            separator = SEPARATORS.get(self.separator, self.separator)
+            separator = NAMED_SEPARATORS.get(self.separator, self.separator)
             if len(separator) != 1 or separator.isalnum() or separator in '".\r\n\0':
-                known = ", ".join(SEPARATORS)
+                known = ", ".join(NAMED_SEPARATORS)
                 raise InputError("separator", f"must be {known}, or a sign: {separator!r}")
             object.__setattr__(self, "separator", separator)
         if self.decimal not in (None, *DECIMALS):

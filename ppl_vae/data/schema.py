@@ -205,3 +205,33 @@ def refuse_constant(columns: Sequence[Column], source: str) -> None:
 def has_names(columns: Sequence[Column]) -> bool:
     """Whether columns have names of their own, and are not those of an array."""
     return [c.name for c in columns] != [PLAIN_NAME.format(place) for place in range(len(columns))]
+
+
+def as_columns(columns: Sequence[Column], x: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of a table by the names of their columns, codes as the categories that they stand for.
+
+    Arguments:
+        columns: What the columns are.
+        x: Of shape (N, D). What is no code of a column with categories stays a number, as the
+            whole column does then.
+
+    Example:
+        >>> as_columns([Column("c", "binary", categories=("no", "yes"))], np.array([[1.0], [0.0]]))
+        {'c': array(['yes', 'no'], dtype=object)}
+    """
+    found = {}
+    for place, column in enumerate(columns):
+        values = x[:, place]
+        whole = bool((values == np.round(values)).all())
+        if whole and (column.categories or column.kind in ("count", "binary")):
+            codes = values.astype(np.int64)
+            known = len(column.categories)
+            if column.categories == ("False", "True") and codes.min() >= 0 and codes.max() <= 1:
+                found[column.name] = codes.astype(bool)
+            elif known and codes.min() >= 0 and codes.max() < known:
+                found[column.name] = np.array(column.categories, dtype=object)[codes]
+            else:
+                found[column.name] = codes
+        else:
+            found[column.name] = values
+    return found

@@ -19,8 +19,10 @@ from .columns import reading_like
 from .csv_tables import read_csv
 from .dataset import DataSet
 from .frames import read_parquet
+from .h5ad import read_h5ad
 from .images import read_images
 from .reading import Reading
+from .table import Table
 from .validation import make_data, make_rows
 
 DATA_VARIABLE = "PPL_VAE_DATA"
@@ -44,8 +46,9 @@ def load_data(
       such as ``mask``; or of ``x_train``, ``y_train``, ``mask_train``, ``x_test``, and so on;
     - a folder of images, whose sub-folders are classes, or splits that hold them: ``train``, and
       ``validation``, ``test``, or both;
-    - a ``.csv`` or ``.parquet`` table of numbers, with class names in a column ``label`` if there
-      is one.
+    - a ``.csv``, ``.tsv`` or ``.parquet`` table of numbers and categories, with class names in a
+      column ``label`` if there is one;
+    - an ``.h5ad`` file of AnnData, whose cells are data points.
 
     Arguments:
         source: The name or path.
@@ -97,13 +100,21 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
         >>> load_rows("new.npy", {"shape": [2], "binarize": "none", "levels": None})
         Batch(x=(3, 2) float32)
     """
+    return read_rows(source, like, seed)[0]
+
+
+def read_rows(
+    source: str | Path, like: Mapping[str, Any], seed: int = 0
+) -> tuple[Batch, tuple[str, ...]]:
+    """What :func:`load_rows` gives, and the names of the rows of a table, if they have any."""
     name = str(source)
     with _readable(name):
         found = _read(source, reading_like(like), named=False)
         if found.keys() & {"test", "validation"}:
             problem = "holds training data and others apart"
             raise InputError(name, problem, "give one array, x, or the path of one of its folders")
-        return make_rows(**found, like=like, source=name, seed=seed)
+        names = found["x"].row_names if isinstance(found["x"], Table) else ()
+        return make_rows(**found, like=like, source=name, seed=seed), names
 
 
 @contextlib.contextmanager
@@ -219,6 +230,7 @@ _READERS: dict[str, Callable[[Path, Reading], dict[str, Any]]] = {
     ".tab": read_csv,
     ".txt": read_csv,
     ".parquet": read_parquet,
+    ".h5ad": read_h5ad,
 }
 _UNPACK, _SAVE = "unpack it (gunzip, unzip)", "save it as .csv or .parquet"
 _OTHERS = {

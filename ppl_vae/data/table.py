@@ -1,6 +1,6 @@
 """Tables read: columns of numbers or of codes, classes, and names of rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +13,8 @@ from .reading import Reading
 
 LABEL_COLUMN = "label"
 FEW = 20  # categories that need no reason
+INDEX_NAMES = {"index", "row", "rowname", "rownames", "rownumber"}
+COUNTED = 10  # rows that a column counts hardly by chance
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def assemble(
     """
     by_name = {variable.name: variable for variable in variables}
     present = tuple(by_name)
-    label = by_name.pop(LABEL_COLUMN if reading.label is None else reading.label, None)
+    label = by_name.pop(label_column(by_name, reading), None)
     dropped = {name for name, said in reading.schema.items() if said.get("drop")}
     kept = [v for v in by_name.values() if v.name not in dropped]
     count = rows if rows is not None else len(variables[0].values) if variables else 0
@@ -115,6 +117,45 @@ def assemble(
         () if row_names is None else tuple(text or "" for text in row_names.texts()),
         present,
     )
+
+
+def label_column(names: Iterable[str], reading: Reading) -> str:
+    """The column of classes: what the user says, or ``label``, in capitals or not.
+
+    Example:
+        >>> label_column(["a", "Label"], Reading()), label_column(["a"], Reading(label="b"))
+        ('Label', 'b')
+    """
+    if reading.label is not None:
+        return reading.label
+    found = [name for name in names if name.casefold() == LABEL_COLUMN]
+    return LABEL_COLUMN if LABEL_COLUMN in found or len(found) != 1 else found[0]
+
+
+def refuse_identifiers(variables: Sequence[Variable], reading: Reading, source: str | Path) -> None:
+    """Refuse a column that may name rows: one that is called so and never repeats, or a first one
+    that counts.
+
+    Raises:
+        InputError: Naming the column.
+    """
+    if len(variables) < 2 or reading.index_column is not None:
+        return
+    label = label_column([v.name for v in variables], reading)
+    for place, variable in enumerate(variables):
+        if variable.name in reading.schema or variable.name == label or not variable.is_distinct:
+            continue
+        plain = variable.name.casefold().translate(dict.fromkeys(map(ord, "_-. ")))
+        steps = np.diff(variable.values) if not place and not variable.categories else ()
+        counts = len(steps) >= COUNTED and bool((np.asarray(steps) == 1).all())
+        called = plain in INDEX_NAMES or plain.endswith("id") or plain.startswith("unnamed")
+        if called or counts:
+            raise InputError(
+                source,
+                f"has a column {variable.name!r} that may be names of rows, or data",
+                "index-or-data",
+                column=variable.name,
+            )
 
 
 def refuse_date(source: str | Path, name: str, example: object) -> NoReturn:

@@ -169,8 +169,9 @@ def make_rows(
 
     Example:
         >>> levels = {"shape": [1], "binarize": "none", "levels": 255}
-        >>> make_rows(np.array([[1], [0]], dtype=np.uint8), like=levels)["x"].max().item() * 255
-        1.0
+        >>> x = make_rows(np.array([[51], [0]], dtype=np.uint8), like=levels)["x"]
+        >>> round(x.max().item(), 6)
+        0.2
     """
     levels = like.get("levels")
     x, _ = as_plain(x, labels, reading_like(like), source)

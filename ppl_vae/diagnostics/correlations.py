@@ -1,5 +1,7 @@
 """Do columns vary together in draws as they do in data?"""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import norm
 
@@ -44,8 +46,24 @@ def fishers_z(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.arctanh(r), np.maximum(variance / (1 - r**2) ** 2, 1.0) / size
 
 
+def column_name(names: Sequence[str], place: int) -> str:
+    """What words call a column: its name in a table, or its place.
+
+    Example:
+        >>> column_name(["height"], 0), column_name([], 3)
+        ("column 'height'", 'column 3')
+    """
+    if not names or names[place] == f"column {place}":
+        return f"column {place}"
+    return f"column {names[place]!r}"
+
+
 def correlations(
-    train: np.ndarray, held_out: np.ndarray, drawn: np.ndarray, generator: np.random.Generator
+    train: np.ndarray,
+    held_out: np.ndarray,
+    drawn: np.ndarray,
+    generator: np.random.Generator,
+    names: Sequence[str] = (),
 ) -> Finding | None:
     """The difference of correlation between data and draws, of the pair that differs most.
 
@@ -56,6 +74,7 @@ def correlations(
     Arguments:
         train, held_out, drawn: Of shapes (N, columns).
         generator: Chooses columns, if there are more than 500.
+        names: Of the columns of a table.
 
     Returns:
         The finding; ``None`` if there is no pair of columns that vary.
@@ -72,12 +91,13 @@ def correlations(
     (z, variance), (of_draw, draw_variance) = (fishers_z(x[:, pair]) for x in (held_out, drawn))
     apart = abs(float(z[0, 1] - of_draw[0, 1]))
     error = float(variance[0, 1] + draw_variance[0, 1]) ** 0.5
-    first, second = (int(column) for column in pair)
+    first, second = (column_name(names, int(place)) for place in pair)
+    both = f"{first} and {second.removeprefix('column ')}".replace("column ", "columns ", 1)
     return Finding(
         "correlation",
-        f"columns {first} and {second} have a correlation of {np.tanh(z[0, 1]):.2f} in held-out "
+        f"{both} have a correlation of {np.tanh(z[0, 1]):.2f} in held-out "
         f"data and of {np.tanh(of_draw[0, 1]):.2f} in draws",
-        f"difference of Fisher's z, columns {first} and {second}, of held-out data and draws",
+        f"difference of Fisher's z, {both}, of held-out data and draws",
         apart,
         error,
         float(2 * norm.sf(apart / error)),

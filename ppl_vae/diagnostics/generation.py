@@ -1,6 +1,6 @@
 """Does the model generate data like the data? Predictive checks of draws, and copies among them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..runtime import derived_seed
 from .comparisons import LEVEL, Finding, kuiper, kuiper_p_value, outliers, unlike, unlike_uniform
 from .copies import COPYING, copies, nearness, two_nearest
-from .correlations import correlations, direction
+from .correlations import column_name, correlations, direction
 from .materiality import total_variation
 from .quantities import (
     WORDS,
@@ -68,6 +68,7 @@ def ask_generation(
     seed: int,
     progress: Progress | None = None,
     quantities: Mapping[str, Quantity] | None = None,
+    names: Sequence[str] = (),
 ) -> DiagnosticResult:
     r"""Compare data drawn from the model with data that it was not fitted to.
 
@@ -91,6 +92,7 @@ def ask_generation(
         seed: Seed of the draws.
         progress: Told of the share of the work that has been done.
         quantities: Test quantities of the user, by name; see :func:`ppl_vae.diagnose`.
+        names: Of the columns of a table.
 
     Returns:
         ``generation``: each test quantity of held-out data (``test_...``), of prior predictive
@@ -117,13 +119,13 @@ def ask_generation(
     places = _pit(posterior.program, test, seed, generator)
     progress.advance(0.3)
     findings = copies(*sample.split(sample.distances))
-    findings += [_columns(places, sample.shape, generator), *_compared(sample, generator)]
+    findings += [_columns(places, sample.shape, generator, names), *_compared(sample, generator)]
     chosen_on = columns(observed(train)[:COMPARED])
-    pair = correlations(chosen_on, *sample.split(columns(sample.x)), generator)
+    pair = correlations(chosen_on, *sample.split(columns(sample.x)), generator, names)
     findings += [pair] if pair is not None else []
     progress.advance(0.1)
     verdict = _verdict(findings, test.size)
-    return DiagnosticResult(verdict, {"generation": _dataset(sample, places, findings)})
+    return DiagnosticResult(verdict, {"generation": _dataset(sample, places, findings, names)})
 
 
 @dataclass(frozen=True)
@@ -236,11 +238,16 @@ def _pit(program: Program, test: Batch, seed: int, generator: np.random.Generato
     return np.concatenate(places) / (PIT_DRAWS + 1)
 
 
-def _columns(places: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator) -> Finding:
+def _columns(
+    places: np.ndarray,
+    shape: tuple[int, ...],
+    generator: np.random.Generator,
+    names: Sequence[str],
+) -> Finding:
     """The finding on the PIT of pixels or columns."""
     value, error, p = unlike_uniform(places, generator)
     at = int(kuiper(places).argmax())
-    name = f"column {at}"
+    name = column_name(names, at)
     if len(shape) > 1:
         name = f"pixel {tuple(int(i) for i in np.unravel_index(at, shape))}"
     off = int((p * len(p) < LEVEL).sum())
@@ -323,7 +330,9 @@ def _verdict(findings: list[Finding], size: int) -> Verdict:
     )
 
 
-def _dataset(sample: _Sample, places: np.ndarray, findings: list[Finding]) -> xarray.Dataset:
+def _dataset(
+    sample: _Sample, places: np.ndarray, findings: list[Finding], columns_of_x: Sequence[str]
+) -> xarray.Dataset:
     """All that was measured, labelled."""
     variables, quantities = {}, {**sample.values, "nearness": nearness(sample.distances)}
     measured = [("test", "prior", quantities), ("posterior", "", sample.replicated)]
@@ -358,4 +367,6 @@ def _dataset(sample: _Sample, places: np.ndarray, findings: list[Finding]) -> xa
     grades = np.array([finding.grade(len(findings)) for finding in findings])
     variables["grade"] = variable("finding", grades, "grade, all findings counted")
     names = {"finding": [f.name for f in findings], "quantity": list(sample.values)}
+    if columns_of_x:
+        names |= {cells[0]: [*columns_of_x]}
     return xarray.Dataset(variables, names)

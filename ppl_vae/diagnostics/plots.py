@@ -316,8 +316,8 @@ def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Figure]:
         found["Draws from the model"] = image_grid(mean[:30], 10, "", value_span(x))
     if "worst_data" in groups and image:
         worst = groups["worst_data"]
-        pair = (torch.as_tensor(worst[name].values) for name in ("x", "x_mean"))
-        figure = reconstruction_pairs(*pair)
+        pair = [torch.as_tensor(worst[name].values) for name in ("x", "x_mean")]
+        figure = reconstruction_pairs(pair[0], pair[1])
         marks = "  ".join(f"{k:.1f}" for k in worst["k_hat"].values)
         figure.axes[0].set_title(f"data above, reconstructions below; k-hat: {marks}", fontsize=10)
         found["The data points of the highest k-hat"] = figure

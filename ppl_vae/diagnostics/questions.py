@@ -103,7 +103,12 @@ def questions_of(
         "generation": (
             GENERATION,
             lambda progress: ask_generation(
-                posterior(), data.batch("train", seed), seeds("generation"), progress, quantities
+                posterior(),
+                data.batch("train", seed),
+                seeds("generation"),
+                progress,
+                quantities,
+                [column.name for column in data.columns],
             ),
             5 * len(data.train) + 150 * n + 2e5,
         ),

@@ -45,12 +45,15 @@ def image_grid(images: Tensor, columns: int, title: str = "", span: tuple | None
     return figure
 
 
-def reconstruction_pairs(originals: Tensor, reconstructions: Tensor) -> Figure:
+def reconstruction_pairs(
+    originals: Tensor, reconstructions: Tensor, names: Sequence[str] = ()
+) -> Figure:
     """Originals above their reconstructions: images as pictures, other data as scatter plots.
 
     Arguments:
-        originals: Of shape (N, *data_shape).
+        originals: Of shape (N, *data_shape), NaN where a value is missing.
         reconstructions: Of the same shape.
+        names: Of the columns of a table.
     """
     if is_image(originals.shape[1:]):
         columns = len(originals)
@@ -60,18 +63,23 @@ def reconstruction_pairs(originals: Tensor, reconstructions: Tensor) -> Figure:
     figure, panels = _column_panels(originals)
     for column, axes in enumerate(panels):
         true, found = (t.flatten(1)[:, column] for t in (originals, reconstructions))
+        true, found = true[~true.isnan()], found[~true.isnan()]
         axes.plot(true, found, ".", markersize=3, alpha=0.5)
-        axes.axline((float(true.mean()), float(true.mean())), slope=1, color="0.5", linewidth=0.8)
-        axes.set(xlabel=f"original, column {column}", ylabel="reconstruction")
+        if len(true):
+            middle = float(true.mean())
+            axes.axline((middle, middle), slope=1, color="0.5", linewidth=0.8)
+        axes.set_xlabel(f"original, {_column_name(names, column)}", parse_math=False)
+        axes.set_ylabel("reconstruction")
     return figure
 
 
-def sample_overview(samples: Tensor, originals: Tensor) -> Figure:
+def sample_overview(samples: Tensor, originals: Tensor, names: Sequence[str] = ()) -> Figure:
     """Draws from the model: images as a grid, other data as histograms beside those of real data.
 
     Arguments:
         samples: Of shape (N, *data_shape).
-        originals: Real data, of shape (M, *data_shape).
+        originals: Real data, of shape (M, *data_shape), NaN where a value is missing.
+        names: Of the columns of a table.
     """
     if is_image(samples.shape[1:]):
         columns = int(np.ceil(np.sqrt(len(samples))))
@@ -79,10 +87,12 @@ def sample_overview(samples: Tensor, originals: Tensor) -> Figure:
     figure, panels = _column_panels(originals)
     for column, axes in enumerate(panels):
         drawn, true = (t.flatten(1)[:, column].numpy() for t in (samples, originals))
+        true = true[~np.isnan(true)]
         bins = np.histogram_bin_edges(np.concatenate([drawn, true]), bins=30)
         axes.hist(true, bins, density=True, alpha=0.5, label="data")
         axes.hist(drawn, bins, density=True, histtype="step", linewidth=1.5, label="samples")
-        axes.set(xlabel=f"column {column}", yticks=[])
+        axes.set_xlabel(_column_name(names, column), parse_math=False)
+        axes.set_yticks([])
     panels[0].legend()
     return figure
 
@@ -203,6 +213,11 @@ def value_span(data: Tensor) -> tuple[float, float]:
     shown = _visible(data)
     low, high = float(shown.min()), float(shown.max())
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+
+
+def _column_name(names: Sequence[str], place: int) -> str:
+    name = names[place] if names else f"column {place}"
+    return name if len(name) <= 40 else f"{name[:37]}..."
 
 
 def _visible(images: Tensor) -> Tensor:

@@ -42,9 +42,12 @@ def draw_pictures(
     test, image = data.batch("test"), plots.is_image(data.shape)
     shown = test.rows(slice(RECONSTRUCTIONS if image else TABLE_ROWS))
     decoded = posterior_predictive(program, shown, seed).mean
-    figures["reconstructions"] = plots.reconstruction_pairs(shown.x, decoded)
+    names = [column.name for column in data.columns]
+    figures["reconstructions"] = plots.reconstruction_pairs(with_gaps(shown), decoded, names)
     drawn = simulate(program, test, SAMPLES if image else TABLE_ROWS, seed)
-    figures["samples"] = plots.sample_overview(drawn.mean if image else drawn.x, test.x)
+    figures["samples"] = plots.sample_overview(
+        drawn.mean if image else drawn.x, with_gaps(test), names
+    )
     encoded = posterior_predictive(program, test.rows(slice(MAP_POINTS)), seed)
     site, means = next(iter(encoded.latent_means.items()))
     if means.dim() == 2:
@@ -58,6 +61,14 @@ def draw_pictures(
         for file, figure in zip(temporary, figures.values(), strict=True):
             figure.savefig(file, dpi=120)
     return files
+
+
+def with_gaps(batch: Batch) -> torch.Tensor:
+    """``x``, of a table NaN where a mask says that it was not observed."""
+    mask = batch.get("mask")
+    if mask is None or mask.shape != batch.x.shape or plots.is_image(batch.x.shape[1:]):
+        return batch.x
+    return batch.x.masked_fill(~mask.bool(), torch.nan)
 
 
 def _draw_manifold(program: Program, site: str, test: Batch, seed: int) -> Figure:

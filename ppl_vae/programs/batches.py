@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.batch import OBSERVED, Batch
 from ..data.dataset import DataSet, Split
+from ..data.missing import MASK
 from ..errors import InputError, check_type
 from .protocol import Program, require_program
 
@@ -81,6 +82,13 @@ def check_covariates(program: Program, covariates: Mapping[str, Any], source: st
             source,
             f"lacks {min(missing)!r}, which {name} takes beside {OBSERVED!r}",
             "add it to the data, one row a data point",
+        )
+    if taken is not None and MASK not in taken and MASK in covariates:
+        raise InputError(
+            source,
+            f"has values that are missing (its {MASK!r} says which), and {name} does not take them",
+            f"impute or remove them, or add {MASK} to the arguments of {name}.model and "
+            f"{name}.guide",
         )
     if taken is not None and (stray := covariates.keys() - taken):
         raise InputError(

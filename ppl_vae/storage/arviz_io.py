@@ -159,12 +159,21 @@ def chain_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
 def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any]) -> Any:
     """An ``arviz.InferenceData`` of named groups, ArviZ's own and others.
 
+    Dimensions without coordinates get their places, by which xarray puts groups of different sizes
+    side by side: data points are counted from the first in all of them.
+
     Arguments:
         groups: Data sets by the name of their group.
         about: The attributes of the whole.
     """
+    groups = {name: _with_places(group) for name, group in groups.items()}
     plain = {name: "" if value is None else value for name, value in about.items()}
     return load_arviz().InferenceData(attrs=plain, **groups)
+
+
+def _with_places(group: xarray.Dataset) -> xarray.Dataset:
+    bare = {dim: range(size) for dim, size in group.sizes.items() if dim not in group.variables}
+    return group.assign_coords({dim: [*places] for dim, places in bare.items()})
 
 
 def write_inference_data(file: Path, inference_data: Any) -> None:

@@ -30,7 +30,7 @@ ARGUMENTS = [
     ("labels-ragged", X, {"labels": [[1], [1, 2]] * 30}, "array"),
     ("test-array", X, {"test": X}, "array"),
     ("test-shape", X, {"test": (X[:, 1:], None)}, "array (test)"),
-    ("test-nan", X, {"test": (X * np.nan, None)}, "array (test)"),
+    ("test-nan", X, {"test": (with_value(np.inf), None)}, "array (test)"),
     ("validation-array", X, {"validation": X}, "array"),
     ("validation-shape", X, {"validation": (X[:, 1:], None)}, "array (validation)"),
     ("validation-labels", X, {"labels": range(60), "validation": (X, [1])}, "array (validation)"),

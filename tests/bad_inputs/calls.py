@@ -7,6 +7,7 @@ from torch import nn
 
 import ppl_vae
 from ppl_vae import Annealing, Batch, Config, Effort, Estimate, Posterior, Run, Scores, Settings
+from ppl_vae.data.reading import Reading
 from ppl_vae.models import VAE, Autoencoder, LinearGaussian
 
 from .. import misfits
@@ -42,6 +43,7 @@ def made_with(kind, table):
     ]
 
 
+TABS = Reading(separator="tab")
 EIGHT = Settings(batch_size=8)
 WEIGHTED = {"objective": "iw", "particles": 2}
 SETTINGS = {
@@ -290,6 +292,7 @@ OTHERS = [
     ("Config", "arguments", lambda w: Config.of("m:C", {"a": w.x}, w.data), "arguments"),
     ("load_data", "missing", lambda w: ppl_vae.load_data(w.folder / "x.npy"), "x.npy"),
     ("load_data", "number", lambda w: ppl_vae.load_data(3), "source"),
+    ("load_data", "reading", lambda w: ppl_vae.load_data("digits", reading=TABS), "digits"),
     ("load_data", "binarize", lambda w: ppl_vae.load_data("digits", binarize=True), "binarize"),
     ("diagnose", "not-a-program", lambda w: ppl_vae.diagnose(nn.ReLU(), w.data), "ReLU"),
     ("diagnose", "tensor", lambda w: ppl_vae.diagnose(w.vae, w.x), "data"),

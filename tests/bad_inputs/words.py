@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from . import Line, nothing
-from .data_files import FIT, IMAGES, TABLE, saved
+from .data_files import FIT, IMAGES, RNG, TABLE, saved
 
 TABLED = ["train", "--data", "t.npy", "--likelihood", "gaussian", *FIT]
 DIGITS = ["train", *FIT]
@@ -39,7 +39,7 @@ def grey_images(folder):
 
 
 def huge_numbers(folder):
-    saved(np.full((60, 4), 2**64 - 1, dtype=np.uint64))(folder / "d.npy")
+    saved(RNG.integers(2**63, 2**64 - 1, size=(60, 4), dtype=np.uint64))(folder / "d.npy")
 
 
 # What is wrong, the command line, what must be named, and what lies in the folder.
@@ -56,6 +56,8 @@ TRAIN = [
     ("model-syntax", MINE, "mine.py", wrote("mine.py", "def")),
     ("model-exits", MINE, "mine.py", wrote("mine.py", "import sys; sys.exit(3)")),
     ("model-refuses", MINE[:1] + MINE[-2:], "A", wrote("mine.py", REFUSING)),
+    ("decimal", [*DIGITS, "--decimal", ";"], "decimal"),
+    ("digits-separator", [*DIGITS, "--separator", "tab"], "digits"),
     ("data", [*DIGITS, "--data", "mnst"], "'mnst'"),
     ("data-empty", [*DIGITS, "--data", ""], "''"),
     ("data-newline", [*DIGITS, "--data", "a\nb.npy"], r"'a\nb.npy'"),
@@ -171,6 +173,13 @@ RUN = [
     ("score-table", ["score", "run", "--data", "t.npy", "--split", "test"], "split"),
     ("extend-less", ["train", "--resume", "run", "--epochs", 1], "epochs"),
     ("extend-zero", ["train", "--resume", "run", "--epochs", 0], "epochs"),
+    ("data", ["inspect", "none.csv"], "'none.csv'"),
+    ("schema", ["inspect", "t.npy", "--schema", "none.toml"], "none.toml"),
+    ("schema-words", ["inspect", "t.npy", "--schema", "s.toml"], "s.toml", wrote("s.toml", "a")),
+    ("resize", ["inspect", "t.npy", "--resize", "3"], "resize"),
+    ("levels", ["inspect", "t.npy", "--levels", 300], "levels"),
+    ("separator", ["inspect", "t.npy", "--separator", "ab"], "separator"),
+    ("write-schema", ["inspect", "t.npy", "--write-schema", "s.txt"], "s.txt"),
     ("command", ["fit"], "'fit'"),
     ("name", ["experiment", "magic"], "'magic'"),
     ("seed", ["experiment", "gap", "--quick", "--seed", -1], "seed"),
