@@ -221,11 +221,11 @@ def _of_length(history: History, settings: Settings, data: DataSet) -> str:
     steps = len(history.epochs) * math.ceil(len(data.train) / settings.batch_size)
     if history.best_epoch == len(history.epochs):
         return (
-            f"the validation ELBO was still rising after {steps:,} steps: fit for more epochs, or "
-            "at a higher learning rate"
+            f"the validation ELBO was best after the last of {steps:,} step{'s' * (steps > 1)}: fit for "
+            "more epochs, or at a higher learning rate"
         )
     if steps < FEW_STEPS:
-        return f"there were {steps:,} steps: fit for more epochs, or in smaller batches"
+        return f"there were {steps:,} step{'s' * (steps > 1)}: fit for more epochs, or in smaller batches"
     return "nothing in the data explains it: try another likelihood, or more latent variables"
 
 
