@@ -134,6 +134,7 @@ def test_data_too_few_for_every_picture(shell, tmp_path):
     assert code == 0, err
 
 
+@pytest.mark.filterwarnings("always::ppl_vae.data.inspection.DataWarning")
 def test_data_that_are_all_alike(shell, tmp_path):
     np.save(tmp_path / "t.npy", np.full((40, 5), 3.0))
     words = ["--data", "t.npy", "--likelihood", "gaussian", "--hidden", 8, "--batch-size", 4]

@@ -15,7 +15,7 @@ from rich.console import Console
 import ppl_vae
 from ppl_vae import errors
 from ppl_vae.cli import app, hints, messages, model_options
-from ppl_vae.cli.fitting import EpochLog
+from ppl_vae.cli.epoch_log import EpochLog
 from ppl_vae.progress import progress_bar, shorten
 
 from .conftest import TRAIN
