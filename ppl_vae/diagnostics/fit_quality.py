@@ -219,13 +219,14 @@ def _causes(
 
 def _of_length(history: History, settings: Settings, data: DataSet) -> str:
     steps = len(history.epochs) * math.ceil(len(data.train) / settings.batch_size)
+    count = f"{steps:,} step{'s' * (steps > 1)}"
     if history.best_epoch == len(history.epochs):
         return (
-            f"the validation ELBO was best after the last of {steps:,} step{'s' * (steps > 1)}: fit for "
-            "more epochs, or at a higher learning rate"
+            f"the validation ELBO was best after the last of {count}: fit for more epochs, or at a "
+            "higher learning rate"
         )
     if steps < FEW_STEPS:
-        return f"there were {steps:,} step{'s' * (steps > 1)}: fit for more epochs, or in smaller batches"
+        return f"there were {count}: fit for more epochs, or in smaller batches"
     return "nothing in the data explains it: try another likelihood, or more latent variables"
 
 

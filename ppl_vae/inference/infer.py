@@ -16,7 +16,7 @@ from ..programs.posterior import Data, Posterior
 from ..programs.protocol import Program
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
-from ..storage.arviz_io import chain_statistics
+from ..storage.arviz_io import chain_statistics, with_places
 from ..storage.memory import refuse_beyond_memory
 from .codes import METHODS, Codes
 from .nuts import sample_posterior
@@ -131,7 +131,8 @@ def encode(
     """
     posterior, seed = Posterior(program, data), check_seed(seed)
     parts = list(infer_blocks(posterior, 1, target, seed, Progress(on_progress)))
-    return Codes.joined(parts).dataset().assign_coords(datum=posterior.rows.numpy())
+    found = Codes.joined(parts).dataset().assign_coords(datum=posterior.rows.numpy())
+    return with_places(found)
 
 
 def infer_blocks(

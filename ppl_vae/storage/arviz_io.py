@@ -166,12 +166,13 @@ def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any
         groups: Data sets by the name of their group.
         about: The attributes of the whole.
     """
-    groups = {name: _with_places(group) for name, group in groups.items()}
+    groups = {name: with_places(group) for name, group in groups.items()}
     plain = {name: "" if value is None else value for name, value in about.items()}
     return load_arviz().InferenceData(attrs=plain, **groups)
 
 
-def _with_places(group: xarray.Dataset) -> xarray.Dataset:
+def with_places(group: xarray.Dataset) -> xarray.Dataset:
+    """With coordinates for dimensions that have none: the places along them."""
     bare = {dim: range(size) for dim, size in group.sizes.items() if dim not in group.variables}
     return group.assign_coords({dim: [*places] for dim, places in bare.items()})
 
