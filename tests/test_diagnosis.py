@@ -231,10 +231,22 @@ def test_a_fit_that_diverged_is_said_to_have_done_so():
     assert all("diverged" in verdict.meaning for verdict in diagnosis.verdicts.values())
 
 
-def test_data_of_another_shape_leave_all_questions_open():
-    found, diagnosis = grades(VAE((7,), hidden=(8,)), torch.rand(1200, 5).round())
+class Broken(VAE):
+    """Its guide does not run."""
+
+    def guide(self, x, **covariates):
+        raise RuntimeError("a guide that is not finished")
+
+
+def test_a_program_that_does_not_run_leaves_all_questions_open():
+    found, diagnosis = grades(Broken((5,), hidden=(8,)), torch.rand(1200, 5).round())
     assert set(found.values()) == {"cannot say"}
-    assert "shape (5,)" in diagnosis.verdicts["coverage"].meaning
+    assert "not finished" in diagnosis.verdicts["coverage"].meaning
+
+
+def test_data_of_another_shape_are_refused():
+    with pytest.raises(ppl_vae.InputError, match="takes x of shape"):
+        grades(VAE((7,), hidden=(8,)), torch.rand(1200, 5).round())
 
 
 def test_too_few_data_or_draws_leave_some_open():
@@ -356,7 +368,7 @@ def test_what_is_given_and_what_is_observed_are_told_apart(tmp_path):
 
 
 def test_data_of_a_program_that_does_not_run_are_kept():
-    _, diagnosis = grades(VAE((7,), hidden=(8,)), torch.rand(1200, 5).round())
+    _, diagnosis = grades(Broken((5,), hidden=(8,)), torch.rand(1200, 5).round())
     assert diagnosis.inference_data.observed_data["x"].shape == (50, 5)
     assert "posterior" not in diagnosis.inference_data.groups()
 

@@ -1,6 +1,5 @@
 """Whether a fit is better than none: than independent columns, and than the mean of the data."""
 
-import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -239,7 +238,8 @@ def _of_scales(program: Program, data: DataSet, outliers: Sequence[Outlier]) -> 
     count = seen.sum(0).clamp(min=1)
     mean = torch.where(seen, train.x, 0.0).sum(0) / count
     scale = (torch.where(seen, train.x - mean, 0.0).square().sum(0) / count).sqrt()
-    causes, standardizes = [], "columns" in inspect.signature(type(program)).parameters
+    # A likelihood that was told of the columns knows their names, and standardizes them.
+    causes, standardizes = [], bool(getattr(getattr(program, "likelihood", None), "names", ()))
     varies = scale > 0
     steps = 2.0**-23 * train.x.abs().amax(0)
     if coarse := _indices(varies & (steps > PRECISION * scale)):
