@@ -104,8 +104,9 @@ def result(run: Path, printed: str) -> Any:
         place["seconds"] = 0
     metrics = [{**row, "seconds": 0} for row in ppl_vae.Run.open(run).metrics()]
     bits = {name: tensor.reshape(-1).view(torch.uint8).tolist() for name, tensor in tensors.items()}
-    printed = printed[printed.index("{") :]  # after what the progress bar says
-    printed_numbers = {k: v for k, v in json.loads(printed).items() if k not in ("run", "pictures")}
+    # Between what the progress bar says, and warnings.
+    shown, _ = json.JSONDecoder().raw_decode(printed[printed.index("{") :])
+    printed_numbers = {k: v for k, v in shown.items() if k not in ("run", "pictures")}
     return (run / "weights.safetensors").read_bytes(), bits, about, metrics, printed_numbers
 
 

@@ -45,7 +45,7 @@ def has_header(rows: Sequence[Sequence[str]], source: str | Path) -> bool:
     if not any(numeric):
         return _texts_alone(first, below, source)
     if not numbers:  # all that stands above numbers is missing
-        return any(first[p] and not is_missing(first[p]) for p, n in enumerate(numeric) if not n)
+        return any(not _counts(first[p]) for p, n in enumerate(numeric) if not n)
     unnamed = not first[0] and len({row[0] for row in below} - {""}) == len(below)
     signs = _signs_of_names(first, below, numbers) + bool(texts) + unnamed
     if len(below) >= ROWS and (unnamed or (signs >= 2 and len(numbers) >= COLUMNS)):
