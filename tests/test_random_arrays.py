@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import ppl_vae
 from ppl_vae import Effort, InputError, Settings
+from ppl_vae.choices import ColumnKind
 from ppl_vae.diagnostics.verdicts import GRADES
 from ppl_vae.models import LIKELIHOODS, VAE, Autoencoder
 
@@ -18,6 +20,8 @@ from .programs import Minimal
 
 TYPES = ["float64", "float32", "float16", "uint8", "int8", "int16", "int64", "uint64", "bool"]
 ODD = [math.nan, math.inf, -math.inf, 1e300, -1e38, 3e4, 1e-320, -0.0, 255.0, 0.5, 1.0]
+CODES = ("categorical", "ordered")  # which need to know how many there are
+KINDS = get_args(ColumnKind)
 # Of what spread the values are before their type cuts them off.
 SPREADS = {
     "normal": lambda rng, shape: rng.normal(size=shape),
@@ -51,7 +55,14 @@ def programs(draw, shape):
     if len(shape) == 1 and draw(st.booleans()):
         return Minimal(shape)
     kind = draw(st.sampled_from([VAE, VAE, VAE, Autoencoder]))
-    return kind(shape, 2, (4,), likelihood=draw(st.sampled_from(sorted(LIKELIHOODS))))
+    name = draw(st.sampled_from(sorted(LIKELIHOODS)))
+    if name in CODES:
+        return kind(shape, 2, (4,), likelihood=LIKELIHOODS[name](shape, classes=3))
+    if name == "columns":
+        kinds = draw(st.lists(st.sampled_from(KINDS), min_size=shape[0], max_size=shape[0]))
+        known = [{"name": f"{i}", "kind": k, "categories": "abc"} for i, k in enumerate(kinds)]
+        return kind(shape, 2, (4,), columns=known if len(shape) == 1 else None)
+    return kind(shape, 2, (4,), likelihood=name)
 
 
 def one_line(error):
