@@ -89,14 +89,13 @@ class _VAEEstimator(BaseEstimator):
         self.program_ = build_program(VAE, data.shape, arguments, seed).to(torch.float64)
         settings = Settings(
             epochs=self.epochs,
-            batch_size=min(self.batch_size, len(data.train)),
+            batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             objective=self.objective,
             particles=self.particles,
             seed=seed,
         )
         self.n_iter_ = len(fit(self.program_, data, settings, progress=False).epochs)
-        self.validation_ = data.batch("validation")
         return self
 
     def _batch(self, X: Any) -> Batch:  # noqa: N803
@@ -122,7 +121,9 @@ def _column(name: str, values: np.ndarray) -> Column:
     known = values[~np.isnan(values)]
     if not len(known):
         return Column(name, "real")
-    return Column(name, "real", float(known.mean()), float(known.std()) or 1.0)
+    if known.min() == known.max():  # rounding leaves a deviation of some 1e-17
+        return Column(name, "real", float(known[0]))
+    return Column(name, "real", float(known.mean()), float(known.std()))
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _VAEEstimator):

@@ -1,6 +1,7 @@
 """``ppl-vae impute`` on a table of all kinds of columns, with holes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,10 +77,14 @@ def test_new_rows_are_imputed(shell, incomplete):
         (["--draws", "1"], "draws"),
         (["--output", "x.txt"], "x.txt"),
         (["--data", "none.csv"], "none.csv"),
+        (["--output", "table.csv"], "replace"),
+        (["--data", "table.csv", "--output", "./table.csv"], "replace"),
         (["--data", "table.csv", "--split", "test"], "split"),
     ],
 )
 def test_bad_input_is_refused(shell, incomplete, words, culprit):
+    before = Path("table.csv").read_bytes()
     code, _, err = shell("impute", "run", *words)
     assert code == 2
     assert culprit in err
+    assert Path("table.csv").read_bytes() == before

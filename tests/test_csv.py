@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ppl_vae import InputError, load_data
@@ -316,6 +316,8 @@ def dialects(draw):
     quote = '"' if draw(st.booleans()) else ""
     header = draw(st.sampled_from(["names", "numbers", "none"]))
     index = draw(st.booleans()) and header != "none"
+    # One column of 0,5 is written as two columns of whole numbers are: no reader can tell them.
+    assume(not (width == 1 and header == "none" and decimal == "," and places and not quote))
 
     def written(value):
         text = missing if np.isnan(value) else f"{value:.{places}f}".replace(".", decimal)

@@ -148,7 +148,7 @@ def test_the_digest_covers_all_that_a_program_may_take():
         digest(labels=labels[::-1]),
         digest(mask=mask),
         digest(mask=other),
-        digest(mask=mask.astype(int)),
+        digest(mask=mask.astype(int), name="missing"),
         digest(mask=mask, name="missing"),
     ]
     assert len({*digests}) == len(digests)

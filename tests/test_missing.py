@@ -92,6 +92,18 @@ def test_an_observed_cell_outside_the_support_is_still_found():
         check_program(vae, Batch(x=x, mask=mask))
 
 
+def test_masks_of_zeros_and_ones_are_masks():
+    x, seen = np.arange(120.0).reshape(40, 3), np.tile(1 - np.eye(3)[:2], (20, 1))
+    vae = VAE((3,), 1, (4,), likelihood="gaussian").double()
+    losses = []
+    for mask in (seen, seen.astype(int), seen.astype(bool)):
+        batch = ppl_vae.make_data(x, covariates={"mask": mask}).batch("train")
+        assert batch["mask"].dtype == torch.bool
+        pyro.set_rng_seed(1)
+        losses.append(Trace_ELBO().loss(vae.model, vae.guide, batch.x, mask=batch["mask"]))
+    assert losses[0] == losses[1] == losses[2]
+
+
 def test_likelihoods_of_ones_own_are_masked_too():
     class Noise(torch.nn.Module):
         def forward(self, output):

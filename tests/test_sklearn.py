@@ -47,6 +47,14 @@ def test_data_in_other_units_give_the_same_fit(fitted):
     assert np.allclose(other.sample(10), 1000 * vae.sample(10) + 5)
 
 
+def test_a_constant_column_costs_nothing(fitted):
+    vae, x = fitted
+    constant = np.full((len(x), 1), 0.1)  # of which rounding leaves a deviation of 1e-17
+    other = VAETransformer(2, epochs=30, random_state=0).fit(np.hstack([x, constant]))
+    assert abs(other.score(np.hstack([x, constant])) - vae.score(x)) < 3
+    assert np.allclose(other.sample(5)[:, -1], 0.1, atol=5)
+
+
 def test_pipelines_searches_and_scores():
     x, y = load_wine(return_X_y=True)
     vae = VAETransformer(4, epochs=100, random_state=0)

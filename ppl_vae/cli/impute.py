@@ -56,6 +56,7 @@ def impute(
     A value is the mean of p(missing | observed), of codes the most frequent one.
     """
     from ..data.schema import Column
+    from ..errors import InputError
     from ..inference.impute import impute as impute_cells
     from ..programs.batches import match_data
     from ..progress import progress_bar
@@ -66,6 +67,9 @@ def impute(
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.results, "imputed.csv", *ENDINGS)
+    for source in (data, opened.config.data.get("source")):
+        if source is not None and file.resolve() == Path(source).resolve():
+            raise InputError("output", "would replace the incomplete data", "choose another file")
     if data is None and split is None:
         batch, rows, names = choose_whole(opened, program, data_dir, seed)
     else:
@@ -106,12 +110,12 @@ def _write(file: Path, found: "xarray.Dataset", columns: list[Any], names: list[
     """Write the completed data, what is known of cells, and imputations. The files written."""
     from ..data.schema import as_columns
     from ..inference.impute import cells_of
-    from ..storage.columns import write_columns
+    from ..storage.columns import write_tables
 
     flat = found["x"].values.reshape(found.sizes["datum"], -1)
     if file.suffix == ".npz":
         arrays = {str(name): variable.values for name, variable in found.variables.items()}
-        write_columns(file, arrays)
+        write_tables({file: arrays})
         return [file]
     named: dict[str, Any] = {"row_name": names} if names else {}
 
@@ -123,6 +127,5 @@ def _write(file: Path, found: "xarray.Dataset", columns: list[Any], names: list[
     for index in range(found.sizes.get("draw", 0)):
         drawn = found["imputation"].values[index].reshape(flat.shape)
         tables[beside(index + 1)] = {**named, **as_columns(columns, drawn)}
-    for path, table in tables.items():
-        write_columns(path, table)
+    write_tables(tables)
     return [*tables]

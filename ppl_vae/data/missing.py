@@ -26,6 +26,21 @@ def fill_missing(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return np.where(missing, array.dtype.type(0), array), missing
 
 
+def with_mask(covariates: Mapping[str, Tensor], stored: Tensor) -> dict[str, Tensor]:
+    """Covariates whose ``mask`` is of booleans, if it is one of zeros and ones for each value of x.
+
+    Files keep masks as numbers, which no distribution can be masked with.
+
+    Example:
+        >>> with_mask({"mask": torch.tensor([[1, 0]])}, torch.zeros(1, 2))
+        {'mask': tensor([[ True, False]])}
+    """
+    mask = covariates.get(MASK)
+    if mask is None or mask.shape != stored.shape or not ((mask == 0) | (mask == 1)).all():
+        return {**covariates}
+    return {**covariates, MASK: mask.bool()}
+
+
 def joint_mask(
     covariates: Mapping[str, Tensor], missing: np.ndarray | None, stored: Tensor, source: str
 ) -> dict[str, Tensor]:

@@ -40,9 +40,9 @@ def fit_columns(data: DataSet, likelihood: str | None = None) -> list[Column]:
         wanted = likelihood == "lognormal"
         if likelihood not in (None, "columns") and logarithmic != wanted and (x > 0).all():
             values = x.log() if wanted else x
-            column = replace(
-                column, loc=values.mean().item(), scale=values.std(correction=0).item()
-            )
+            # The deviation of equal values is 0, whatever rounding makes of it.
+            scale = values.std(correction=0).item() if values.min() < values.max() else 0.0
+            column = replace(column, loc=values.mean().item(), scale=scale)
         if likelihood in OF_CODES and not column.categories:
             column = replace(column, categories=_codes(data, place))
         if column.is_constant and not has_names(data.columns):

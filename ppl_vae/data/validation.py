@@ -19,7 +19,7 @@ from .columns import align, as_table, check_rows, columns_of, reading_like
 from .covariates import as_covariates
 from .dataset import DataSet, Split
 from .inspection import warn_of_precision
-from .missing import fill_missing, joint_mask
+from .missing import fill_missing, joint_mask, with_mask
 from .objects import as_plain
 from .reading import Reading
 from .schema import COUNT_LIMIT
@@ -100,7 +100,7 @@ def make_data(
     if table is not None and levels is not None:
         array = _as_whole(array)
     stored, levels, missing = _as_stored(array, source, levels)
-    further = as_covariates(covariates, len(stored), source)
+    further = with_mask(as_covariates(covariates, len(stored), source), stored)
     apart = {n: _apart(p, stored, levels, further, reading) for n, p in given.items()}
     if missing is not None or any(part.missing is not None for part in apart.values()):
         further = joint_mask(further, missing, stored, source)
@@ -198,7 +198,7 @@ def make_rows(
         problem = f"has values from {stored.min():g} to {stored.max():g}, but the program was "
         problem += f"fitted to levels of {levels}, which are divided by it"
         raise InputError(source, problem, "save whole numbers as integers, or divide them")
-    further = as_covariates(covariates, len(stored), source)
+    further = with_mask(as_covariates(covariates, len(stored), source), stored)
     check_rows(stored, missing, like, source)
     if missing is not None:
         further = joint_mask(further, missing, stored, source)

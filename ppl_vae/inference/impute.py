@@ -300,8 +300,12 @@ def _dataset(
 
     dims = ["datum", *(["column"] if columns else [f"x_{i}" for i in range(batch.x.dim() - 1)])]
     observed = batch[MASK]
-    lower = torch.where(whole, found.lower.ceil(), found.lower)
-    upper = torch.where(whole, found.upper.floor(), found.upper)
+    # Inwards, which leaves out no whole number; the nearest one where there is none inside.
+    inside = [found.lower.ceil(), found.upper.floor()]
+    nearest = ((found.lower + found.upper) / 2).round()
+    ends = [torch.where(inside[0] <= inside[1], end, nearest) for end in inside]
+    lower = torch.where(whole, ends[0], found.lower)
+    upper = torch.where(whole, ends[1], found.upper)
     tables = {
         "x": (torch.where(observed, batch.x.double(), found.value), "the data, completed"),
         "missing": (~observed, "whether the cell was missing"),

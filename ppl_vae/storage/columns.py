@@ -27,16 +27,25 @@ def write_columns(file: Path, columns: Mapping[str, np.ndarray]) -> None:
         >>> Path("codes.csv").read_text().split()
         ['row,z[0]_mean', '0,0.0', '1,0.0']
     """
-    arrays: dict[str, Any] = dict(columns)
-    with replacing(file) as (temporary,):
-        if file.suffix == ".npz":
-            with temporary.open("wb") as stream:
-                np.savez(stream, **arrays)  # numbers and text, which no pickle is made of
-            return
-        import pandas as pd
+    write_tables({file: columns})
 
-        table = pd.DataFrame(arrays)
-        if file.suffix == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            table.to_parquet(temporary, index=False)
+
+def write_tables(tables: Mapping[Path, Mapping[str, np.ndarray]]) -> None:
+    """:func:`write_columns` of several files in one folder, all of them or none."""
+    with replacing(*tables) as temporary:
+        for path, (file, columns) in zip(temporary, tables.items(), strict=True):
+            _write(path, file.suffix, dict(columns))
+
+
+def _write(path: Path, ending: str, columns: dict[str, Any]) -> None:
+    if ending == ".npz":
+        with path.open("wb") as stream:
+            np.savez(stream, **columns)  # numbers and text, which no pickle is made of
+        return
+    import pandas as pd
+
+    table = pd.DataFrame(columns)
+    if ending == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
