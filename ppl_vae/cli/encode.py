@@ -58,7 +58,7 @@ def encode(
     from ..storage.arviz_io import write_inference_data
     from ..storage.columns import ENDINGS, write_columns
     from ..storage.files import replacing
-    from .opening import choose_named_rows, open_program
+    from .opening import choose_rows, open_program
     from .output import output_file, with_names
     from .tables import show_codes
 
@@ -66,7 +66,7 @@ def encode(
     file = output_file(output, opened.results, "codes.parquet", *ENDINGS, ".nc")
     if draws is not None and file.suffix not in (".npz", ".nc"):
         raise InputError("draws", f"do not fit into {file.name}", "choose an .npz or .nc file")
-    batch, rows, what, names = choose_named_rows(
+    batch, rows, what, names = choose_rows(
         opened, program, data, split, data_points, data_dir, seed
     )
     posterior, drawn = Posterior(program, batch, rows), 1 if draws is None else draws

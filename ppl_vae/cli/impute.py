@@ -61,7 +61,7 @@ def impute(
     from ..programs.batches import match_data
     from ..progress import progress_bar
     from ..storage.columns import ENDINGS
-    from .opening import choose_named_rows, choose_whole, open_data, open_program
+    from .opening import choose_rows, choose_whole, open_data, open_program
     from .output import output_file
     from .tables import show_imputed
 
@@ -73,9 +73,7 @@ def impute(
     if data is None and split is None:
         batch, rows, names = choose_whole(opened, program, data_dir, seed)
     else:
-        batch, rows, _, names = choose_named_rows(
-            opened, program, data, split, None, data_dir, seed
-        )
+        batch, rows, _, names = choose_rows(opened, program, data, split, None, data_dir, seed)
     held_out = None
     if calibrate:
         held_out = match_data(program, open_data(opened, data_dir)).batch("validation", seed)

@@ -159,20 +159,6 @@ def choose_rows(
     count: int | None,
     data_dir: Path | None,
     seed: int,
-) -> tuple[Batch, Tensor, str]:
-    """Data points to encode or score, with their rows, and what they are called; see
-    :func:`choose_named_rows`."""
-    return choose_named_rows(run, program, file, split, count, data_dir, seed)[:3]
-
-
-def choose_named_rows(
-    run: Run,
-    program: Program,
-    file: Path | None,
-    split: SplitName | None,
-    count: int | None,
-    data_dir: Path | None,
-    seed: int,
 ) -> tuple[Batch, Tensor, str, list[str]]:
     """Data points to encode or score, with their rows, what they are called, and the names of rows,
     if they have any.

@@ -55,13 +55,13 @@ def score(
     from ..programs.posterior import Posterior
     from ..progress import Progress, progress_bar
     from ..storage.columns import ENDINGS, write_columns
-    from .opening import choose_named_rows, open_data, open_program
+    from .opening import choose_rows, open_data, open_program
     from .output import output_file, with_names
     from .tables import show_scores
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.results, "scores.parquet", *ENDINGS)
-    batch, rows, what, names = choose_named_rows(
+    batch, rows, what, names = choose_rows(
         opened, program, data, split, data_points, data_dir, seed
     )
     known = match_data(program, open_data(opened, data_dir)).batch("validation", seed)

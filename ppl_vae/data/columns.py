@@ -11,7 +11,7 @@ from torch import Tensor
 from ..choices import Binarize
 from ..errors import InputError
 from .dataset import Split
-from .missing import MASK
+from .missing import observed
 from .reading import Reading
 from .schema import PLAIN_NAME, Column, check_kind, find_columns, has_names
 from .table import Table, Variable, assemble
@@ -73,7 +73,9 @@ def columns_of(
         return tuple(Column(name, kind, loc, scale) for name, loc, scale in moments)  # type: ignore[arg-type]
     # The mean and the standard deviation are the training data's; kinds are those of all.
     parts = [splits[name] for name in ("train", "validation", "test")]
-    values = np.concatenate([_observed(part.x, part.covariates.get(MASK)) for part in parts])
+    seen = [observed(part.x, part.covariates).numpy() for part in parts]
+    pairs = zip(seen, parts, strict=True)
+    values = np.concatenate([np.where(known, part.x.numpy(), np.nan) for known, part in pairs])
     return find_columns(
         names,
         values,
@@ -82,12 +84,6 @@ def columns_of(
         table.categories if table else {},
         source,
     )
-
-
-def _observed(x: Tensor, mask: Tensor | None) -> np.ndarray:
-    if mask is None or mask.shape != x.shape:
-        return x.numpy()
-    return np.where(mask.bool().numpy(), x.numpy(), np.nan)
 
 
 def reading_like(like: Mapping[str, Any]) -> Reading:

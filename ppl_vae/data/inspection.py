@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .dataset import DataSet
-from .missing import MASK
+from .missing import observed
 from .schema import Column
 
 SCALES = 1000.0  # the ratio of standard deviations that is worth a word
@@ -54,10 +54,7 @@ def summarize(data: DataSet) -> list[Summary]:
         pieces = []
         for part in parts:
             values = part.x[:, place].double().numpy() / (data.levels or 1)
-            mask = part.covariates.get(MASK)
-            of_data = mask is not None and mask.shape == part.x.shape
-            seen = mask[:, place].bool().numpy() if of_data and mask is not None else slice(None)
-            pieces.append(values[seen])
+            pieces.append(values[observed(part.x, part.covariates)[:, place].numpy()])
         seen = np.concatenate(pieces)
         missing = sum(map(len, parts)) - len(seen)
         share = float((seen == np.median(seen)).mean())

@@ -26,6 +26,21 @@ def fill_missing(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return np.where(missing, array.dtype.type(0), array), missing
 
 
+def observed(x: Tensor, covariates: Mapping[str, Tensor]) -> Tensor:
+    """Which values of ``x`` were observed, of its shape: those of a mask of this shape, or all.
+
+    Example:
+        >>> observed(torch.zeros(1, 2), {"mask": torch.tensor([[True, False]])})
+        tensor([[ True, False]])
+        >>> observed(torch.zeros(1, 2), {})
+        tensor([[True, True]])
+    """
+    mask = covariates.get(MASK)
+    if mask is None or mask.shape != x.shape:
+        return torch.ones_like(x, dtype=torch.bool)
+    return mask.bool()
+
+
 def with_mask(covariates: Mapping[str, Tensor], stored: Tensor) -> dict[str, Tensor]:
     """Covariates whose ``mask`` is of booleans, if it is one of zeros and ones for each value of x.
 

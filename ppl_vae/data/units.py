@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .dataset import DataSet
-from .missing import MASK
+from .missing import observed
 from .schema import Column, has_names
 
 OF_CODES = ("categorical", "ordered")
@@ -53,10 +53,8 @@ def fit_columns(data: DataSet, likelihood: str | None = None) -> list[Column]:
 
 def _observed(data: DataSet, place: int) -> Tensor:
     """The observed training values of a column."""
-    x, mask = data.train.x[:, place].double(), data.train.covariates.get(MASK)
-    if mask is None or mask.shape != data.train.x.shape:
-        return x
-    return x[mask[:, place].bool()]
+    seen = observed(data.train.x, data.train.covariates)[:, place]
+    return data.train.x[:, place].double()[seen]
 
 
 def _codes(data: DataSet, place: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.dataset import DataSet
-from ..data.missing import MASK
+from ..data.missing import observed
 from ..evidence.independent import independent_columns
 from ..evidence.scores import Estimate, Scores
 from ..programs.batches import match_data
@@ -134,7 +134,7 @@ def find_outliers(data: DataSet) -> list[Outlier]:
     """
     splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
     x = torch.cat([split.x.double() for split in splits.values()])
-    seen = torch.cat([_observed(Batch(x=s.x, **s.covariates)) for s in splits.values()])
+    seen = torch.cat([observed(s.x, s.covariates) for s in splits.values()])
     rows = torch.cat([split.rows for split in splits.values()])
     places = [(name, i) for name, split in splits.items() for i in range(len(split))]
     found = []
@@ -160,13 +160,6 @@ def find_outliers(data: DataSet) -> list[Outlier]:
 def _is_table_of_numbers(data: DataSet, posterior: Posterior) -> bool:
     stored = data.train.x
     return stored.dim() == 2 and stored.is_floating_point() and not posterior.sites.is_discrete
-
-
-def _observed(batch: Batch) -> Tensor:
-    mask = batch.covariates.get(MASK)
-    if mask is None or mask.shape != batch.x.shape:
-        return torch.ones(batch.x.shape, dtype=torch.bool)
-    return mask.bool()
 
 
 def _without(x: Tensor, outliers: Sequence[Outlier]) -> Tensor | None:
@@ -232,7 +225,7 @@ def _of_length(history: History, settings: Settings, data: DataSet) -> str:
 def _of_scales(program: Program, data: DataSet, outliers: Sequence[Outlier]) -> list[str]:
     """Columns that are far from what weights are initialized for, or from single precision."""
     train = Batch(x=data.train.x.double(), **data.train.covariates)
-    seen = _observed(train)
+    seen = observed(train.x, train)
     if (without := _without(train.x, outliers)) is not None:
         seen = seen & without
     count = seen.sum(0).clamp(min=1)
@@ -279,7 +272,7 @@ def _equal_the_mean(program: Program, data: DataSet, train: Batch, test: Batch, 
     prediction = posterior_predictive(program, test, seed)
     if torch.equal(prediction.mean, prediction.batch.x):
         return False  # the likelihood has no mean, and this is a draw
-    seen, of_test = _observed(train), _observed(test)
+    seen, of_test = observed(train.x, train), observed(test.x, test)
     count = seen.sum(0).clamp(min=1)
     mean = torch.where(seen, train.x, 0.0).double().sum(0) / count
     weight = torch.ones_like(mean)

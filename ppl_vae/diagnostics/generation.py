@@ -9,7 +9,7 @@ import xarray
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.missing import MASK
+from ..data.missing import observed
 from ..errors import InputError
 from ..labels import variable
 from ..programs.posterior import Posterior
@@ -120,7 +120,7 @@ def ask_generation(
     progress.advance(0.3)
     findings = copies(*sample.split(sample.distances))
     findings += [_columns(places, sample.shape, generator, names), *_compared(sample, generator)]
-    chosen_on = columns(observed(train)[:COMPARED])
+    chosen_on = columns(zero_filled(train)[:COMPARED])
     pair = correlations(chosen_on, *sample.split(columns(sample.x)), generator, names)
     findings += [pair] if pair is not None else []
     progress.advance(0.1)
@@ -151,12 +151,9 @@ class _Sample:
         return values[: self.held_out], values[self.held_out :]
 
 
-def observed(batch: Batch) -> Tensor:
+def zero_filled(batch: Batch) -> Tensor:
     """The data, with zeros for what a mask says was not observed."""
-    x, mask = batch.x, batch.get(MASK)
-    if mask is None or mask.dtype != torch.bool or mask.shape != x.shape:
-        return x
-    return torch.where(mask, x, torch.zeros_like(x))
+    return torch.where(observed(batch.x, batch), batch.x, torch.zeros_like(batch.x))
 
 
 def _measured(
@@ -172,14 +169,14 @@ def _measured(
     apart = simulate(program, test, SCALING, derived_seed(seed, "scaling")).batch
     if not (drawn.x.isfinite().all() and apart.x.isfinite().all()):
         raise InputError("draws from the model", "are not all finite")
-    scale = Scale(columns(observed(apart)))
+    scale = Scale(columns(zero_filled(apart)))
     rest = next(_replicated(program, apart, derived_seed(seed, "scaling"), 1))[1]
-    residual_scale = Scale(columns(observed(apart)) - rest)
-    compared = scale.of(columns(observed(train)[:COMPARED]))
-    steepest = direction(compared, scale.of(columns(observed(apart))))
+    residual_scale = Scale(columns(zero_filled(apart)) - rest)
+    compared = scale.of(columns(zero_filled(train)[:COMPARED]))
+    steepest = direction(compared, scale.of(columns(zero_filled(apart))))
     progress.advance(0.05)
     both = Batch({n: torch.cat([test[n].to(tensor), tensor]) for n, tensor in drawn.items()})
-    x = observed(both)
+    x = zero_filled(both)
     values = of_data(x, scale, own)
     below, ties = ({name: np.zeros(both.size) for name in values} for _ in range(2))
     passes = _replicated(program, both, derived_seed(seed, "replicated"), REPLICATIONS)
@@ -196,7 +193,7 @@ def _measured(
         name: (below[name] + generator.random(both.size) * (ties[name] + 1)) / (REPLICATIONS + 1)
         for name in values
     }
-    distances = two_nearest(x, observed(train).to(x))
+    distances = two_nearest(x, zero_filled(train).to(x))
     progress.advance(0.15)
     values |= {
         "direction": scale.of(columns(x)) @ steepest,
@@ -215,7 +212,7 @@ def _replicated(
         again = posterior_predictive(program, batch, derived_seed(seed, f"replication {time}"))
         if not (again.x.isfinite().all() and again.mean.isfinite().all()):
             raise InputError("draws of x given the guide's z", "are not all finite")
-        yield observed(_like(batch, again.x)), columns(observed(_like(batch, again.mean)))
+        yield zero_filled(_like(batch, again.x)), columns(zero_filled(_like(batch, again.mean)))
 
 
 def _like(batch: Batch, x: Tensor) -> Batch:
@@ -231,8 +228,8 @@ def _pit(program: Program, test: Batch, seed: int, generator: np.random.Generato
         given = part.rows(torch.arange(part.size).repeat(PIT_DRAWS))
         of_part = derived_seed(seed, f"PIT {first}")
         drawn = prior_predictive(program, shape, given.size, of_part, given.covariates).x
-        beside = observed(_like(given, drawn)).unflatten(0, (PIT_DRAWS, part.size))
-        x = observed(part).to(drawn)
+        beside = zero_filled(_like(given, drawn)).unflatten(0, (PIT_DRAWS, part.size))
+        x = zero_filled(part).to(drawn)
         below, ties = ((found.sum(0).flatten(1).numpy()) for found in (beside < x, beside == x))
         places.append(below + generator.random(below.shape) * (ties + 1))
     return np.concatenate(places) / (PIT_DRAWS + 1)

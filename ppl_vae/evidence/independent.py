@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.missing import MASK
+from ..data.missing import observed
 from ..programs.posterior import Posterior
 
 BLOCK = 2**22  # numbers at once
@@ -54,16 +54,16 @@ def independent_columns(
         >>> independent_columns(Posterior(vae, x[:1]), Batch(x=x)).exp()  # (3.5 / 5) ** 2
         tensor([0.4900], dtype=torch.float64)
     """
-    observed, test = posterior.sites.observed, posterior.batch
-    kinds = _kinds(next(iter(observed.values())), posterior) if len(observed) == 1 else None
+    sites, test = posterior.sites.observed, posterior.batch
+    kinds = _kinds(next(iter(sites.values())), posterior) if len(sites) == 1 else None
     if kinds is None:
         return None
-    used = _observed(train) if seen is None else _observed(train) & seen
+    used = observed(train.x, train) if seen is None else observed(train.x, train) & seen
     total = torch.zeros(test.size, dtype=torch.float64)
     for kind in dict.fromkeys(kinds):
         columns = torch.tensor([place for place, other in enumerate(kinds) if other == kind])
         x, y = train.x.flatten(1), test.x.flatten(1)
-        w, v = used.flatten(1), _observed(test).flatten(1)
+        w, v = used.flatten(1), observed(test.x, test).flatten(1)
         shared = None
         if kind == "real" and test.x.dim() > 2:
             shared = _shared_variance(x, w, columns)
@@ -71,14 +71,6 @@ def independent_columns(
             found = FAMILIES[kind](x[:, some].double(), w[:, some], y[:, some].double(), shared)
             total += torch.where(v[:, some], found, 0.0).sum(1)
     return total
-
-
-def _observed(batch: Batch) -> Tensor:
-    """Which values of ``x`` are observed."""
-    mask = batch.covariates.get(MASK)
-    if mask is None or mask.shape != batch.x.shape:
-        return torch.ones(()).bool().expand(batch.x.shape)
-    return mask.bool()
 
 
 def _kinds(likelihood: Any, posterior: Posterior) -> list[str] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.batch import OBSERVED, Batch
 from ..data.known_labels import UNKNOWN
-from ..data.missing import MASK
+from ..data.missing import observed
 from ..errors import InputError, first_line, user_code_errors
 from .batches import LABELS, check_batch
 from .protocol import (
@@ -317,10 +317,7 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
 
 def _filled(values: Tensor, data: Batch, inside: Tensor) -> Tensor:
     """The data, with a value of the likelihood's own where they are missing."""
-    mask = data.get(MASK)
-    if mask is None or mask.shape != values.shape:
-        return values
-    return torch.where(mask.bool(), values, inside.to(values))
+    return torch.where(observed(values, data), values, inside.to(values))
 
 
 def _check_support(
