@@ -15,10 +15,10 @@ from ppl_vae import cli
 from ppl_vae.cli.app import app
 from ppl_vae.models import VAE, Autoencoder
 
-from .bad_inputs import World, arrays, calls, data_files, run_files, words
+from .bad_inputs import World, arrays, calls, data_files, fitted_calls, run_files, words
 
 LINES = [*data_files.LINES, *words.LINES, *run_files.LINES]
-CALLS = [*calls.CALLS, *arrays.CALLS]
+CALLS = [*calls.CALLS, *fitted_calls.CALLS, *arrays.CALLS]
 RESULTS = {"InputError", "EagerWarning", "Classification"}  # nothing is asked of them
 MODELS = {"VAE", "Autoencoder", "LinearGaussian"}
 PREPARATION = [

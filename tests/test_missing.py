@@ -13,8 +13,8 @@ from ppl_vae.errors import InputError
 from ppl_vae.models import LIKELIHOODS, VAE, Autoencoder
 from ppl_vae.programs.conformance import check_program
 
+from .likelihood_cases import made
 from .tables import exact_posterior
-from .test_likelihood_families import made
 
 UNITS = [{"name": str(i), "loc": 10.0 * i, "scale": 1.0 + i} for i in range(5)]
 

@@ -5,7 +5,7 @@ import torch
 
 from ppl_vae.models import LIKELIHOODS, VAE, registration
 
-from ..test_likelihood_families import made
+from ..likelihood_cases import made
 from .both import compare, svi_of
 
 
