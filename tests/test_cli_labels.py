@@ -62,6 +62,38 @@ def test_a_fit_with_some_labels_is_resumed(shell, tmp_path):
     assert code == 0, error
 
 
+def test_new_data_have_the_classes_of_the_fit(shell, table, tmp_path):
+    with np.load(table) as file:
+        x, y, age = (file[name] for name in ("x", "y", "age"))
+    np.savez("plain.npz", x=x, y=y)
+    train = ["train", "--likelihood", "gaussian", "--epochs", 1, "--batch-size", 32, *SMALL]
+    for data, model in ((table, "conditional-vae"), ("plain.npz", "semi-supervised-vae")):
+        assert shell(*train, "--data", data, "--model", model, "--output", model)[0] == 0
+    cat = np.flatnonzero(y != "bee")[:9]  # of these the second class, and of all the third
+
+    def encoded(model, **arrays):
+        np.savez("new.npz", **arrays)
+        words = ("--method", "guide", "--data", "new.npz", "--output", "codes.npz")
+        return shell("encode", model, *words)
+
+    assert encoded("conditional-vae", x=x[cat], y=y[cat], age=age[cat])[0] == 0
+    arrays = {"x": x[cat], "y": 2 * (y[cat] == "cat"), "age": age[cat]}
+    batch = {
+        name: torch.tensor(a).to(torch.int64 if name == "y" else torch.float32)
+        for name, a in arrays.items()
+    }
+    expected = ppl_vae.encode(ppl_vae.load("conditional-vae"), batch, target="guide")
+    with np.load("codes.npz") as codes:
+        assert np.array_equal(codes["z_mean"], expected["z_mean"])
+
+    code, _, error = encoded("conditional-vae", x=x[cat], y=np.array(["dog"] * 9), age=age[cat])
+    assert code == 2
+    assert "'dog'" in error
+    assert "ape, bee, cat" in error
+    assert encoded("conditional-vae", x=x[cat], age=age[cat])[0] == 2
+    assert encoded("semi-supervised-vae", x=x[cat])[0] == 0
+
+
 def test_draws_are_those_of_what_is_given(shell, table, tmp_path):
     words = ["--likelihood", "gaussian", "--learning-rate", 0.02, "--batch-size", 32]
     code, _, error = shell(

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.classes import LABELS
 from ..errors import InputError
 from ..evidence.classification import CLASS_SITE
-from ..programs.batches import LABELS
 
 
 def read_given(words: Sequence[str], data: Mapping[str, Any]) -> dict[str, Tensor]:

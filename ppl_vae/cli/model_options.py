@@ -11,15 +11,14 @@ import typer
 from torch import Tensor
 
 from ..choices import Binarize
+from ..data.classes import LABELS, UNKNOWN
 from ..data.dataset import DataSet
 from ..data.inspection import DataWarning, scales, summarize, troubles
-from ..data.known_labels import UNKNOWN
 from ..data.schema import has_names, refuse_constant
 from ..data.sources import NAMED_SETS
 from ..data.units import fit_columns
 from ..errors import InputError, printable
 from ..models import PROGRAMS
-from ..programs.batches import LABELS
 from ..programs.references import find_program
 
 SMALLEST_LARGE, SMALLEST_SIDE = 32, 8  # pixels, of images that get convolutions, and after those

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..choices import Estimator, SplitName
 from ..data.batch import Batch
+from ..data.classes import LABELS
 from ..data.dataset import DataSet
 from ..data.inspection import DataWarning
 from ..data.known_labels import keep_labels
@@ -19,7 +20,7 @@ from ..data.sources import NAMED_SETS, is_downloaded, load_data, read_rows
 from ..errors import InputError, first_line
 from ..evidence.classification import Classification, class_logits, classify
 from ..inference.estimate import DATA_POINTS
-from ..programs.batches import LABELS, check_covariates, covariates_of, match_data
+from ..programs.batches import check_covariates, covariates_of, match_data, takes_labels
 from ..programs.protocol import Program
 from ..programs.references import build_program
 from ..runs.config import CONFIG, Config
@@ -176,7 +177,7 @@ def choose_rows(
         batch, rows, what = data.batch(name, seed), getattr(data, name).rows, f"{name} data"
         known = data.row_names
     else:
-        batch, known = read_rows(file, run.config.data, seed)
+        batch, known = read_rows(file, run.config.data, seed, takes_labels(program))
         if MASK in covariates_of(program)[0] and MASK not in batch:
             batch[MASK] = torch.ones(batch.x.shape, dtype=torch.bool)  # nothing is missing
         check_covariates(program, batch.covariates, str(file))

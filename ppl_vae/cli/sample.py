@@ -80,9 +80,10 @@ def _draw(
     run: "Run", program: Any, given: dict[str, Any], count: int, data_dir: Path | None, seed: int
 ) -> "Prediction":
     """Draws from the model, given what was said and, for the rest, covariates of test data."""
+    from ..data.classes import LABELS
     from ..errors import InputError
     from ..evidence.classification import CLASS_SITE
-    from ..programs.batches import LABELS, covariates_of, match_data
+    from ..programs.batches import covariates_of, match_data
     from ..programs.predictions import decode, rows_in_turn
     from .opening import open_data
 

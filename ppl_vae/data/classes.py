@@ -1,6 +1,6 @@
 """Labels as class indices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..storage.memory import refuse_beyond_memory
 
-UNLABELLED = -1
+LABELS = "y"  # the covariate that class labels serve as
+UNKNOWN = -1  # the label of a data point whose class is not known
 
 
 def as_classes(
@@ -44,10 +45,47 @@ def as_classes(
     if not seen.any():
         raise InputError(source, "has labels that are all missing", "leave them out")
     names, indices = np.unique(together[seen], return_inverse=True)
-    classes = torch.full((len(together),), UNLABELLED, dtype=torch.int64)
+    classes = torch.full((len(together),), UNKNOWN, dtype=torch.int64)
     classes[torch.from_numpy(seen)] = torch.from_numpy(indices.astype(np.int64))
     found |= dict(zip(known, classes.split([*map(len, arrays)]), strict=True))
     return found, tuple(str(name) for name in names)
+
+
+def known_classes(labels: Any, names: Sequence[str], count: int, source: str) -> Tensor:
+    """Class indices of new data, among classes that are known; -1 where a label is missing.
+
+    Arguments:
+        labels: One for each of the ``count`` data points, or ``None`` for none.
+        names: The names of the classes, by index.
+        count: The number of data points.
+        source: What messages call the data.
+
+    Raises:
+        InputError: If a label is none of them.
+
+    Example:
+        >>> known_classes(["b", None, "a"], ("a", "b"), 3, "array")
+        tensor([ 1, -1,  0])
+    """
+    found = torch.full((count,), UNKNOWN, dtype=torch.int64)
+    if labels is None:
+        return found
+    indices = {name: index for index, name in enumerate(names)}
+    for row, (label, missing) in enumerate(
+        zip(*_as_label_array(labels, count, source), strict=True)
+    ):
+        if missing:
+            continue
+        if str(label) not in indices:
+            some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise InputError(
+                source,
+                f"has the label {str(label)!r} in row {row}, which is none of those that the "
+                f"program was fitted to ({some})",
+                "correct it, leave it empty, or leave the row out",
+            )
+        found[row] = indices[str(label)]
+    return found
 
 
 def _as_label_array(labels: Any, count: int, source: str) -> tuple[np.ndarray, np.ndarray]:

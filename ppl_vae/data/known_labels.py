@@ -6,9 +6,8 @@ import torch
 
 from ..errors import InputError, check_int, check_type
 from ..runtime import check_seed, derived_seed
+from .classes import UNKNOWN
 from .dataset import DataSet
-
-UNKNOWN = -1  # the label of a data point whose class is not known
 
 
 def keep_labels(data: DataSet, count: int, seed: int = 0) -> DataSet:

@@ -83,13 +83,16 @@ def load_data(
         return make_data(**found, source=name, binarize=binarize, reading=reading)
 
 
-def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Batch:
+def load_rows(
+    source: str | Path, like: Mapping[str, Any], seed: int = 0, labelled: bool = False
+) -> Batch:
     """All data points of a file, as a program that was fitted to others takes them.
 
     Arguments:
         source: The path of a file, or of a folder of images; see :func:`load_data`.
         like: What a run's config says of its data: ``shape``, ``binarize`` and ``levels``.
         seed: Seed of the binarization.
+        labelled: Whether the program takes labels, as the covariate ``y``.
 
     Raises:
         InputError: If they cannot be read, are of another shape, or held apart as training and
@@ -100,11 +103,11 @@ def load_rows(source: str | Path, like: Mapping[str, Any], seed: int = 0) -> Bat
         >>> load_rows("new.npy", {"shape": [2], "binarize": "none", "levels": None})
         Batch(x=(3, 2) float32)
     """
-    return read_rows(source, like, seed)[0]
+    return read_rows(source, like, seed, labelled)[0]
 
 
 def read_rows(
-    source: str | Path, like: Mapping[str, Any], seed: int = 0
+    source: str | Path, like: Mapping[str, Any], seed: int = 0, labelled: bool = False
 ) -> tuple[Batch, tuple[str, ...]]:
     """What :func:`load_rows` gives, and the names of the rows of a table, if they have any."""
     name = str(source)
@@ -114,7 +117,8 @@ def read_rows(
             problem = "holds training data and others apart"
             raise InputError(name, problem, "give one array, x, or the path of one of its folders")
         names = found["x"].row_names if isinstance(found["x"], Table) else ()
-        return make_rows(**found, like=like, source=name, seed=seed), names
+        batch = make_rows(**found, like=like, source=name, seed=seed, labelled=labelled)
+        return batch, names
 
 
 @contextlib.contextmanager

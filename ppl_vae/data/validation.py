@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..runtime import derived_seed
 from .batch import Batch
 from .binarization import draw_binary
-from .classes import as_classes
+from .classes import LABELS, as_classes, known_classes
 from .columns import align, as_table, check_rows, columns_of, reading_like
 from .covariates import as_covariates
 from .dataset import DataSet, Split
@@ -154,21 +154,24 @@ def make_rows(
     like: Mapping[str, Any],
     source: str = "array",
     seed: int = 0,
+    labelled: bool = False,
 ) -> Batch:
     """Validate arrays as data points for a program that was fitted to others.
 
     Arguments:
-        x, labels, covariates: As for :func:`make_data`. Labels are left out: which class an index
-            stands for is not known here.
+        x, labels, covariates: As for :func:`make_data`.
         like: The ``shape`` of a data point, how it is to ``binarize``, and its ``levels``, if any:
             integers are divided by these, real numbers are taken to be divided by them. A record
-            without ``levels`` leaves them to be found from the type, as :func:`make_data` does.
+            without ``levels`` leaves them to be found from the type, as :func:`make_data` does. Its
+            ``label_names`` are the classes that there are.
         source: The name that messages know the data by.
         seed: Seed of the binarization.
+        labelled: Whether the program takes labels, as the covariate ``y``; else they are left out.
 
     Raises:
-        InputError: As :func:`make_data` does; if the shape is another one; or if values are not on
-            the scale of the data that the program was fitted to.
+        InputError: As :func:`make_data` does; if the shape is another one, or a label of none of
+            the classes; or if values are not on the scale of the data that the program was fitted
+            to.
 
     Example:
         >>> levels = {"shape": [1], "binarize": "none", "levels": 255}
@@ -177,7 +180,7 @@ def make_rows(
         0.2
     """
     levels = like.get("levels")
-    x, _ = as_plain(x, labels, reading_like(like), source)
+    x, labels = as_plain(x, labels, reading_like(like), source)
     array = _as_array(align(x, like, source) if isinstance(x, Table) else x, source)
     whole = array.dtype.kind in "bui"
     if levels is None and "levels" in like and array.dtype == np.uint8 and array.ndim > 2:
@@ -202,6 +205,9 @@ def make_rows(
     check_rows(stored, missing, like, source)
     if missing is not None:
         further = joint_mask(further, missing, stored, source)
+    if labelled and like.get("label_names"):
+        found_classes = known_classes(labels, like["label_names"], len(stored), source)
+        further = {LABELS: found_classes, **further}
     split = Split(stored, torch.arange(len(stored)), None, further)
     if like.get("binarize", "none") != "none":
         split = _prepared(split, "new", found, "dynamic", source)

@@ -10,9 +10,9 @@ from pyro import poutine
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..data.known_labels import UNKNOWN
+from ..data.classes import LABELS, UNKNOWN
 from ..errors import InputError, user_code_errors
-from ..programs.batches import LABELS, check_batch, covariates_of
+from ..programs.batches import check_batch, covariates_of
 from ..programs.posterior import Data
 from ..programs.protocol import Program, device_of, dtype_of, evaluation_mode, innermost
 from ..programs.scoring import rows_at_once

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from ..data.batch import OBSERVED, Batch
+from ..data.classes import LABELS
 from ..data.dataset import DataSet, Split
 from ..data.missing import MASK
 from ..errors import InputError, check_type
 from .protocol import Program, require_program
-
-LABELS = "y"  # the covariate that class labels serve as
 
 
 def covariates_of(program: Program) -> tuple[set[str], set[str] | None]:
@@ -41,6 +40,12 @@ def covariates_of(program: Program) -> tuple[set[str], set[str] | None]:
     return needed, taken
 
 
+def takes_labels(program: Program) -> bool:
+    """Whether model and guide have an argument ``y``, which class labels serve as."""
+    named = (inspect.signature(f).parameters for f in (program.model, program.guide))
+    return LABELS in covariates_of(program)[0] or all(LABELS in arguments for arguments in named)
+
+
 def match_data(program: Program, data: DataSet) -> DataSet:
     """The data set with exactly the covariates that a program takes.
 
@@ -55,11 +60,8 @@ def match_data(program: Program, data: DataSet) -> DataSet:
     """
     require_program(program)
     check_type("data", data, DataSet)
-    needed, _ = covariates_of(program)
-    named = (inspect.signature(f).parameters for f in (program.model, program.guide))
-    wants_labels = LABELS in needed or all(LABELS in parameters for parameters in named)
     has_labels = all(s.labels is not None for s in (data.train, data.validation, data.test))
-    if has_labels and wants_labels and LABELS not in data.train.covariates:
+    if has_labels and takes_labels(program) and LABELS not in data.train.covariates:
         train, validation, test = map(_with_labels, (data.train, data.validation, data.test))
         data = replace(data, train=train, validation=validation, test=test)
     check_covariates(program, data.train.covariates, data.source)

@@ -12,10 +12,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..data.batch import OBSERVED, Batch
-from ..data.known_labels import UNKNOWN
+from ..data.classes import LABELS, UNKNOWN
 from ..data.missing import observed
 from ..errors import InputError, first_line, user_code_errors
-from .batches import LABELS, check_batch
+from .batches import check_batch
 from .protocol import (
     DATA_PLATE,
     Program,
