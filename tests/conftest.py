@@ -108,16 +108,27 @@ def strangers_run(made_by_a_stranger, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.fixture
-def stopped(tmp_path, monkeypatch):
-    """A run that was stopped in its third epoch, and one with the same start that was not."""
+@pytest.fixture(scope="session")
+def _stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    pyro.set_rng_seed(0)
     program = bernoulli()
-    whole = new(tmp_path / "whole", program)
-    ppl_vae.fit(copy.deepcopy(program), DATA, SHORT, run=whole, progress=False)
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
-    stop_after(monkeypatch, 310)
-    run = new(tmp_path / "run", program)
-    with pytest.raises(KeyboardInterrupt):
-        ppl_vae.fit(program, DATA, SHORT, run=run, progress=False)
+    ppl_vae.fit(
+        copy.deepcopy(program), DATA, SHORT, run=new(folder / "whole", program), progress=False
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "SHARE", 1e9)
+        stop_after(patch, 310)
+        run = new(folder / "run", program)
+        with pytest.raises(KeyboardInterrupt):
+            ppl_vae.fit(program, DATA, SHORT, run=run, progress=False)
     assert [int(f.name[5:14]) for f in run.checkpoints.files()] == [307, 256]
-    return run, whole
+    return folder
+
+
+@pytest.fixture
+def stopped(_stopped, tmp_path, monkeypatch):
+    """A run that was stopped in its third epoch, and one with the same start that was not."""
+    shutil.copytree(_stopped, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    return tuple(ppl_vae.Run.open(tmp_path / name) for name in ("run", "whole"))

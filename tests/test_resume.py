@@ -226,7 +226,7 @@ def test_a_run_without_checkpoints_begins_at_the_beginning(stopped):
 
 def test_another_fit_than_the_one_that_was_begun_is_refused(stopped):
     run, _ = stopped
-    other = make_data(torch.rand(320, 5), binarize="dynamic")
+    other = make_data(torch.rand(320, 5) / 2, binarize="dynamic")
     with pytest.raises(
         InputError, match="run has a config that says other data: make the config with"
     ):
