@@ -1,5 +1,6 @@
 """Results as labelled arrays: what is written is what was found, whole or not at all."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -35,7 +36,9 @@ def test_every_value_comes_back_with_unit_and_meaning(tmp_path):
         for variable in back.data_vars.values():
             assert variable.attrs["long_name"]
             assert variable.attrs["units"] in {"nats", "bits", "1"}
-    assert json.loads((tmp_path / "found.json").read_text()) == summary
+    digest = hashlib.sha256((tmp_path / "found.nc").read_bytes()).hexdigest()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found == {**summary, "netcdf_sha256": digest}
     assert summary["elbo"]["mean"] == scores.per_datum["elbo"].mean().item()
 
 

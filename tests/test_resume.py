@@ -11,6 +11,7 @@ from ppl_vae import Config, InputError, Run, Settings, fit, make_data
 from ppl_vae.models import VAE
 from ppl_vae.runs import checkpoints
 from ppl_vae.runs.checkpoints import CheckpointWarning
+from ppl_vae.storage.files import replacing
 from ppl_vae.training.tensorboard import TensorBoard
 
 from .programs import WithDropout
@@ -177,12 +178,18 @@ def test_no_whole_checkpoint_is_an_error_that_changes_nothing(stopped):
     assert {f: f.read_bytes() for f in run.path.rglob("*") if f.is_file()} == before
 
 
-def test_what_a_crash_left_half_written_is_removed(stopped):
+def test_what_a_crash_left_half_written_is_removed(stopped, tmp_path):
     run, whole = stopped
-    for name in (".config.json", ".weights.safetensors", "checkpoints/.step-000000400.safetensors"):
-        (run.path / name).write_bytes(b"half")
+    for name in ("config.json", "weights.safetensors", "checkpoints/step-000000400.safetensors"):
+        with pytest.raises(KeyboardInterrupt), replacing(run.path / name) as (left,):
+            left.write_bytes(b"half")
+            left.rename(tmp_path / "half")
+            raise KeyboardInterrupt
+        (tmp_path / "half").rename(left)
+    mine = run.path / ".weights.safetensors"
+    mine.write_text("the user's")
     resume(run)
-    assert sorted(f.name for f in run.path.rglob(".*")) == [".lock"]
+    assert sorted(f.name for f in run.path.rglob(".*")) == [".lock", mine.name]
     assert_same(whole.path, run.path)
 
 

@@ -1,5 +1,6 @@
 """Scores as labelled arrays: netCDF with a value for each data point, JSON with their means."""
 
+import hashlib
 import json
 import math
 import re
@@ -130,6 +131,8 @@ def refuse_taken(file: Path) -> None:
 def write_results(file: Path, dataset: "xarray.Dataset", summary: dict[str, Any]) -> list[Path]:
     """Write a data set to ``file`` and its summary beside it, each whole or not at all.
 
+    The summary has the checksum of the data set that it is of, ``netcdf_sha256``.
+
     Arguments:
         file: A path that ends in ``.nc``.
         dataset: What :func:`as_dataset` gives.
@@ -141,10 +144,14 @@ def write_results(file: Path, dataset: "xarray.Dataset", summary: dict[str, Any]
     Raises:
         InputError: If they cannot be written.
     """
+    from ..storage.netcdf import as_netcdf
+
     refuse_taken(file)
     beside = file.with_suffix(".json")
     with replacing(file, beside) as (netcdf, plain):
-        dataset.to_netcdf(netcdf, engine="h5netcdf")
+        content = as_netcdf({"": dataset}, {})
+        netcdf.write_bytes(content)
+        summary = {**summary, "netcdf_sha256": hashlib.sha256(content).hexdigest()}
         plain.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return [file, beside]
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError
-from ..storage.files import make_folder, remove
+from ..storage.files import make_folder, name_of_leftover, remove
 from ..storage.tensors import TornError, read_tensors, write_tensors
 
 KEPT = 2
@@ -51,6 +51,12 @@ class Checkpoints:
         found = {f: NAME.fullmatch(f.name) for f in self.folder.glob("step-*")}
         steps = {file: int(match[1]) for file, match in found.items() if match}
         return sorted(steps, key=lambda file: steps[file], reverse=True)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a crash has left half-written, while nobody else writes here."""
+        for file in self.folder.iterdir():
+            if NAME.fullmatch(name_of_leftover(file.name) or ""):
+                remove(file)
 
     def is_due(self) -> bool:
         """Whether writing another one now would take no more than a hundredth of the time.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError, as_path, check_type
 from ..programs.protocol import Program
-from ..storage.files import make_folder, remove, temporary_path
+from ..storage.files import make_folder, name_of_leftover, remove
 from ..storage.memory import read_text
 from ..storage.tensors import write_tensors
 from .checkpoints import Checkpoints
@@ -23,6 +23,7 @@ from .metrics import read_metrics, write_metrics
 METRICS, REPORT, LOCK = "metrics.csv", "report.html", ".lock"
 CHECKPOINTS, PICTURES, EVENTS, RESULTS = "checkpoints", "pictures", "tensorboard", "results"
 FILES = (CONFIG, WEIGHTS, METRICS, REPORT)
+OF_FITS = {CONFIG, WEIGHTS, METRICS}  # which nobody but the fit that holds the lock writes
 
 
 class Run:
@@ -90,10 +91,9 @@ class Run:
             self._lock = take_lock(self.path / LOCK)
             self.require_free()  # another fit may have ended since
             # Weights go before the config: those of one fit never lie beside the config of another.
-            for name in (*reversed(FILES[1:]), *map(temporary_path, map(Path, FILES))):
+            for name in (*reversed(FILES[1:]), CHECKPOINTS, PICTURES, EVENTS, RESULTS):
                 remove(self.path / name)
-            for name in (CHECKPOINTS, PICTURES, EVENTS, RESULTS):
-                remove(self.path / name)
+            self._remove_leftovers()
             self.config.write(self.path)
             make_folder(self.pictures)
         except OSError as error:
@@ -112,15 +112,18 @@ class Run:
         try:
             self._lock = take_lock(self.path / LOCK)
             make_folder(self.checkpoints.folder)  # and no link, in whose place others lie
-            halves = [temporary_path(self.path / name) for name in FILES]
-            halves += self.checkpoints.folder.glob(".step-*")
-            for file in halves:
-                remove(file)
+            self._remove_leftovers()
+            self.checkpoints.remove_leftovers()
         except OSError as error:
             self.close()
             raise InputError(
                 self.path, f"cannot be written ({error.strerror})", "make it writable"
             ) from None
+
+    def _remove_leftovers(self) -> None:
+        for file in self.path.iterdir():
+            if name_of_leftover(file.name) in OF_FITS:
+                remove(file)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -195,10 +198,10 @@ def _require_config(path: Path) -> None:
 
 def _is_taken(path: Path) -> bool:
     """Whether something is there that is not left from a fit that ended before its config."""
-    left = {LOCK, *(temporary_path(Path(name)).name for name in FILES)}
     try:
         if path.is_dir():
-            return any(file.name not in left for file in path.iterdir())
+            names = {file.name for file in path.iterdir()} - {LOCK}
+            return any(name_of_leftover(name) not in FILES for name in names)
         return path.exists()
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "another-path") from None

@@ -183,7 +183,10 @@ def write_inference_data(file: Path, inference_data: Any) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    inference_data.to_netcdf(str(file), engine="h5netcdf", compress=True)
+    from .netcdf import as_netcdf
+
+    groups = {name: inference_data[name] for name in inference_data.groups()}
+    file.write_bytes(as_netcdf(groups, inference_data.attrs))
 
 
 def read_inference_data(file: Path) -> Any:

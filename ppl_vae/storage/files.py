@@ -2,12 +2,23 @@
 
 import contextlib
 import os
+import re
+import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError
+
+STEM = 40  # characters of a file's name that are kept in the temporary one: 255 bytes are all
+TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{16}\.part(\.[^.]*)?")
+_warned: set[int] = set()  # devices
+
+
+class DurabilityWarning(UserWarning):
+    """What was written may not outlast a power cut."""
 
 
 def make_folder(folder: Path) -> None:
@@ -26,13 +37,16 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(*files: Path) -> Iterator[list[Path]]:
-    """Write files under temporary names, and rename them once all are written and on the disk.
+    """Write files under names of their own, and rename them once all are written and on the disk.
+
+    Nobody else's file has such a name, and no two writers share one. Several files are renamed
+    while their folder is locked, so that of two writers one has written all of them.
 
     Arguments:
         files: The files to write or replace, all in one folder.
 
     Yields:
-        The temporary path of each.
+        The temporary path of each: an empty file, with the suffix of the file.
 
     Raises:
         InputError: If a file cannot be written. Then nothing has changed, unless only the renaming
@@ -44,16 +58,17 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
         >>> Path("a.txt").read_text()
         'whole'
     """
-    temporary = [temporary_path(file) for file in files]
+    temporary: list[Path] = []
     try:
-        for path in temporary:
-            remove(path)  # writing would follow a link
+        for file in files:
+            temporary.append(_make_temporary(file))  # noqa: PERF401 - of a failure, those before
         yield temporary
         for path in temporary:
             _flush(path)
-        for source, target in zip(temporary, files, strict=True):
-            os.replace(source, target)
-        _flush(files[0].parent)
+        with _locked(files[0].parent) if len(files) > 1 else contextlib.nullcontext():
+            for source, target in zip(temporary, files, strict=True):
+                os.replace(source, target)
+        _flush_folder(files[0].parent)
     except OSError as error:
         raise InputError(
             files[0],
@@ -66,9 +81,40 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
                 remove(path)
 
 
-def temporary_path(file: Path) -> Path:
-    """Where a file is written before it is renamed. A file already there is left from a crash."""
-    return file.with_name(f".{file.name}")
+def name_of_leftover(name: str) -> str | None:
+    """What a file was to be called that a crash has left half-written; ``None`` for all others.
+
+    Example:
+        >>> name_of_leftover(".a.0123456789abcdef.part.txt"), name_of_leftover(".a.txt")
+        ('a.txt', None)
+    """
+    match = TEMPORARY.fullmatch(name)
+    return f"{match[1]}{match[2] or ''}" if match else None
+
+
+def _make_temporary(file: Path) -> Path:
+    """Make an empty file beside another one, of a name that nothing has."""
+    name = f".{file.stem[:STEM]}.{secrets.token_hex(8)}.part{file.suffix}"
+    path = file.with_name(name)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # follows no link
+    return path
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other writers from renaming files in a folder, where the system can lock one."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove(path: Path) -> None:
@@ -84,11 +130,26 @@ def remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Make the system write a file, or the names in a folder, to the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
+    """Make the system write a file to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the system write the names in a folder to the disk, where it does so for folders."""
+    if os.name == "nt":  # Windows opens no folders
+        return
+    try:
+        _flush(folder)
+    except OSError as error:
+        if folder.stat().st_dev not in _warned:
+            _warned.add(folder.stat().st_dev)
+            warnings.warn(
+                f"the file system of {folder} does not sync folders ({error.strerror}): after a "
+                "power cut its newest files may be missing",
+                DurabilityWarning,
+                stacklevel=3,
+            )
