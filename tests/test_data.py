@@ -133,9 +133,10 @@ def test_covariates_stay_with_their_data_in_every_batch():
 
 
 def test_the_digest_covers_all_that_a_program_may_take():
-    def digest(x=TABLE, labels=None, mask=None, name="mask"):
+    def digest(x=TABLE, labels=None, mask=None, name="mask", **meaning):
         covariates = {} if mask is None else {name: mask}
-        return make_data(x, labels, covariates=covariates).digest
+        x = np.arange(150).reshape(50, 3) % 8 if meaning else x
+        return make_data(x, labels, covariates=covariates, **meaning).digest
 
     mask, labels = TABLE > 0, [0, 1] * 25
     other = mask.copy()
@@ -148,6 +149,10 @@ def test_the_digest_covers_all_that_a_program_may_take():
         digest(labels=labels[::-1]),
         digest(mask=mask),
         digest(mask=other),
+        digest(labels=["no", "yes"] * 25),
+        digest(levels=8),
+        digest(levels=9),
+        digest(levels=8, binarize="dynamic"),
         digest(mask=mask.astype(int), name="missing"),
         digest(mask=mask, name="missing"),
     ]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -191,6 +192,29 @@ def test_what_a_crash_left_half_written_is_removed(stopped, tmp_path):
     resume(run)
     assert sorted(f.name for f in run.path.rglob(".*")) == [".lock", mine.name]
     assert_same(whole.path, run.path)
+
+
+def test_a_fit_whose_run_was_moved_touches_no_other(stopped, tmp_path, monkeypatch):
+    run, whole = stopped
+    other = shutil.copytree(whole.path, tmp_path / "other")
+    before = {file: file.read_bytes() for file in other.rglob("*") if file.is_file()}
+
+    def moving(step, *rest, write=checkpoints.write_tensors):
+        if run.path.exists() and other.exists():
+            run.path.rename(tmp_path / "moved")
+            other.rename(run.path)
+        write(step, *rest)
+
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "write_tensors", moving)
+    with pytest.raises(InputError, match="was moved or removed|another folder is in its place"):
+        resume(run)
+    after = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    assert {file.name for file in after} == {file.name for file in before}
+    assert sorted(after.values()) == sorted(before.values())
+    monkeypatch.undo()
+    resume(Run.open(tmp_path / "moved"))
+    assert_same(whole.path, tmp_path / "moved")
 
 
 def test_checkpoints_that_are_a_link_are_neither_read_nor_removed(stopped, tmp_path):

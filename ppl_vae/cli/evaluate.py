@@ -62,6 +62,7 @@ def evaluate(
     from ..evidence.annealing import Annealing
     from ..inference.estimate import estimate
     from ..progress import progress_bar
+    from ..storage.tensors import digest_of
     from .opening import choose_data, classified, open_program
     from .output import output_file
     from .tables import show, show_classification
@@ -89,8 +90,9 @@ def evaluate(
         about |= {name: getattr(annealing, name) for name in choices}
     about |= {"seed": seed, "run": str(run)}
     estimates, ledger = scores.estimates(), scores.ledger() if scores.likelihood else None
-    summary = results.as_json(estimates, about, ledger)
-    dataset = results.as_dataset(scores, rows, about)
+    kept = {**about, "weights": digest_of(program.state_dict())}
+    summary = results.as_json(estimates, kept, ledger)
+    dataset = results.as_dataset(scores, rows, kept)
     found = None
     if rows is not None:
         found = classified(opened, program, batch, split or "test", data_dir, seed)

@@ -1,7 +1,10 @@
 """From command-line arguments to programs, data and runs."""
 
 import math
+import os
+import shlex
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -79,6 +82,13 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
+    if source not in NAMED_SETS and not os.path.lexists(str(source)):
+        place = shlex.quote(str(run.path))
+        raise InputError(
+            source,
+            "is no longer there",
+            f"say where it is: ppl-vae train --resume {place} --data NEW",
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # train has said it
         data = load_data(
@@ -97,6 +107,23 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
             "fit-again",
         )
     return data
+
+
+def move_data(path: Path, source: str) -> None:
+    """Record that the data of a run are in another place by now.
+
+    Raises:
+        InputError: If other data are there, or the run is being fitted.
+    """
+    run = Run.open(path)
+    place = source if source in NAMED_SETS else str(Path(source).expanduser().resolve())
+    run.config = replace(run.config, data={**run.config.data, "source": place})
+    open_data(run, None)
+    run.resume()  # which locks it
+    try:
+        run.config.write(run.path)
+    finally:
+        run.close()
 
 
 def _recorded_folder(recipe: dict[str, Any]) -> str | None:

@@ -35,7 +35,7 @@ from .options import (
 )
 
 DRAWS = 100
-WITH_RESUME = {"--resume", "--epochs", "--model", "--data-dir", "--tensorboard", "--json"}
+WITH_RESUME = {"--resume", "--epochs", "--model", "--data", "--data-dir", "--tensorboard", "--json"}
 
 app = typer.Typer()
 
@@ -230,12 +230,14 @@ def train(
 
 def _continue(context: typer.Context, path: Path) -> None:
     """Go on with a run, for more epochs if that is asked for."""
-    from .opening import reopen
+    from .opening import move_data, reopen
 
     given, said = _given(context), context.params
     if stray := given - WITH_RESUME:
         names = ", ".join(sorted(stray))
         raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
+    if "--data" in given:
+        move_data(path, said["data"])
     own = said["model"] if "--model" in given else None
     reopened = reopen(path, own, said["data_dir"])
     if "--epochs" in given:

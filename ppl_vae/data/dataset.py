@@ -99,9 +99,10 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """A hash of all stored values and labels, and of the names of a table's columns and
-        categories, by which a run knows its data again."""
-        sha = hashlib.sha256()
+        """A hash of all stored values and labels, and of what they mean: levels, binarization, the
+        names of classes, of a table's columns and of its categories. A run knows its data by it."""
+        meaning = [self.levels, self.binarize, list(self.label_names)]
+        sha = hashlib.sha256(json.dumps(meaning).encode())
         if has_names(self.columns):
             names = [[column.name, *column.categories] for column in self.columns]
             sha.update(json.dumps(names).encode())

@@ -27,6 +27,7 @@ from ..runtime import check_seed, derived_seed
 from ..storage import arviz_io
 from ..storage.files import make_folder, replacing
 from ..storage.memory import read_text, refuse_beyond_memory
+from ..storage.tensors import digest_of
 from .groups import data_groups, shown_groups
 from .quantities import Quantity, check_quantities
 from .questions import Effort, questions_of
@@ -160,6 +161,7 @@ def diagnose(
         "data": data.source,
         "seed": seed,
         "held_out": batch.size,
+        "weights": digest_of(program.state_dict()),
         "takes": ", ".join(inspect.signature(type(program)).parameters),
         **asdict(effort),
         **({"left_out": left_out} if left_out else {}),

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError, as_path, check_type, first_line, printable
 from ..plots import figures as plots
+from ..runs.config import WEIGHTS
 from ..runs.directory import METRICS, Run
 from ..storage.files import replacing
+from ..storage.tensors import digest_of, read_tensors
 from . import plots as diagnostic_plots
 from .calibration import DRAWS
 from .diagnosis import Diagnosis
@@ -23,6 +26,11 @@ from .remedies import Remedy, possible
 from .verdicts import GRADES, Verdict, sentence
 
 DPI = 110
+
+
+class OlderWeightsWarning(UserWarning):
+    """A diagnosis is of weights that its run has no more."""
+
 
 STYLE = """
 :root { --ink: #1d2733; --soft: #5b6875; --line: #dfe4ea; --page: #f6f7f9; --card: #fff; }
@@ -149,6 +157,8 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         raise InputError(
             "the diagnosis", f"cannot be shown ({reason})", "diagnose-again"
         ) from error
+    if older := _older(diagnosis, run):
+        warnings.warn(older, OlderWeightsWarning, stacklevel=2)
     with replacing(as_path("file", file)) as (temporary,):
         temporary.write_text(page, encoding="utf-8")
 
@@ -162,8 +172,10 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
     ready = _ready(diagnosis, run)
+    older = _older(diagnosis, run)
     body = [
         f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
+        *([f'<p class="card caution">{escape(older)}.</p>'] if older else []),
         f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
         *(_card(key, verdict, ready.get(key, [])) for key, verdict in diagnosis.verdicts.items()),
     ]
@@ -184,6 +196,21 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
         f"<style>{STYLE}</style></head>"
         f"<body>{''.join(body)}</body></html>\n"
     )
+
+
+def _older(diagnosis: Diagnosis, run: Run | None) -> str:
+    """What is to be said of a diagnosis of other weights than those of the run by now."""
+    judged = diagnosis.about.get("weights")
+    if run is None or judged is None:
+        return ""
+    try:
+        same = digest_of(read_tensors(run.path / WEIGHTS)[0]) == judged
+    except InputError as error:
+        return f"Whether these verdicts are of the run's weights is not known: {error}"
+    said = (
+        "These verdicts are of other weights than those that the run has by now, which was fitted"
+    )
+    return "" if same else f"{said} since: diagnose it again"
 
 
 def escape(text: str) -> str:

@@ -44,6 +44,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.before_writing: Callable[[], None] = lambda: None  # may refuse
         self._due = 0.0
 
     def files(self) -> list[Path]:
@@ -85,7 +86,9 @@ class Checkpoints:
         """
         start = time.perf_counter()
         make_folder(self.folder)
-        write_tensors(self.folder / f"step-{step:09}.safetensors", tensors, about)
+        file = self.folder / f"step-{step:09}.safetensors"
+        write_tensors(file, tensors, about, self.before_writing)
+        self.before_writing()
         for file in self.files()[KEPT:]:
             remove(file)
         write_rest()

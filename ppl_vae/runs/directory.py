@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from torch import Tensor
 
 from ..errors import InputError, as_path, check_type
@@ -17,10 +16,10 @@ from ..storage.tensors import write_tensors
 from .checkpoints import Checkpoints
 from .config import CONFIG, WEIGHTS, Config
 from .loading import load_program
-from .lock import take_lock
+from .lock import LOCK, Hold
 from .metrics import read_metrics, write_metrics
 
-METRICS, REPORT, LOCK = "metrics.csv", "report.html", ".lock"
+METRICS, REPORT = "metrics.csv", "report.html"
 CHECKPOINTS, PICTURES, EVENTS, RESULTS = "checkpoints", "pictures", "tensorboard", "results"
 FILES = (CONFIG, WEIGHTS, METRICS, REPORT)
 OF_FITS = {CONFIG, WEIGHTS, METRICS}  # which nobody but the fit that holds the lock writes
@@ -42,7 +41,8 @@ class Run:
         self.checkpoints, self.report = Checkpoints(path / CHECKPOINTS), path / REPORT
         self.pictures, self.events, self.results = path / PICTURES, path / EVENTS, path / RESULTS
         self._overwrite = False
-        self._lock: FileLock | None = None
+        self._hold: Hold | None = None
+        self.checkpoints.before_writing = self.require_place
 
     def __repr__(self) -> str:
         return f"Run({self.path}: {self.config.program} on {self.config.data.get('source')})"
@@ -88,12 +88,12 @@ class Run:
         self.require_free()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = take_lock(self.path / LOCK)
+            self._hold = Hold(self.path)
             self.require_free()  # another fit may have ended since
             # Weights go before the config: those of one fit never lie beside the config of another.
             for name in (*reversed(FILES[1:]), CHECKPOINTS, PICTURES, EVENTS, RESULTS):
                 remove(self.path / name)
-            self._remove_leftovers()
+            _remove_leftovers(self.path)
             self.config.write(self.path)
             make_folder(self.pictures)
         except OSError as error:
@@ -110,9 +110,9 @@ class Run:
         """
         _require_config(self.path)
         try:
-            self._lock = take_lock(self.path / LOCK)
+            self._hold = Hold(self.path)
             make_folder(self.checkpoints.folder)  # and no link, in whose place others lie
-            self._remove_leftovers()
+            _remove_leftovers(self.path)
             self.checkpoints.remove_leftovers()
         except OSError as error:
             self.close()
@@ -120,16 +120,20 @@ class Run:
                 self.path, f"cannot be written ({error.strerror})", "make it writable"
             ) from None
 
-    def _remove_leftovers(self) -> None:
-        for file in self.path.iterdir():
-            if name_of_leftover(file.name) in OF_FITS:
-                remove(file)
-
     def close(self) -> None:
         """Give the lock back."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
+
+    def require_place(self) -> None:
+        """Refuse to write where another directory than the locked one lies by now.
+
+        Raises:
+            InputError: If it was moved or removed.
+        """
+        if self._hold is not None:
+            self._hold.require_place()
 
     def require_free(self) -> None:
         """Refuse a place where something is that a fit may not replace.
@@ -137,16 +141,14 @@ class Run:
         Raises:
             InputError: If there is.
         """
-        if not _is_taken(self.path):
-            return
-        if not _holds_run(self.path):
+        if _is_taken(self.path) and not _holds_run(self.path):
             raise InputError(self.path, "exists and is not a run", "another-path")
-        if not self._overwrite:
+        if _is_taken(self.path) and not self._overwrite:
             raise InputError(self.path, "holds a run", "resume-or-overwrite", run=str(self.path))
 
     def log(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write the rows of all epochs so far to ``metrics.csv``; see :func:`write_metrics`."""
-        write_metrics(self.path / METRICS, rows)
+        write_metrics(self.path / METRICS, rows, self.require_place)
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of all epochs, as ``metrics.csv`` has them; see :func:`read_metrics`."""
@@ -158,30 +160,28 @@ class Run:
         Raises:
             InputError: If they cannot be written.
         """
-        write_tensors(self.path / WEIGHTS, weights, self.config.identity)
+        write_tensors(self.path / WEIGHTS, weights, self.config.identity, self.require_place)
 
     def has_weights(self) -> bool:
         """Whether a fit has begun here."""
         return os.path.lexists(self.path / WEIGHTS)
 
     def load(self, program: Program | type[Any] | None = None) -> Program:
-        """Give the program back, bit for bit.
-
-        Arguments:
-            program: The class, or a program to put the weights into. It may be left out for the
-                programs of ``ppl_vae.models``; a run directory never makes other code run.
-
-        Raises:
-            InputError: If the program is not known, or the weights are broken or not its own.
-        """
+        """Give the program back, bit for bit; see :func:`ppl_vae.load`."""
         return load_program(self.path, self.config, program)
 
 
 def load(path: str | Path, program: Program | type[Any] | None = None) -> Program:
-    """Load the fitted program of a run directory; see :meth:`Run.load`.
+    """Load the fitted program of a run directory, bit for bit.
+
+    Arguments:
+        path: The directory.
+        program: The class, or a program to put the weights into. It may be left out for the
+            programs of ``ppl_vae.models``; a run directory never makes other code run.
 
     Raises:
-        InputError: If there is no run at ``path``, or its program cannot be restored.
+        InputError: If there is no run at ``path``, the program is not known, or the weights are
+            broken or not its own.
 
     Example:
         >>> load("runs/none")
@@ -194,6 +194,12 @@ def load(path: str | Path, program: Program | type[Any] | None = None) -> Progra
 def _require_config(path: Path) -> None:
     if not os.path.isfile(path / CONFIG):  # Path.is_file raises where a name is too long
         raise InputError(path, f"is not a run, for it has no {CONFIG}", "fit-first")
+
+
+def _remove_leftovers(path: Path) -> None:
+    for file in path.iterdir():
+        if name_of_leftover(file.name) in OF_FITS:
+            remove(file)
 
 
 def _is_taken(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """The rows of a fit, an epoch each, as CSV."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError, first_line
@@ -11,14 +11,16 @@ from ..storage.memory import read_text
 COLUMNS = {"epoch", "reconstruction", "loss"}  # that every fit has
 
 
-def write_metrics(file: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write the rows of all epochs, whole or not at all.
+def write_metrics(
+    file: Path, rows: Sequence[Mapping[str, float]], check: Callable[[], None] = lambda: None
+) -> None:
+    """Write the rows of all epochs, whole or not at all; ``check`` is as of :func:`.replacing`.
 
     Raises:
         InputError: If they cannot be written.
     """
     names = dict.fromkeys(name for row in rows for name in row)
-    with replacing(file) as (temporary,), temporary.open("w", newline="") as stream:
+    with replacing(file, check=check) as (temporary,), temporary.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(names) or ["epoch"])
         writer.writeheader()
         writer.writerows(rows)

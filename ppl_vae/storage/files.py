@@ -1,12 +1,13 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(*files: Path) -> Iterator[list[Path]]:
+def replacing(*files: Path, check: Callable[[], None] = lambda: None) -> Iterator[list[Path]]:
     """Write files under names of their own, and rename them once all are written and on the disk.
 
     Nobody else's file has such a name, and no two writers share one. Several files are renamed
@@ -44,6 +45,7 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
 
     Arguments:
         files: The files to write or replace, all in one folder.
+        check: Called once the folder is open; it may refuse.
 
     Yields:
         The temporary path of each: an empty file, with the suffix of the file.
@@ -60,15 +62,17 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
     """
     temporary: list[Path] = []
     try:
-        for file in files:
-            temporary.append(_make_temporary(file))  # noqa: PERF401 - of a failure, those before
-        yield temporary
-        for path in temporary:
-            _flush(path)
-        with _locked(files[0].parent) if len(files) > 1 else contextlib.nullcontext():
-            for source, target in zip(temporary, files, strict=True):
-                os.replace(source, target)
-        _flush_folder(files[0].parent)
+        with _opened(files[0].parent) as folder:
+            check()
+            for file in files:
+                temporary.append(_make_temporary(file))  # noqa: PERF401 - if one fails, those before
+            yield temporary
+            for path in temporary:
+                _flush(path)
+            with _locked(folder) if len(files) > 1 else contextlib.nullcontext():
+                for source, target in zip(temporary, files, strict=True):
+                    _rename(source, target, folder)
+            _flush_folder(folder, files[0].parent)
     except OSError as error:
         raise InputError(
             files[0],
@@ -101,20 +105,43 @@ def _make_temporary(file: Path) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other writers from renaming files in a folder, where the system can lock one."""
-    try:
-        import fcntl
-    except ImportError:  # on Windows
-        yield
+def _opened(folder: Path) -> Iterator[int | None]:
+    """A folder as a descriptor, which stays with it if it is moved; none on Windows."""
+    if os.name == "nt":
+        yield None
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems lock no folders
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
     finally:
         os.close(handle)
+
+
+def _rename(source: Path, target: Path, folder: int | None) -> None:
+    """Rename a file in a folder, unless another folder is in its place by now."""
+    if folder is None:
+        os.replace(source, target)
+        return
+    if not os.path.samestat(os.fstat(folder), os.stat(target.parent)):
+        raise OSError(errno.ESTALE, "another folder is in its place by now")
+    os.replace(source.name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+@contextmanager
+def _locked(folder: int | None) -> Iterator[None]:
+    """Keep other writers from renaming files in a folder, where the system can lock one."""
+    if folder is None:
+        yield
+        return
+    import fcntl
+
+    with contextlib.suppress(OSError):  # some network file systems lock no folders
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)
 
 
 def remove(path: Path) -> None:
@@ -138,17 +165,18 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _flush_folder(folder: Path) -> None:
+def _flush_folder(folder: int | None, path: Path) -> None:
     """Make the system write the names in a folder to the disk, where it does so for folders."""
-    if os.name == "nt":  # Windows opens no folders
+    if folder is None:
         return
     try:
-        _flush(folder)
+        os.fsync(folder)
     except OSError as error:
-        if folder.stat().st_dev not in _warned:
-            _warned.add(folder.stat().st_dev)
+        device = os.fstat(folder).st_dev
+        if device not in _warned:
+            _warned.add(device)
             warnings.warn(
-                f"the file system of {folder} does not sync folders ({error.strerror}): after a "
+                f"the file system of {path} does not sync folders ({error.strerror}): after a "
                 "power cut its newest files may be missing",
                 DurabilityWarning,
                 stacklevel=3,

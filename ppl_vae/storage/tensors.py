@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,19 @@ class TornError(InputError):
     """The contents of a file are not what was written."""
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Write tensors and metadata, whole or not at all.
 
     Arguments:
         file: A path that ends in ``.safetensors``.
         tensors: By name, of any shapes and types.
         about: The metadata, of types that JSON has.
+        check: As of :func:`.replacing`.
 
     Raises:
         InputError: If the file cannot be written; an older one is then still there.
@@ -43,7 +49,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     text = json.dumps(about)
     # One entry: the order of several is random, and the same fit should give the same bytes.
     metadata = {HEADING: f"{_checksum(plain, text)} {text}"}
-    with replacing(file) as (temporary,):
+    with replacing(file, check=check) as (temporary,):
         temporary.write_bytes(save(plain, metadata))
 
 
@@ -70,6 +76,16 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
         raise TornError(file, f"is torn, or was altered ({first_line(error)})") from None
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """A SHA-256 of the names and values of tensors, by which weights are known again.
+
+    Example:
+        >>> digest_of({"a": torch.zeros(2)}) == digest_of({"a": torch.ones(2)})
+        False
+    """
+    return _checksum({name: _plain(tensor) for name, tensor in tensors.items()}, "")
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -160,6 +160,7 @@ class _Record:
         """Write what was kept last, if that is not on the disk."""
         if self.kept is None or self.kept is self.saved:
             return
+        self.run.require_place()
         state, history = kept = self.kept
         about = {**self.identity, "state": state.plain, "history": history}
 
