@@ -1,5 +1,13 @@
-"""``python -m ppl_vae`` is ``ppl-vae``, but that Python then imports from the folder that it is run
-in: inside of a stranger's run, say ``ppl-vae``, or ``python -P -m ppl_vae``."""
+"""``python -m ppl_vae`` is ``ppl-vae``: neither imports from the folder that it is run in.
+
+What Python imports before this line it may take from there: inside a stranger's run, say
+``ppl-vae``.
+"""
+
+import sys
+
+if not sys.flags.safe_path:
+    sys.path.pop(0)  # that folder
 
 from .cli.app import main
 

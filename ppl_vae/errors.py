@@ -9,6 +9,7 @@ from typing import Any
 
 REMEDIES = {
     "another-path": "choose another path",
+    "code-beside": "add its folder to sys.path, if you trust what lies there",
     "another-device": 'use device="cpu"',
     "binarize-or-gaussian": "rescale them, or use binarize='none' and a Gaussian likelihood",
     "column-names": "give the name of a column that there is",

@@ -82,8 +82,24 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _look_in(folder: Path | None) -> None:
+    """Let packages of the user's be found there, after all that are installed."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise InputError(f"--path {folder}", "is not a folder", "name the one that holds it")
+    sys.path.append(str(folder.resolve()))
+
+
 @app.callback()
 def _options(
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_look_in,
+            help="Folder of a package that --model names, such as . for package.module:Class.",
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -128,15 +144,20 @@ def _flags(command: Any) -> dict[str, str]:
 
 
 def _flags_of_command(group: Any) -> dict[str, str]:
-    commands = [group.commands[word] for word in sys.argv[1:2] if word in group.commands]
-    return _flags(commands[0]) if commands else {}
+    name = _command_of(group)
+    return _flags(group.commands[name]) if name else {}
+
+
+def _command_of(group: Any) -> str:
+    """The name of the command on the command line, behind options of all commands."""
+    return next((word for word in sys.argv[1:] if word in group.commands), "")
 
 
 def _usage(error: Any, words: str, group: Any) -> str:
     """What is wrong with a command line, what may have been meant, and where to read more."""
     if "did you mean" in words:
         return words
-    name = next((word for word in sys.argv[1:2] if word in group.commands), "")
+    name = _command_of(group)
     remedy = f"see ppl-vae {name} --help".replace("  ", " ")
     if hasattr(error, "possibilities"):  # there is no such option
         wrong = error.option_name

@@ -1,8 +1,6 @@
 """From the options of a model to its class and arguments: the one file that imports the models."""
 
 import inspect
-import os
-import sys
 import warnings
 from typing import Any
 
@@ -34,8 +32,6 @@ def find_model(name: str) -> tuple[type[Any], str]:
     if name in PROGRAMS:
         kind = PROGRAMS[name]
         return kind, f"{kind.__module__}:{kind.__qualname__}"
-    if ":" in name and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # where `python -m` would look for the user's package
     return find_program(name, PROGRAMS), name
 
 

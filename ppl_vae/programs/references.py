@@ -41,9 +41,8 @@ def find_program(reference: str, registry: Mapping[str, type[Any]] | None = None
             _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
     except (Exception, SystemExit) as error:  # whatever the user's module raises
-        raise InputError(
-            place, f"cannot be imported ({type(error).__name__}: {first_line(error)})"
-        ) from error
+        reason = f"cannot be imported ({type(error).__name__}: {first_line(error)})"
+        raise InputError(place, reason, _remedy(place)) from error
     kind = getattr(module, name, None)
     if not isinstance(kind, type):
         raise InputError(place, f"has no class {name!r}", "name one that it has")
@@ -90,6 +89,14 @@ def build_without_values(
         return build_program(kind, data_shape, arguments)
 
 
+def _remedy(place: str) -> str:
+    """What to do about a module that cannot be imported, but lies in the working directory."""
+    here = Path(*place.split("."))
+    if place.endswith(".py") or not (here.is_dir() or here.with_suffix(".py").is_file()):
+        return ""
+    return "code-beside"
+
+
 def _import_file(file: Path) -> ModuleType:
     name = f"_ppl_vae_program_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -97,9 +104,11 @@ def _import_file(file: Path) -> ModuleType:
         raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look a class's module up there
-    sys.path.insert(0, str(file.parent.resolve()))  # where it would look for its neighbours
+    # It finds its neighbours, behind all that is installed: a file here may have any name.
+    beside = str(file.parent.resolve())
+    sys.path.append(beside)
     try:
         spec.loader.exec_module(module)
     finally:
-        sys.path.pop(0)
+        sys.path.remove(beside)
     return module
