@@ -243,3 +243,18 @@ def test_tensorboard_events_on_request(tmp_path, digits):
     logged = [event.value for event in events.Scalars("elbo")]
     assert logged == pytest.approx([row["elbo"] for row in history.epochs], rel=1e-6)
     assert ppl_vae.load(run.path) is not None
+
+
+def test_a_run_that_is_being_written_is_called_busy(tmp_path):
+    run = Run.create(tmp_path / "run", config())
+    run.start()
+    try:
+        with pytest.raises(InputError, match="is being written by another process: try again"):
+            Run.open(run.path).load()
+        (run.path / "config.json").unlink()
+        with pytest.raises(InputError, match="is being written by another process: try again"):
+            Run.open(run.path)
+    finally:
+        run.close()
+    with pytest.raises(InputError, match="is not a run"):
+        Run.open(run.path)

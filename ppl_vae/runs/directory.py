@@ -16,7 +16,7 @@ from ..storage.tensors import write_tensors
 from .checkpoints import Checkpoints
 from .config import CONFIG, WEIGHTS, Config
 from .loading import load_program
-from .lock import LOCK, Hold
+from .lock import LOCK, Hold, refuse_busy
 from .metrics import read_metrics, write_metrics
 
 METRICS, REPORT = "metrics.csv", "report.html"
@@ -193,6 +193,7 @@ def load(path: str | Path, program: Program | type[Any] | None = None) -> Progra
 
 def _require_config(path: Path) -> None:
     if not os.path.isfile(path / CONFIG):  # Path.is_file raises where a name is too long
+        refuse_busy(path)
         raise InputError(path, f"is not a run, for it has no {CONFIG}", "fit-first")
 
 

@@ -13,6 +13,7 @@ from ..programs.references import build_program, build_without_values, find_prog
 from ..storage.memory import refuse_beyond_memory
 from ..storage.tensors import TornError, read_tensors
 from .config import CONFIG, WEIGHTS, Config
+from .lock import refuse_busy
 
 COPIES = 5  # in a fit: weights, gradients, two moments, the best weights
 
@@ -74,6 +75,14 @@ def load_program(
         InputError: If the program is not known, or the weights are broken or not its own.
     """
     program = find_class(folder, config) if program is None else program
+    try:
+        return _load(folder, config, program)
+    except InputError:
+        refuse_busy(folder)
+        raise
+
+
+def _load(folder: Path, config: Config, program: Program | type[Any]) -> Program:
     file = folder / WEIGHTS
     try:
         weights, identity = read_tensors(file)

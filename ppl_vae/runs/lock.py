@@ -10,6 +10,22 @@ from ..errors import InputError
 LOCK = ".lock"
 
 
+def refuse_busy(folder: Path) -> None:
+    """Say that a directory is being fitted, if it is: what is wrong there may be right soon.
+
+    Raises:
+        InputError: If a process has locked it.
+    """
+    if not (folder / LOCK).is_file():
+        return
+    try:
+        Hold(folder).release()
+    except OSError:
+        return
+    except InputError as error:
+        raise InputError(folder, "is being written by another process", "try again") from error
+
+
 class Hold:
     """Locks a directory until :meth:`release`, or until the process dies.
 
