@@ -16,7 +16,7 @@ def refuse_busy(folder: Path) -> None:
     Raises:
         InputError: If a process has locked it.
     """
-    if not (folder / LOCK).is_file():
+    if not os.path.isfile(folder / LOCK):  # Path.is_file raises where a name is too long
         return
     try:
         Hold(folder).release()
