@@ -183,7 +183,7 @@ def faults_of(folder: Path, before: dict[str, bytes], replaced: bool) -> Iterato
     pair = folder / "run/results/test-iw.nc", folder / "run/results/test-iw.json"
     if all(file.exists() for file in pair):
         digest = hashlib.sha256(pair[0].read_bytes()).hexdigest()
-        if json.loads(pair[1].read_text())["netcdf_sha256"] != digest:
+        if digest not in pair[1].read_text():
             yield "pair: results of two evaluations"
 
 
