@@ -195,7 +195,8 @@ def operations(count: int, seed: int = 0) -> Iterator[tuple[str, str, list[str]]
         world.mkdir()
         os.chdir(world)
         make_world(world)
-        before, sizes = contents(world), {}
+        before: dict[str, bytes] = contents(world)
+        sizes: dict[str, int] = {}
         for number in range(count):
             command, mode = [*COMMANDS][number % len(COMMANDS)], MODES[number % len(MODES)]
             words = [*COMMANDS[command][:-1], "4"] if command == "resume" else COMMANDS[command]

@@ -1,6 +1,7 @@
 """From the options of a model to its class and arguments: the one file that imports the models."""
 
 import inspect
+import math
 import warnings
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..models import PROGRAMS
 from ..programs.references import find_program
 
 SMALLEST_LARGE, SMALLEST_SIDE = 32, 8  # pixels, of images that get convolutions, and after those
+EPOCHS, LEAST_STEPS, MOST_EPOCHS = 20, 1000, 200  # of a fit whose epochs nobody said
 NOT_GIVEN = ("mask", "exposure")  # covariates that say how x was observed
 
 
@@ -92,7 +94,7 @@ def arguments_of_data(kind: type[Any], arguments: dict[str, Any], data: DataSet)
     - ``classes``, their number, and ``alpha``: N / n, for n labels of N data, as the weight of the
       classifier's term for each label;
     - ``covariates``: mean and standard deviation of each by its name;
-    - ``channels`` and ``latent_dim``, by the size of large images.
+    - ``channels`` and ``latent_dim``, by the size of a datum.
 
     Arguments:
         kind: The class.
@@ -113,7 +115,7 @@ def arguments_of_data(kind: type[Any], arguments: dict[str, Any], data: DataSet)
     if real := covariates.keys() - {LABELS, *NOT_GIVEN}:
         found["covariates"] = {name: _moments(covariates[name]) for name in sorted(real)}
     found = {name: value for name, value in found.items() if name in taken} | arguments
-    size_for_images(kind, data.shape, found)
+    size_by_shape(kind, data.shape, found)
     return found
 
 
@@ -124,8 +126,21 @@ def _moments(covariate: Tensor) -> tuple[list[float], list[float]]:
     return columns.mean(0).tolist(), torch.where(scale > 0, scale, 1.0).tolist()
 
 
-def size_for_images(kind: type[Any], shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
-    """Add convolutions and latent variables by the size of images, where the user names none.
+def enough_epochs(size: int, batch_size: int) -> int:
+    """20 passes over the data, or as many as make 1,000 steps, up to 200.
+
+    Example:
+        >>> [enough_epochs(size, 128) for size in (120, 1437, 54_000)]
+        [200, 84, 20]
+    """
+    steps = math.ceil(size / batch_size)
+    return max(EPOCHS, min(MOST_EPOCHS, math.ceil(LEAST_STEPS / steps)))
+
+
+def size_by_shape(kind: type[Any], shape: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    """Add convolutions and latent variables by the size of a datum, where the user names none.
+
+    Tables of D columns get D / 2 latent variables, up to the default of the class.
 
     Images of 32x32 and more get a convolution for each halving until a side has 8 pixels at most,
     with 32, 64, 128 and then 256 channels, unless layers of any sort are named; and 32 latent
@@ -134,11 +149,17 @@ def size_for_images(kind: type[Any], shape: tuple[int, ...], arguments: dict[str
 
     Example:
         >>> arguments = {"likelihood": "gaussian"}
-        >>> size_for_images(PROGRAMS["vae"], (3, 64, 48), arguments)
+        >>> size_by_shape(PROGRAMS["vae"], (3, 64, 48), arguments)
         >>> arguments
         {'likelihood': 'gaussian', 'channels': (32, 64, 128), 'latent_dim': 96}
+        >>> size_by_shape(PROGRAMS["vae"], (4,), arguments := {})
+        >>> arguments
+        {'latent_dim': 2}
     """
     known = inspect.signature(kind).parameters
+    if kind in PROGRAMS.values() and "latent_dim" in known and len(shape) == 1:
+        usual = known["latent_dim"].default
+        arguments.setdefault("latent_dim", max(1, min(usual, math.ceil(shape[0] / 2))))
     if kind not in PROGRAMS.values() or "channels" not in known or len(shape) != 3:
         return
     if (side := min(shape[1:])) < SMALLEST_LARGE:

@@ -1,7 +1,7 @@
 """``ppl-vae train``: fit a model to data."""
 
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,7 +125,13 @@ def train(
         int | None,
         in_model(help="Components of a mixture guide, and of a mixture or vamp prior (vae: 10)."),
     ] = None,
-    epochs: Annotated[int, in_fit(help="Passes over the training data, at most.")] = 20,
+    epochs: Annotated[
+        int | None,
+        in_fit(
+            help="Passes over the training data, at most (default: 20; of small data, enough for "
+            "1,000 steps, up to 200)."
+        ),
+    ] = None,
     batch_size: Annotated[int, in_fit(help="Data points in a step, at most.")] = 128,
     learning_rate: Annotated[float, in_fit(help="Highest learning rate of Adam.")] = 2e-3,
     warmup_epochs: Annotated[float, in_fit(help="Epochs in which the rate rises.")] = 1.0,
@@ -182,17 +188,20 @@ def train(
     from ..runs.directory import Run
     from ..training.settings import Settings
     from .model_options import (
+        EPOCHS,
         arguments_of_data,
         check_arguments,
         check_columns,
         choose_binarization,
+        enough_epochs,
         find_model,
     )
 
     if resume is not None:
         _continue(context, resume)
         return
-    settings = Settings(**{f.name: context.params[f.name] for f in fields(Settings)})
+    given = {f.name: context.params[f.name] for f in fields(Settings)}
+    settings = Settings(**given | {"epochs": EPOCHS if epochs is None else epochs})
     chosen = {
         "latent_dim": latent_dim,
         "hidden": sizes("hidden", hidden),
@@ -218,6 +227,8 @@ def train(
     check_columns(dataset, kind)
     if labels is not None:
         dataset = keep_labels(dataset, labels, seed)
+    if epochs is None:
+        settings = replace(settings, epochs=enough_epochs(len(dataset.train), batch_size))
     arguments = arguments_of_data(kind, arguments, dataset)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
