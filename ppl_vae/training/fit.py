@@ -9,7 +9,7 @@ from typing import Any
 from ..data.dataset import DataSet
 from ..errors import InputError, check_type
 from ..programs.batches import match_data
-from ..programs.conformance import check_program
+from ..programs.conformance import check_split
 from ..programs.protocol import Program
 from ..progress import OnProgress, Progress, progress_bar
 from ..runs.directory import Run
@@ -134,8 +134,8 @@ def _prepare(program: Program, data: DataSet, settings: Settings, refit: Refit |
     data = match_data(program, data)
     device = pick_device(settings.device)
     program.to(device)
-    check_program(program, data.batch("train"), data.train.rows)
-    check_program(program, data.batch("test"), data.test.rows)
+    check_split(program, data, "train")
+    check_split(program, data, "test")
     return Trainer(program, data, settings, refit)  # which checks the validation data
 
 
