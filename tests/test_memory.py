@@ -1,5 +1,6 @@
 """Memory: data are loaded, and first looked at, without a second array of their size."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 import torch
 
 import ppl_vae
+from ppl_vae import InputError
 from ppl_vae.data import blocks
 from ppl_vae.programs.conformance import check_program, check_split
+from ppl_vae.runs.checkpoints import Checkpoints
 from ppl_vae.storage import spilled
+from ppl_vae.storage.tensors import TornError
 
 from .programs import Counts
 
@@ -139,5 +143,31 @@ def test_all_of_a_split_is_looked_at(monkeypatch):
         lambda: check_split(program, data, "train"),
         lambda: check_program(program, data.fixed("train"), data.train.rows),
     ):
-        with pytest.raises(ppl_vae.InputError, match=rf"datum {row}\b"):
+        with pytest.raises(InputError, match=rf"datum {row}\b"):
             check()
+
+
+LACKS = {
+    "python": MemoryError(),
+    "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 B"),
+    "system": OSError(errno.ENOMEM, "Cannot allocate memory"),
+}
+
+
+@pytest.mark.parametrize("name", LACKS)
+def test_lack_of_memory_is_not_damage(name, tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path)
+    for step in (1, 2):
+        kept.write(step, {"weight": torch.ones(1)}, {})
+    np.save(tmp_path / "x.npy", np.ones((20, 3)))
+
+    def fail(*args, **kwargs):
+        raise LACKS[name]
+
+    monkeypatch.setattr("ppl_vae.storage.tensors.load", fail)
+    monkeypatch.setattr("ppl_vae.data.arrays._read_array", fail)
+    for read in (kept.newest, lambda: ppl_vae.load_data(tmp_path / "x.npy")):
+        with pytest.raises(InputError, match="does not fit into the memory") as raised:
+            read()
+        assert not isinstance(raised.value, TornError)
+    assert len(kept.files()) == 2  # nothing is taken for broken, and removed

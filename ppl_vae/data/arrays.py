@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
 from .blocks import BLOCK, blocks
 from .reading import Reading
 
@@ -83,6 +83,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
+        tell_lack_of_memory(error, path)
         raise InputError(path, f"cannot be read ({first_line(error)})", REMEDY) from None
     except Exception:  # whatever a broken header makes the reader raise
         raise InputError(path, "is truncated, or not a plain array of numbers", REMEDY) from None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
 from .cells import WHOLE_LIMIT, are_dates, are_numbers_with_units, is_number
 from .reading import Reading
 from .table import (
@@ -173,6 +173,7 @@ def read_parquet(path: Path, reading: Reading | None = None) -> dict[str, Any]:
         *(pa.ArrowException, OSError, ValueError, TypeError, KeyError),
         *(OverflowError, AttributeError, IndexError),
     ) as error:
+        tell_lack_of_memory(error, path)
         raise InputError(
             path, f"is not a Parquet table ({first_line(error)})", "save it again"
         ) from None

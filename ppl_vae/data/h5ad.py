@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
 from .blocks import are_whole
 from .reading import Reading
 from .table import LABEL_COLUMN, Table
@@ -44,6 +44,7 @@ def read_h5ad(path: Path, reading: Reading | None = None) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # whatever a broken file makes the readers raise
+        tell_lack_of_memory(error, path)
         reason = first_line(error)
         raise InputError(path, f"is no AnnData file ({reason})", "save it again") from None
     x = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)

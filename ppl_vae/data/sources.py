@@ -12,7 +12,7 @@ import numpy as np
 
 from ..choices import Binarize
 from ..errors import InputError, as_path, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
 from .arrays import read_numpy
 from .batch import Batch
 from .columns import reading_like
@@ -126,6 +126,7 @@ def _readable(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, MemoryError) as error:
+        tell_lack_of_memory(error, name)
         raise InputError(name, f"cannot be read ({first_line(error)})", "save it again") from None
 
 
@@ -184,7 +185,8 @@ def _load_torchvision(name: str, root: Path, binarize: Binarize) -> DataSet:
         try:
             read = read_label_file if "labels" in file else read_image_file
             arrays.append(read(str(raw / file)))
-        except (ValueError, AssertionError, RuntimeError, OSError, IndexError, KeyError):
+        except (ValueError, AssertionError, RuntimeError, OSError, IndexError, KeyError) as error:
+            tell_lack_of_memory(error, raw / file)
             raise InputError(
                 raw / file, "is truncated, or not an idx file", "delete it and retry"
             ) from None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError, first_line
 from .files import replacing
-from .memory import refuse_beyond_memory
+from .memory import refuse_beyond_memory, tell_lack_of_memory
 
 HEADING = "sha256, about"
 
@@ -59,8 +59,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     refuse_beyond_memory(2 * file.stat().st_size, file, "free some memory")
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise InputError(file, f"cannot be read ({error.strerror})", "try again") from None
+    except (OSError, MemoryError) as error:
+        tell_lack_of_memory(error, file)
+        raise InputError(file, f"cannot be read ({first_line(error)})", "try again") from None
     try:
         with safe_open(file, "pt") as opened:
             checksum, _, text = (opened.metadata() or {}).get(HEADING, "").partition(" ")
@@ -68,7 +69,11 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if checksum != _checksum(tensors, text):
             raise ValueError("its checksum is not that of its contents")
         return tensors, json.loads(text)
-    except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
+    except (
+        *(SafetensorError, OSError, ValueError, RecursionError),
+        *(RuntimeError, MemoryError),
+    ) as error:
+        tell_lack_of_memory(error, file)  # the file may be whole
         raise TornError(file, f"is torn, or was altered ({first_line(error)})") from None
 
 
