@@ -60,9 +60,10 @@ def fit(
         The history of the fit.
 
     Raises:
-        InputError: If program and data do not fit together, before any step; if the run cannot be
-            written, is being fitted by another process, or is not of this fit; or if the fit
-            diverges three times in a row, after the best weights have been restored.
+        InputError: If program and data do not fit together, or another thread of this process
+            fits a program, before any step; if the run cannot be written, is being fitted by
+            another process, or is not of this fit; or if the fit diverges three times in a row,
+            after the best weights have been restored.
 
     Example:
         >>> from ppl_vae import load_data
@@ -109,7 +110,7 @@ def train(
     # Not the draws of the fit before, from the same seed.
     seed = settings.seed if refit is None else derived_seed(settings.seed, "refit")
     try:
-        with isolated(seed, trainer.device), warnings.catch_warnings(), bar as shown:
+        with isolated(seed, trainer.device, fits=True), warnings.catch_warnings(), bar as shown:
             # Pyro warns of a NaN loss, which is seen to, and of parameters that are frozen.
             warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
             with recorded(trainer, history, run, data, resume):
