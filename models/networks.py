@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCALE_FLOOR = 1e-4
+MAX_LAYERS = 1000  # of one kind: far more than can be trained, and soon built
 
 
 def positive(raw: Tensor) -> Tensor:
@@ -174,6 +175,8 @@ def check_architecture(
         "components": () if components is None else (components,),
     }.items():
         listed = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+        if listed and len(sizes) > MAX_LAYERS:
+            raise ValueError(f"{name} must hold {MAX_LAYERS} sizes at most, got {len(sizes)}")
         if not listed or any(not _is_integer(size) or size < 1 for size in sizes):
             raise ValueError(f"{name} must hold integers of at least 1, got {sizes!r}")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:

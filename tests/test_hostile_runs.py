@@ -103,12 +103,21 @@ def test_text_without_an_end_is_not_read(name, strangers_run, shell):
         refuses(shell, ["train", "--output", "run", "--overwrite"], "run")
 
 
-def test_a_program_too_large_is_not_built_to_be_resumed(strangers_run, shell):
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("hidden", [10**6, 10**6], "config.json would take"),
+        ("latent_dim", 10**9, "config.json would take"),
+        ("latent_dim", 10**18, "more memory than"),
+        ("hidden", [1] * 10**5, "hidden"),
+    ],
+)
+def test_a_program_too_large_is_not_built_to_be_resumed(name, value, said, strangers_run, shell):
     file = strangers_run / "config.json"
     fields = json.loads(file.read_text())
-    fields["arguments"]["hidden"] = [10**6, 10**6]
+    fields["arguments"][name] = value
     file.write_text(json.dumps(fields))
-    refuses(shell, ["train", "--resume", "run"], "config.json would take")
+    refuses(shell, ["train", "--resume", "run"], said)
 
 
 # Code that lies about

@@ -135,6 +135,12 @@ def main() -> None:
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:  # RuntimeError is torch's
+        from ..storage.memory import is_lack_of_memory
+
+        if not is_lack_of_memory(error):
+            raise
+        _refuse("there is too little memory for this: free some, or take fewer data or draws")
 
 
 def _flags(command: Any) -> dict[str, str]:

@@ -9,7 +9,8 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
+from .blocks import BLOCK, blocks
 from .reading import Reading
 
 MAX_ARRAYS = 16
@@ -77,13 +78,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             if zipped:
                 with zipfile.ZipFile(stream) as archive:
                     return _members(path, archive)
-            _check_header(stream, size)
             refuse_beyond_memory(size, path, "take fewer data")
-            stream.seek(0)
-            return {"x": np.lib.format.read_array(stream, allow_pickle=False)}
+            return {"x": _read_array(stream, size)}
     except InputError:
         raise
     except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError) as error:
+        tell_lack_of_memory(error, path)
         raise InputError(path, f"cannot be read ({first_line(error)})", REMEDY) from None
     except Exception:  # whatever a broken header makes the reader raise
         raise InputError(path, "is truncated, or not a plain array of numbers", REMEDY) from None
@@ -105,7 +105,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     for member in members:
         with archive.open(member) as stream:
             try:
-                _check_header(stream, member.file_size)
+                _read_header(stream, member.file_size)
             except _ObjectsError:
                 name = member.filename.removesuffix(".npy")
                 raise InputError(
@@ -115,7 +115,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     for member in members:
         with archive.open(member) as stream:
             name = member.filename.removesuffix(".npy")
-            arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+            arrays[name] = _read_array(stream, member.file_size)
     return arrays
 
 
@@ -123,13 +123,39 @@ class _ObjectsError(ValueError):
     """Objects are pickled, and a pickle may run code."""
 
 
-def _check_header(stream: IO[bytes], size: int) -> None:
-    """Raise ``ValueError`` unless an .npy file of that size holds what its header claims."""
+def _read_array(stream: IO[bytes], size: int) -> np.ndarray:
+    """The array of an .npy file of that size, in C order, with no second one beside it."""
+    shape, is_fortran, dtype = _read_header(stream, size)
+    array = np.empty(shape, dtype)
+    if array.size:
+        _fill(array.T if is_fortran else array, stream)
+    return array
+
+
+def _fill(array: np.ndarray, stream: IO[bytes]) -> None:
+    """Read values into an array, which need not be contiguous, in the order of its indices."""
+    if array.ndim > 1 and array[0].nbytes > BLOCK:
+        for part in array:
+            _fill(part, stream)
+        return
+    for rows in blocks(array) if array.ndim else (...,):
+        part = np.empty(array[rows].shape, array.dtype)
+        content = part.reshape(-1).view(np.uint8).data
+        while content:
+            if not (count := stream.readinto(content)):  # type: ignore[attr-defined]
+                raise ValueError("truncated")
+            content = content[count:]
+        array[rows] = part
+
+
+def _read_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type; ``ValueError`` unless an .npy file of that size
+    holds what its header claims."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError("other versions are for structured arrays")
     if dtype.hasobject:
@@ -138,3 +164,4 @@ def _check_header(stream: IO[bytes], size: int) -> None:
         raise ValueError("not a plain array")
     if stream.tell() + math.prod(shape) * dtype.itemsize > size:
         raise ValueError("truncated")
+    return shape, is_fortran, dtype

@@ -1,13 +1,18 @@
 """Exact draws of binary data from grey values."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK = 2**20  # values at once: a whole number of 64-bit words, so that the draws are those of all
 
-def draw_binary(stored: Tensor, levels: int | None, generator: torch.Generator) -> Tensor:
+
+def draw_binary(
+    stored: Tensor, levels: int | None, generator: torch.Generator, in_place: bool = False
+) -> Tensor:
     """Draw each value from Bernoulli(stored / levels), or Bernoulli(stored) without levels.
 
     With levels the draw is exact, and on a processor takes a byte at random for nearly all of
@@ -18,29 +23,38 @@ def draw_binary(stored: Tensor, levels: int | None, generator: torch.Generator) 
         stored: Values of any shape: bytes, if there are levels.
         levels: The highest value L.
         generator: Where draws come from, on the device of the values.
+        in_place: Whether bytes may be replaced by what is drawn.
 
     Example:
         >>> draw_binary(torch.tensor([0.0, 1.0]), None, torch.Generator().manual_seed(0))
         tensor([False,  True])
     """
-    if levels is None:
-        noise = torch.rand(
-            stored.shape, generator=generator, dtype=stored.dtype, device=stored.device
-        )
-        return noise < stored
     if stored.device.type != "cpu":  # where to count the ties is to wait for them
-        drawn = torch.randint(
-            levels, stored.shape, generator=generator, dtype=torch.uint8, device=stored.device
-        )
-        return drawn < stored
+        kept: Any = {"generator": generator, "dtype": stored.dtype, "device": stored.device}
+        if levels is None:
+            return torch.rand(stored.shape, **kept) < stored
+        return torch.randint(levels, stored.shape, **kept) < stored
+    drawn = torch.empty(stored.shape, dtype=torch.bool)
+    if in_place and levels is not None:
+        drawn = stored.view(torch.bool)
+    parts = zip(drawn.view(-1).split(BLOCK), stored.reshape(-1).split(BLOCK), strict=True)
+    if levels is None:
+        for into, part in parts:
+            noise = torch.rand(part.shape, generator=generator, dtype=part.dtype)
+            torch.lt(noise, part, out=into)
+        return drawn
     threshold, remainder = _thresholds(levels)
-    # With 255 levels t is v, but for the highest, where it is 255 too.
-    limit = stored if levels == 255 else threshold[stored.long()]
-    noise = _random_bytes(stored.shape, generator)
-    drawn = noise < limit
-    ties = torch.from_numpy(np.flatnonzero((noise == limit).numpy()))
-    again = torch.randint(levels, ties.shape, generator=generator)
-    drawn.view(-1)[ties] = again < remainder[stored.flatten()[ties].long()]
+    places, left = [], []
+    for number, (into, part) in enumerate(parts):
+        # With 255 levels t is v, but for the highest, where it is 255 too.
+        limit = part if levels == 255 else threshold[part.long()]
+        noise = _random_bytes(len(part), generator)
+        ties = torch.from_numpy(np.flatnonzero((noise == limit).numpy()))
+        places.append(ties + number * BLOCK)
+        left.append(remainder[part[ties].long()])
+        torch.lt(noise, limit, out=into)
+    tied = torch.cat(places)
+    drawn.view(-1)[tied] = torch.randint(levels, tied.shape, generator=generator) < torch.cat(left)
     return drawn
 
 
@@ -53,8 +67,7 @@ def _thresholds(levels: int) -> tuple[Tensor, Tensor]:
     return threshold.byte(), scaled - threshold * levels
 
 
-def _random_bytes(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    count = shape.numel()
+def _random_bytes(count: int, generator: torch.Generator) -> Tensor:
     words = torch.empty(-(-count // 8), dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)  # all of 64 bits
-    return words.view(torch.uint8)[:count].view(shape)
+    return words.view(torch.uint8)[:count]

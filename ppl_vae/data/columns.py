@@ -1,6 +1,6 @@
 """The columns of data sets, and new rows brought to those that a program was fitted to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..choices import Binarize
+from ..choices import Binarize, ColumnKind
 from ..errors import InputError
+from .binarization import BLOCK
 from .dataset import Split
 from .missing import observed
 from .reading import Reading
@@ -67,15 +68,17 @@ def columns_of(
     else:
         names = table.names
     if levels is not None or binarize != "none":
-        shares = train.x.double() / (1 if levels is None else levels)
-        kind = "binary" if levels == 1 or binarize != "none" else "real"
-        moments = zip(names, shares.mean(0).tolist(), shares.std(0, False).tolist(), strict=True)
-        return tuple(Column(name, kind, loc, scale) for name, loc, scale in moments)  # type: ignore[arg-type]
+        kind: ColumnKind = "binary" if levels == 1 or binarize != "none" else "real"
+        return _scaled(names, train.x, levels or 1, kind)
     # The mean and the standard deviation are the training data's; kinds are those of all.
     parts = [splits[name] for name in ("train", "validation", "test")]
-    seen = [observed(part.x, part.covariates).numpy() for part in parts]
-    pairs = zip(seen, parts, strict=True)
-    values = np.concatenate([np.where(known, part.x.numpy(), np.nan) for known, part in pairs])
+    seen = [observed(part.x, part.covariates) for part in parts]
+
+    def values(place: int) -> np.ndarray:
+        column = torch.cat([part.x[:, place] for part in parts]).double()
+        known = torch.cat([mask[:, place] for mask in seen])
+        return column.masked_fill_(~known, torch.nan).numpy()
+
     return find_columns(
         names,
         values,
@@ -84,6 +87,20 @@ def columns_of(
         table.categories if table else {},
         source,
     )
+
+
+def _scaled(names: Sequence[str], x: Tensor, levels: int, kind: ColumnKind) -> tuple[Column, ...]:
+    """Columns of levels, some of them at a time."""
+    found: list[Column] = []
+    size = max(1, BLOCK // len(x))
+    for start in range(0, len(names), size):
+        some = slice(start, start + size)
+        shares = x[:, some].double() / levels
+        moments = zip(
+            names[some], shares.mean(0).tolist(), shares.std(0, False).tolist(), strict=True
+        )
+        found += [Column(name, kind, loc, scale) for name, loc, scale in moments]
+    return tuple(found)
 
 
 def reading_like(like: Mapping[str, Any]) -> Reading:

@@ -103,7 +103,7 @@ def _read(path: Path, dialect: Dialect, reading: Reading, count: int) -> Table:
     if index is None and kept:
         row_names, kept = _row_names(kept, reading)
     refuse_identifiers(kept, reading, path)
-    return assemble(kept, reading, path, row_names, rows)
+    return assemble(kept, reading, path, row_names, rows, cells)
 
 
 def _index_place(path: Path, names: Sequence[str], reading: Reading) -> int | None:

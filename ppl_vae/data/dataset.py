@@ -12,8 +12,9 @@ from torch import Tensor
 from ..choices import Binarize, SplitName
 from ..errors import InputError, check_int
 from ..runtime import derived_seed
+from ..storage.spilled import float_tensor
 from .batch import Batch, describe
-from .binarization import draw_binary
+from .binarization import BLOCK, draw_binary
 from .reading import Reading
 from .schema import Column, has_names
 
@@ -110,7 +111,7 @@ class DataSet:
             labels = {} if split.labels is None else {"labels": split.labels}
             for name, tensor in {"x": split.x, **labels, **split.covariates}.items():
                 sha.update(f"{name} {describe(tensor)} ".encode())
-                sha.update(tensor.numpy().tobytes())
+                sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -148,15 +149,42 @@ class DataSet:
         """All ``x`` of a split; with dynamic binarization, one seeded draw of them.
 
         Returns:
-            Floating-point data of shape (N, *data_shape).
+            Floating-point data of shape (N, *data_shape). Those made of many bytes lie in a
+            temporary file, so that they need not be in memory all at once.
         """
         if split not in get_args(SplitName):
             raise InputError("split", f"must be one of {', '.join(get_args(SplitName))}: {split!r}")
         generator = torch.Generator().manual_seed(derived_seed(seed, f"{split} data"))
-        return self._values(getattr(self, split).x, generator)
+        stored, levels = getattr(self, split).x, self.levels
+        if self.binarize == "dynamic":
+            stored = draw_binary(stored, levels, generator).view(torch.uint8)
+            levels = 1
+        if levels is None:
+            return stored
+        size = max(1, BLOCK // stored[:1].numel())
+        return float_tensor(
+            stored.shape, lambda: (_floats(part, levels) for part in stored.split(size))
+        )
+
+    def pieces(self, split: SplitName, seed: int = 0) -> Iterator[Batch]:
+        """The data points of a split in turn, some at a time, as floating-point data.
+
+        With dynamic binarization, draws are others than those of :meth:`fixed`.
+        """
+        part = getattr(self, split)
+        generator = torch.Generator().manual_seed(derived_seed(seed, f"{split} data"))
+        size = max(2, BLOCK // part.x[:1].numel())
+        for some in Batch(x=part.x, **part.covariates).split(size):
+            some["x"] = self._values(some.x, generator)
+            yield some
 
     def _values(self, stored: Tensor, generator: torch.Generator) -> Tensor:
         if self.binarize == "dynamic":
             drawn = draw_binary(stored, self.levels, generator)
-            return drawn.view(torch.uint8).float()  # in a sixth of the time that bool takes
-        return stored if self.levels is None else stored.float() / self.levels
+            return _floats(drawn.view(torch.uint8), 1)  # in a sixth of the time that bool takes
+        return stored if self.levels is None else _floats(stored, self.levels)
+
+
+def _floats(stored: Tensor, levels: int) -> Tensor:
+    """Levels as numbers in [0, 1]."""
+    return stored.float() if levels == 1 else stored.float().div_(levels)

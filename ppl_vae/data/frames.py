@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
 from .cells import WHOLE_LIMIT, are_dates, are_numbers_with_units, is_number
 from .reading import Reading
 from .table import (
@@ -111,6 +111,8 @@ def _numbers(column: Any, name: str, source: str | Path) -> np.ndarray:
             )
     # An array of float16 or float32 has room for what it holds in float32.
     kind = np.float32 if str(column.dtype).lower() in ("float16", "float32") else np.float64
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
+        return np.asarray(column.to_numpy())  # the frame's own memory: a table converts it
     return np.asarray(column.to_numpy(dtype=kind, na_value=np.nan))
 
 
@@ -161,13 +163,17 @@ def read_parquet(path: Path, reading: Reading | None = None) -> dict[str, Any]:
         for place, column in enumerate(table.schema):
             if pa.types.is_decimal(column.type):
                 table = table.set_column(place, column.name, table[place].cast(pa.float64()))
-        return {"x": frame_table(table.to_pandas(), reading, path, texts)}
+        # What pandas has of a column, Arrow need not keep.
+        frame = table.to_pandas(split_blocks=True, self_destruct=True)
+        del table
+        return {"x": frame_table(frame, reading, path, texts)}
     except InputError:
         raise
     except (
         *(pa.ArrowException, OSError, ValueError, TypeError, KeyError),
         *(OverflowError, AttributeError, IndexError),
     ) as error:
+        tell_lack_of_memory(error, path)
         raise InputError(
             path, f"is not a Parquet table ({first_line(error)})", "save it again"
         ) from None

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
+from .blocks import are_whole
 from .reading import Reading
 from .table import LABEL_COLUMN, Table
 
@@ -43,6 +44,7 @@ def read_h5ad(path: Path, reading: Reading | None = None) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # whatever a broken file makes the readers raise
+        tell_lack_of_memory(error, path)
         reason = first_line(error)
         raise InputError(path, f"is no AnnData file ({reason})", "save it again") from None
     x = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)
@@ -72,11 +74,11 @@ def _table(x: np.ndarray, obs: Any, genes: list[str], reading: Reading, path: Pa
     kept = [place for place, g in enumerate(genes) if not reading.schema.get(g, {}).get("drop")]
     x = x if len(kept) == len(genes) else x[:, kept]
     said = {g: reading.schema[g]["kind"] for g in genes if "kind" in reading.schema.get(g, {})}
-    counts = bool((x >= 0).all() and (x == np.round(x)).all())
+    counts = bool(x.min(initial=0) >= 0) and are_whole(x)
     kinds = {genes[place]: said.get(genes[place], "count") for place in kept} if counts else said
     return Table(
         tuple(genes[place] for place in kept),
-        x.astype(np.float64 if x.dtype == np.float64 else np.float32),
+        x.astype(np.float64 if x.dtype == np.float64 else np.float32, copy=False),
         kinds,
         labels=labels,
         row_names=tuple(map(str, obs.index)),

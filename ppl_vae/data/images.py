@@ -175,22 +175,25 @@ def _read(folder: Path, files: list[Path], reading: Reading) -> np.ndarray:
     from rich.console import Console
     from rich.progress import track
 
-    images, seen = list[np.ndarray](), Counter[str]()
+    first, seen = np.empty(0), Counter[str]()
     console, few = Console(stderr=True), len(files) < 1000
-    for file in track(files, "reading images", console=console, transient=True, disable=few):
+    tracked = track(files, "reading images", console=console, transient=True, disable=few)
+    for place, file in enumerate(tracked):
         image = read_image(file, reading, seen)
-        if images and image.shape != images[0].shape:
-            _refuse_other(file, image, files[0], images[0])
-        if not images:
+        if place == 0:
+            first = image
             refuse_beyond_memory(2 * len(files) * image.nbytes, folder, "take fewer images")
-        images.append(image)
+            height, width, *channels = image.shape
+            stack = np.empty((len(files), *(channels or [1]), height, width), image.dtype)
+        if image.shape != first.shape:
+            _refuse_other(file, image, files[0], first)
+        stack[place] = image if image.ndim == 2 else image.transpose(2, 0, 1)
     if count := seen[TRANSPARENT]:
         _warn(f"{folder}: {count} of {len(files)} images have transparent parts, laid on white")
     if count := seen[EMBEDDED]:
         words = f"{count} of {len(files)} images have further pictures embedded (previews or depth)"
         _warn(f"{folder}: {words}, which are left out")
-    stack = np.stack(images)
-    return stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
+    return stack
 
 
 def _refuse_other(file: Path, image: np.ndarray, first: Path, like: np.ndarray) -> NoReturn:

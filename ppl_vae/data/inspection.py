@@ -49,12 +49,13 @@ def summarize(data: DataSet) -> list[Summary]:
         [18.0, 19.0]
     """
     parts = (data.train, data.validation, data.test)
+    known = [observed(part.x, part.covariates) for part in parts]
     found = []
     for place, column in enumerate(data.columns):
         pieces = []
-        for part in parts:
+        for part, seen_of in zip(parts, known, strict=True):
             values = part.x[:, place].double().numpy() / (data.levels or 1)
-            pieces.append(values[observed(part.x, part.covariates)[:, place].numpy()])
+            pieces.append(values[seen_of[:, place].numpy()])
         seen = np.concatenate(pieces)
         missing = sum(map(len, parts)) - len(seen)
         share = float((seen == np.median(seen)).mean())

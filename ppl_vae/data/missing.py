@@ -7,23 +7,29 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .blocks import blocks
 
 MASK = "mask"  # the covariate that says which values were observed
 
 
-def fill_missing(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """An array with 0 for NaN, and where it had NaN; ``None`` if nowhere.
+def fill_missing(array: np.ndarray) -> np.ndarray | None:
+    """Put 0 where an array has NaN, in place, and say where that was; ``None`` if nowhere.
 
     Example:
-        >>> fill_missing(np.array([[np.nan, 2.0]]))
-        (array([[0., 2.]]), array([[ True, False]]))
+        >>> array = np.array([[np.nan, 2.0]])
+        >>> fill_missing(array), array
+        (array([[ True, False]]), array([[0., 2.]]))
     """
     if array.dtype.kind != "f":
-        return array, None
-    missing = np.isnan(array)
-    if not missing.any():
-        return array, None
-    return np.where(missing, array.dtype.type(0), array), missing
+        return None
+    missing = None
+    for rows in blocks(array):
+        where = np.isnan(array[rows])
+        if where.any():
+            missing = np.zeros(array.shape, bool) if missing is None else missing
+            missing[rows] = where
+            array[rows][where] = 0
+    return missing
 
 
 def observed(x: Tensor, covariates: Mapping[str, Tensor]) -> Tensor:
@@ -37,23 +43,8 @@ def observed(x: Tensor, covariates: Mapping[str, Tensor]) -> Tensor:
     """
     mask = covariates.get(MASK)
     if mask is None or mask.shape != x.shape:
-        return torch.ones_like(x, dtype=torch.bool)
+        return torch.ones((), dtype=torch.bool).expand(x.shape)  # of one byte
     return mask.bool()
-
-
-def with_mask(covariates: Mapping[str, Tensor], stored: Tensor) -> dict[str, Tensor]:
-    """Covariates whose ``mask`` is of booleans, if it is one of zeros and ones for each value of x.
-
-    Files keep masks as numbers, which no distribution can be masked with.
-
-    Example:
-        >>> with_mask({"mask": torch.tensor([[1, 0]])}, torch.zeros(1, 2))
-        {'mask': tensor([[ True, False]])}
-    """
-    mask = covariates.get(MASK)
-    if mask is None or mask.shape != stored.shape or not ((mask == 0) | (mask == 1)).all():
-        return {**covariates}
-    return {**covariates, MASK: mask.bool()}
 
 
 def joint_mask(
@@ -63,24 +54,25 @@ def joint_mask(
 
     Arguments:
         covariates: The user's, perhaps with a mask of the shape of ``x``.
-        missing: Where ``x`` was NaN, in the order of its channels as stored.
+        missing: Where ``x`` was NaN, as it is stored; the mask is made in its memory.
         stored: ``x``.
         source: What messages call the data.
 
     Raises:
         InputError: If the user's mask is of another shape.
     """
-    seen = torch.ones(stored.shape, dtype=torch.bool)
-    if missing is not None:
-        seen = ~torch.from_numpy(missing).reshape(stored.shape)
-    if MASK in covariates:
-        given = covariates[MASK]
-        if given.shape != stored.shape:
-            raise InputError(
-                source,
-                f"has missing values, and a mask of shape {tuple(given.shape)} beside data of "
-                f"shape {tuple(stored.shape)}",
-                "give one of the same shape, or none",
-            )
-        seen = seen & given.bool()
+    given = covariates.get(MASK)
+    if given is not None and given.shape != stored.shape:
+        raise InputError(
+            source,
+            f"has missing values, and a mask of shape {tuple(given.shape)} beside data of "
+            f"shape {tuple(stored.shape)}",
+            "give one of the same shape, or none",
+        )
+    if missing is None:
+        seen = torch.ones(stored.shape, dtype=torch.bool)
+    else:
+        seen = torch.from_numpy(np.logical_not(missing, out=missing))
+    if given is not None:
+        seen &= given.bool()
     return {**covariates, MASK: seen}

@@ -47,6 +47,11 @@ def as_plain(x: Any, labels: Any, reading: Reading, source: str) -> tuple[Any, A
     return x, labels
 
 
+def is_made(given: Any, plain: Any) -> bool:
+    """Whether :func:`as_plain` made what it gave, so that nobody else has its memory."""
+    return plain is not given and not isinstance(given, TensorDataset)
+
+
 def _only(labels: Any, own: Any, source: str) -> Any:
     if labels is not None and own is not None:
         raise InputError(source, "holds labels, and others are given", "give them once")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, first_line
-from ..storage.memory import regular_size
+from ..storage.memory import regular_size, tell_lack_of_memory
 from .reading import Reading
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def is_image(file: Path) -> bool:
             return True
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return True  # which reading it refuses
-    except Exception:  # whatever a file that is none makes Pillow raise
+    except Exception as error:  # whatever a file that is none makes Pillow raise
+        tell_lack_of_memory(error, file)
         return False
 
 
@@ -71,6 +72,7 @@ def read_image(file: Path, reading: Reading, seen: Counter[str]) -> np.ndarray:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(file, "claims more pixels than is safe to open", "resize it") from None
     except Exception as error:  # whatever a broken file makes Pillow raise
+        tell_lack_of_memory(error, file)
         raise InputError(
             file,
             f"is truncated, or not an image ({first_line(error)})",

@@ -1,7 +1,7 @@
 """What the columns of a table are: said by their types and the user, or found by their values."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..choices import ColumnKind
 from ..errors import InputError
+from .blocks import are_whole
 
 PLAIN_NAME = "column {}"  # of a column of an array
 COUNT_LIMIT = 2**24  # beyond, float32 leaves out whole numbers
@@ -78,7 +79,7 @@ class Column:
 
 def find_columns(
     names: Sequence[str],
-    values: np.ndarray,
+    values: Callable[[int], np.ndarray],
     train: slice,
     kinds: Mapping[str, ColumnKind],
     categories: Mapping[str, tuple[str, ...]],
@@ -94,7 +95,7 @@ def find_columns(
 
     Arguments:
         names: Of the columns.
-        values: Of shape (N, D), NaN where a value is missing.
+        values: Gives the values of each, of shape (N,), by its place, NaN where one is missing.
         train: The rows to take means and standard deviations of.
         kinds: What is known of columns, by their names.
         categories: What codes stand for, of columns that hold codes.
@@ -106,14 +107,13 @@ def find_columns(
 
     Example:
         >>> x = np.array([[0.0, 3.0, -1.5], [1.0, 0.0, 2.5], [1.0, 7.0, np.nan]])
-        >>> [c.kind for c in find_columns("abc", x, slice(3), {}, {}, "array")]
+        >>> [c.kind for c in find_columns("abc", x.T.__getitem__, slice(3), {}, {}, "array")]
         ['binary', 'count', 'real']
     """
     found = []
     for place, name in enumerate(names):
-        column = np.asarray(values[:, place], dtype=np.float64)
-        training, seen = column[train], column[~np.isnan(column)]
-        training = training[~np.isnan(training)]
+        column = np.asarray(values(place), dtype=np.float64)
+        training, seen = _seen(column[train]), _seen(column)
         if not len(training):
             what = "that is empty" if not len(seen) else "without values to train on"
             raise InputError(source, f"has a column {name!r} {what}", "leave-out", column=name)
@@ -127,6 +127,11 @@ def find_columns(
             loc, scale = float(training[0]), 0.0  # and no error of rounding
         found.append(Column(name, kind, loc, scale, codes))
     return tuple(found)
+
+
+def _seen(values: np.ndarray) -> np.ndarray:
+    missing = np.isnan(values)
+    return values[~missing] if missing.any() else values
 
 
 def check_kind(
@@ -150,7 +155,7 @@ def _find_kind(seen: np.ndarray, codes: tuple[str, ...]) -> ColumnKind:
     low, high = float(seen.min()), float(seen.max())
     if low < 0 or low == high:
         return "real"
-    if bool((seen == np.floor(seen)).all()):
+    if are_whole(seen):
         if high == 1:
             return "binary"
         if high <= COUNT_LIMIT and seen.var() >= seen.mean() / 2:
@@ -161,8 +166,9 @@ def _find_kind(seen: np.ndarray, codes: tuple[str, ...]) -> ColumnKind:
 
 
 def _skewness(values: np.ndarray) -> float:
-    centred = (values - values.mean()) / values.std()
-    return float((centred**3).mean())
+    centred = values - values.mean()
+    centred /= values.std()
+    return float(np.einsum("i,i,i", centred, centred, centred)) / len(values)
 
 
 def _unlike(kind: ColumnKind, seen: np.ndarray, codes: Sequence[str]) -> str:

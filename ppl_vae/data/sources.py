@@ -12,7 +12,7 @@ import numpy as np
 
 from ..choices import Binarize
 from ..errors import InputError, as_path, first_line
-from ..storage.memory import refuse_beyond_memory, regular_size
+from ..storage.memory import refuse_beyond_memory, regular_size, tell_lack_of_memory
 from .arrays import read_numpy
 from .batch import Batch
 from .columns import reading_like
@@ -23,7 +23,7 @@ from .h5ad import read_h5ad
 from .images import read_images
 from .reading import Reading
 from .table import Table
-from .validation import make_data, make_rows
+from .validation import build_data, make_data, make_rows
 
 DATA_VARIABLE = "PPL_VAE_DATA"
 _TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}
@@ -80,7 +80,7 @@ def load_data(
         return _load_torchvision(name, data_folder(data_dir), binarize)
     with _readable(name):
         found = _read(source, reading)
-        return make_data(**found, source=name, binarize=binarize, reading=reading)
+        return build_data(**found, source=name, binarize=binarize, reading=reading, ours=True)
 
 
 def load_rows(
@@ -117,7 +117,7 @@ def read_rows(
             problem = "holds training data and others apart"
             raise InputError(name, problem, "give one array, x, or the path of one of its folders")
         names = found["x"].row_names if isinstance(found["x"], Table) else ()
-        batch = make_rows(**found, like=like, source=name, seed=seed, labelled=labelled)
+        batch = make_rows(**found, like=like, source=name, seed=seed, labelled=labelled, ours=True)
         return batch, names
 
 
@@ -126,6 +126,7 @@ def _readable(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, MemoryError) as error:
+        tell_lack_of_memory(error, name)
         raise InputError(name, f"cannot be read ({first_line(error)})", "save it again") from None
 
 
@@ -184,13 +185,20 @@ def _load_torchvision(name: str, root: Path, binarize: Binarize) -> DataSet:
         try:
             read = read_label_file if "labels" in file else read_image_file
             arrays.append(read(str(raw / file)))
-        except (ValueError, AssertionError, RuntimeError, OSError, IndexError, KeyError):
+        except (ValueError, AssertionError, RuntimeError, OSError, IndexError, KeyError) as error:
+            tell_lack_of_memory(error, raw / file)
             raise InputError(
                 raw / file, "is truncated, or not an idx file", "delete it and retry"
             ) from None
     x, y, x_test, y_test = arrays
-    return make_data(
-        x, y, test=(x_test, y_test), validation_fraction=1 / 12, source=name, binarize=binarize
+    return build_data(
+        x,
+        y,
+        test=(x_test, y_test),
+        validation_fraction=1 / 12,
+        source=name,
+        binarize=binarize,
+        ours=True,
     )
 
 

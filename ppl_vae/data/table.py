@@ -1,5 +1,6 @@
 """Tables read: columns of numbers or of codes, classes, and names of rows."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from ..choices import ColumnKind
 from ..errors import InputError
+from .blocks import blocks
 from .reading import Reading
 
 LABEL_COLUMN = "label"
@@ -93,8 +95,11 @@ def assemble(
     source: str | Path,
     row_names: Variable | None = None,
     rows: int | None = None,
+    cells: np.ndarray | None = None,
 ) -> Table:
     """Columns as a table, without those of classes and those that the schema leaves out.
+
+    The array ``cells``, of which columns may be a part each, becomes that of the table.
 
     Raises:
         InputError: Naming a column whose texts are no categories.
@@ -108,15 +113,35 @@ def assemble(
     if not kept or not count:
         raise InputError(source, "holds no data", "give a table with rows of numbers")
     kept = [_coded(v, reading.schema.get(v.name, {}), source) for v in kept]
+    labels = None if label is None else _labels(label)
+    names = () if row_names is None else tuple(text or "" for text in row_names.texts())
     return Table(
         tuple(v.name for v in kept),
-        np.stack([v.values for v in kept], axis=1),
+        _joined([v.values for v in kept], cells),
         {v.name: v.kind for v in kept if v.kind is not None},
         {v.name: v.categories for v in kept if v.categories},
-        None if label is None else _labels(label),
-        () if row_names is None else tuple(text or "" for text in row_names.texts()),
+        labels,
+        names,
         present,
     )
+
+
+def _joined(columns: Sequence[np.ndarray], cells: np.ndarray | None) -> np.ndarray:
+    """Columns side by side, as float32 if all are no more than that."""
+    if cells is not None and all(values.base is cells for values in columns):
+        places = [(v.ctypes.data - cells.ctypes.data) // cells.itemsize for v in columns]
+        shape = (len(columns[0]), len(columns))
+        found = cells.reshape(-1)[: math.prod(shape)].reshape(shape)
+        for rows in blocks(found):  # which is read no later than it is written
+            found[rows] = cells[rows.start : min(rows.stop, len(found))][:, places]
+        return found
+    small = (np.float16, np.float32)
+    kind = np.float32 if all(values.dtype in small for values in columns) else np.float64
+    found = np.empty((len(columns[0]), len(columns)), kind)
+    for rows in blocks(found):
+        for place, values in enumerate(columns):
+            found[rows, place] = values[rows]
+    return found
 
 
 def label_column(names: Iterable[str], reading: Reading) -> str:

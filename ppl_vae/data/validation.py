@@ -1,8 +1,8 @@
 """Arrays checked, and split into training, validation and test data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from dataclasses import replace
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -19,10 +19,19 @@ from .columns import align, as_table, check_rows, columns_of, reading_like
 from .covariates import as_covariates
 from .dataset import DataSet, Split
 from .inspection import warn_of_precision
-from .missing import fill_missing, joint_mask, with_mask
-from .objects import as_plain
+from .missing import joint_mask
+from .objects import as_plain, is_made
 from .reading import Reading
-from .schema import COUNT_LIMIT
+from .stored import (
+    as_array,
+    as_stored,
+    as_whole,
+    check_array,
+    given_parts,
+    in_order,
+    part_apart,
+    split_rows,
+)
 from .table import Table
 
 SPLIT_SEED = 0  # The same data are held out whatever the seed of the fit.
@@ -85,39 +94,75 @@ def make_data(
         >>> len(data.train), len(data.validation), len(data.test), data.shape
         (8, 1, 1, (10,))
     """
+    return build_data(
+        x,
+        labels,
+        test=test,
+        validation=validation,
+        covariates=covariates,
+        levels=levels,
+        binarize=binarize,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        source=source,
+        reading=reading,
+    )
+
+
+def build_data(
+    x: Any,
+    labels: Any = None,
+    *,
+    test: tuple[Any, ...] | None = None,
+    validation: tuple[Any, ...] | None = None,
+    covariates: Mapping[str, Any] | None = None,
+    levels: int | None = None,
+    binarize: Binarize = "none",
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    source: str = "array",
+    reading: Reading | None = None,
+    ours: bool = False,
+) -> DataSet:
+    """:func:`make_data` of arrays that may be ``ours``, such as a reader's: nobody has another view
+    of them, and they become the memory of the data set."""
     if binarize not in get_args(Binarize):
         raise InputError(
             "binarize", f"must be one of {', '.join(get_args(Binarize))}, got {binarize!r}"
         )
-    given = _given(source, test=test, validation=validation)
+    given = given_parts(source, test=test, validation=validation)
     reading = reading or Reading()
-    x, labels = as_plain(x, labels, reading, source)
-    table = as_table(x if isinstance(x, Table) else _as_array(x, source), reading, source)
-    array = _as_array(x if table is None else table, source)
+    plain, labels = as_plain(x, labels, reading, source)
+    table = as_table(
+        plain if isinstance(plain, Table) else as_array(plain, source), reading, source
+    )
+    array = as_array(plain if table is None else table, source)
+    made = ours or table is not None or is_made(x, plain)
     levels = reading.levels if levels is None else levels
-    if levels is None and binarize != "none" and array.dtype == np.uint8 and (array > 1).any():
+    grey = array.dtype == np.uint8 and array.max(initial=0) > 1
+    if levels is None and binarize != "none" and grey:
         levels = 255  # grey values, since they are to be binarized
     if table is not None and levels is not None:
-        array = _as_whole(array)
-    stored, levels, missing = _as_stored(array, source, levels)
-    further = with_mask(as_covariates(covariates, len(stored), source), stored)
-    apart = {n: _apart(p, stored, levels, further, reading) for n, p in given.items()}
+        array = as_whole(array)
+    array, levels, kind = check_array(array, source, levels, made)
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    held_out = {n: _size(f, len(array)) for n, f in fractions.items() if n not in given}
+    rows = _divided(len(array), held_out, source)
+    order = torch.cat([*rows.values()]).numpy()
+    stored, missing = as_stored(array, kind, order, made)
+    del plain, array  # what is left of another type
+    further = as_covariates(covariates, stored.shape, source)
+    further = in_order(further, order, ours)
+    apart = {n: part_apart(p, stored, levels, further, reading, ours) for n, p in given.items()}
     if missing is not None or any(part.missing is not None for part in apart.values()):
         further = joint_mask(further, missing, stored, source)
         for part in apart.values():
             part.covariates = joint_mask(part.covariates, part.missing, part.x, part.source)
     labelled = {name: (part.labels, len(part.x)) for name, part in apart.items()}
     classes, label_names = as_classes(labels, labelled, len(stored), source)
-    fractions = {"test": test_fraction, "validation": validation_fraction}
-    held_out = {n: _size(f, len(stored)) for n, f in fractions.items() if n not in given}
-    known = classes["train"]
-    splits = {
-        name: _rows_of(stored, known, further, rows)
-        for name, rows in _divided(len(stored), held_out, source).items()
-    }
+    splits = split_rows(stored, classes["train"], further, rows)
     for name, part in apart.items():
-        rows = torch.arange(len(part.x))
-        splits[name] = Split(part.x, rows, classes[name], part.covariates)
+        splits[name] = Split(part.x, torch.arange(len(part.x)), classes[name], part.covariates)
     columns = columns_of(splits, levels, binarize, table, source)
     if binarize != "none":
         splits = {n: _prepared(s, n, levels, binarize, source) for n, s in splits.items()}
@@ -138,14 +183,6 @@ def make_data(
     return data
 
 
-def _rows_of(
-    x: Tensor, labels: Tensor | None, covariates: Mapping[str, Tensor], rows: Tensor
-) -> Split:
-    """Some of the data points as a split."""
-    known = None if labels is None else labels[rows]
-    return Split(x[rows], rows, known, {name: t[rows] for name, t in covariates.items()})
-
-
 def make_rows(
     x: Any,
     labels: Any = None,
@@ -155,6 +192,7 @@ def make_rows(
     source: str = "array",
     seed: int = 0,
     labelled: bool = False,
+    ours: bool = False,
 ) -> Batch:
     """Validate arrays as data points for a program that was fitted to others.
 
@@ -167,6 +205,7 @@ def make_rows(
         source: The name that messages know the data by.
         seed: Seed of the binarization.
         labelled: Whether the program takes labels, as the covariate ``y``; else they are left out.
+        ours: Whether the arrays may be changed, since nobody else has them.
 
     Raises:
         InputError: As :func:`make_data` does; if the shape is another one, or a label of none of
@@ -180,15 +219,18 @@ def make_rows(
         0.2
     """
     levels = like.get("levels")
+    given = x
     x, labels = as_plain(x, labels, reading_like(like), source)
-    array = _as_array(align(x, like, source) if isinstance(x, Table) else x, source)
+    made = ours or isinstance(x, Table) or is_made(given, x)
+    array = as_array(align(x, like, source) if isinstance(x, Table) else x, source)
     whole = array.dtype.kind in "bui"
     if levels is None and "levels" in like and array.dtype == np.uint8 and array.ndim > 2:
         problem = "holds bytes, but the program was fitted to numbers as they were"
         raise InputError(source, problem, "save it as floating-point numbers in the same units")
     if isinstance(x, Table) and levels is not None and not whole:
-        array, whole = _as_whole(array), True
-    stored, found, missing = _as_stored(array, source, levels if whole else None)
+        array, whole = as_whole(array), True
+    array, found, kind = check_array(array, source, levels if whole else None, made)
+    stored, missing = as_stored(array, kind, None, made)
     if found == 1 and levels is None and "levels" in like:
         stored, found = stored.float(), None  # bytes that happen to be zeros and ones
     if list(stored.shape[1:]) != list(like["shape"]):
@@ -201,7 +243,7 @@ def make_rows(
         problem = f"has values from {stored.min():g} to {stored.max():g}, but the program was "
         problem += f"fitted to levels of {levels}, which are divided by it"
         raise InputError(source, problem, "save whole numbers as integers, or divide them")
-    further = with_mask(as_covariates(covariates, len(stored), source), stored)
+    further = in_order(as_covariates(covariates, stored.shape, source), None, ours)
     check_rows(stored, missing, like, source)
     if missing is not None:
         further = joint_mask(further, missing, stored, source)
@@ -212,7 +254,7 @@ def make_rows(
     if like.get("binarize", "none") != "none":
         split = _prepared(split, "new", found, "dynamic", source)
         generator = torch.Generator().manual_seed(derived_seed(seed, "new data"))
-        drawn = draw_binary(split.x, found, generator).to(torch.uint8).float()
+        drawn = draw_binary(split.x, found, generator, in_place=True).view(torch.uint8).float()
         return Batch(x=drawn, **further)
     return Batch(x=stored if found is None else stored.float() / found, **further)
 
@@ -221,93 +263,6 @@ def _size(fraction: float, total: int) -> int:
     if not isinstance(fraction, Real) or not 0 < fraction < 1:
         raise InputError("fractions of the data", f"must be between 0 and 1, got {fraction!r}")
     return max(1, round(fraction * total))
-
-
-def _as_stored(
-    array: np.ndarray, source: str, levels: int | None
-) -> tuple[Tensor, int | None, np.ndarray | None]:
-    """Check an array, and bring it to bytes or floats of shape (N, *data_shape), with its levels
-    and where values are missing, if any are."""
-    if array.dtype.kind not in "buif":
-        raise InputError(source, f"holds data of type {array.dtype}, which are not numbers")
-    if array.size == 0 or array.ndim < 2:
-        raise InputError(
-            source,
-            f"is an array of shape {array.shape}, which holds no data",
-            "give (N, ...), such as (1000, 28, 28) for images or (1000, 17) for a table",
-        )
-    if levels is None and array.dtype in (np.uint8, bool):
-        if array.max() <= 1:
-            levels = 1
-        elif array.ndim > 2:  # a table may hold counts
-            levels = 255
-    array = _channels_first(array)
-    if levels is not None:
-        if (
-            not isinstance(levels, Integral)
-            or not 1 <= levels <= 255
-            or array.dtype.kind not in "bui"
-        ):
-            raise InputError(
-                source, f"needs integers and levels in 1 ... 255, got levels={levels!r}"
-            )
-        if array.min() < 0 or array.max() > levels:
-            raise InputError(
-                source,
-                f"has values from {array.min()} to {array.max()}, but {levels} levels",
-            )
-        return torch.from_numpy(array.astype(np.uint8)), levels, None
-    array, missing = fill_missing(array)
-    if array.dtype.kind == "f":
-        _check_finite(array, source)
-    large = array.dtype.kind in "ui" and (array.max() > COUNT_LIMIT or array.min() < -COUNT_LIMIT)
-    exact = array.dtype == np.float64 or large
-    return torch.from_numpy(array.astype(np.float64 if exact else np.float32)), None, missing
-
-
-def _as_whole(array: np.ndarray) -> np.ndarray:
-    """A table of whole numbers as integers, for levels; any other as it is."""
-    return array.astype(np.int64) if (array == np.round(array)).all() else array
-
-
-def _as_array(x: Any, source: str) -> np.ndarray:
-    if isinstance(x, Tensor):
-        if x.layout != torch.strided:
-            raise InputError(source, "is a sparse tensor", "make it dense with .to_dense()")
-        if x.is_meta:
-            raise InputError(source, "is a tensor on the device meta", "give one with values")
-        x = x.detach().cpu()
-        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
-    if isinstance(x, Table):
-        return x.values
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        kept = np.float32 if x.dtype.itemsize < 4 or x.dtype == np.float32 else np.float64
-        return np.ma.filled(x.astype(kept), np.nan)
-    try:
-        return np.asarray(x)
-    except ValueError:
-        raise InputError(source, "is ragged", "give every data point the same shape") from None
-
-
-def _check_finite(array: np.ndarray, source: str) -> None:
-    with np.errstate(over="ignore"):
-        bad = ~np.isfinite(array.astype(np.float32, copy=False))
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InputError(
-            source,
-            f"has {bad.sum()} values that are infinite or beyond float32, the first at "
-            f"index {first}",
-            "remove or impute them",
-        )
-
-
-def _channels_first(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
-        array = array.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(array)
 
 
 def _divided(total: int, held_out: Mapping[str, int], source: str) -> dict[str, Tensor]:
@@ -319,51 +274,6 @@ def _divided(total: int, held_out: Mapping[str, int], source: str) -> dict[str, 
         raise InputError(source, problem, "give more")
     parts = order.split([*held_out.values(), left])
     return dict(zip([*held_out, "train"], parts, strict=True))
-
-
-@dataclass
-class _Apart:
-    """A split that came apart: its values, labels and covariates, and where values are missing."""
-
-    x: Tensor
-    labels: Any
-    covariates: dict[str, Tensor]
-    missing: np.ndarray | None
-    source: str
-
-
-def _given(source: str, **parts: Any) -> dict[str, tuple[Any, Any, Any, str]]:
-    """The splits that came apart: x, labels and covariates, and what messages call each."""
-    found = {}
-    for name, part in parts.items():
-        if part is None:
-            continue
-        if not (isinstance(part, tuple | list) and len(part) in (2, 3)):
-            raise InputError(source, f"{name} must be (x, labels) or (x, labels, covariates)")
-        x, labels, covariates = (*part, None)[:3]
-        found[name] = (x, labels, covariates, f"{source} ({name})")
-    return found
-
-
-def _apart(
-    part: tuple[Any, Any, Any, str],
-    train: Tensor,
-    levels: int | None,
-    covariates: Mapping[str, Tensor],
-    reading: Reading,
-) -> _Apart:
-    """A split that came apart, brought to the training data's type."""
-    *_, beside, source = part
-    x, labels = as_plain(part[0], part[1], reading, source)
-    stored, _, missing = _as_stored(_as_array(x, source), source, levels)
-    if stored.shape[1:] != train.shape[1:]:
-        raise InputError(
-            source,
-            f"has data points of shape {tuple(stored.shape[1:])}, the training data of "
-            f"{tuple(train.shape[1:])}",
-        )
-    held = as_covariates(beside, len(stored), source, like=covariates)
-    return _Apart(stored.to(train.dtype), labels, held, missing, source)
 
 
 def _prepared(
@@ -381,4 +291,6 @@ def _prepared(
     if binarize == "dynamic":
         return split
     generator = torch.Generator().manual_seed(derived_seed(FIXED_BINARIZATION_SEED, name))
-    return replace(split, x=draw_binary(split.x, levels, generator).byte())
+    return replace(
+        split, x=draw_binary(split.x, levels, generator, in_place=True).view(torch.uint8)
+    )

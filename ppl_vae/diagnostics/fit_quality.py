@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..data.missing import observed
-from ..evidence.independent import independent_columns
+from ..evidence.independent import column_moments, independent_columns
 from ..evidence.scores import Estimate, Scores
 from ..programs.batches import match_data
 from ..programs.posterior import Posterior
@@ -133,25 +133,26 @@ def find_outliers(data: DataSet) -> list[Outlier]:
         [(37, 1, 10000000000.0)]
     """
     splits = {name: getattr(data, name) for name in ("train", "validation", "test")}
-    x = torch.cat([split.x.double() for split in splits.values()])
-    seen = torch.cat([observed(s.x, s.covariates) for s in splits.values()])
+    masks = [observed(s.x, s.covariates) for s in splits.values()]
     rows = torch.cat([split.rows for split in splits.values()])
     places = [(name, i) for name, split in splits.items() for i in range(len(split))]
     found = []
-    for column in range(x.shape[1]):
-        values = x[seen[:, column], column]
+    for column in range(data.train.x.shape[1]):
+        x = torch.cat([split.x[:, column] for split in splits.values()]).double()
+        seen = torch.cat([mask[:, column] for mask in masks])
+        values = x[seen]
         if len(values) < 10:
             continue
-        distance = (x[:, column] - values.median()).abs()
-        own = distance[seen[:, column]]
+        distance = (x - values.median()).abs()
+        own = distance[seen]
         spread = own.median() / 0.6745
         if not spread > 0:
             spread = own[own < own.max()].std() if (own < own.max()).sum() > 1 else spread
-        far = seen[:, column] & (distance > OUTLIER * spread) & (spread > 0)
+        far = seen & (distance > OUTLIER * spread) & (spread > 0)
         if not 0 < far.sum() <= max(1, RARE * len(values)):
             continue
         for i in far.nonzero().flatten().tolist():
-            value, deviations = x[i, column].item(), (distance[i] / spread).item()
+            value, deviations = x[i].item(), (distance[i] / spread).item()
             split, place = places[i]
             found.append(Outlier(split, place, int(rows[i]), column, value, deviations))
     return sorted(found, key=lambda outlier: -outlier.deviations)
@@ -224,17 +225,16 @@ def _of_length(history: History, settings: Settings, data: DataSet) -> str:
 
 def _of_scales(program: Program, data: DataSet, outliers: Sequence[Outlier]) -> list[str]:
     """Columns that are far from what weights are initialized for, or from single precision."""
-    train = Batch(x=data.train.x.double(), **data.train.covariates)
-    seen = observed(train.x, train)
+    train = data.train
+    seen = observed(train.x, train.covariates)
     if (without := _without(train.x, outliers)) is not None:
         seen = seen & without
-    count = seen.sum(0).clamp(min=1)
-    mean = torch.where(seen, train.x, 0.0).sum(0) / count
-    scale = (torch.where(seen, train.x - mean, 0.0).square().sum(0) / count).sqrt()
+    _, mean, variance = column_moments(train.x, seen)
+    scale = variance.sqrt()
     # A likelihood that was told of the columns knows their names, and standardizes them.
     causes, standardizes = [], bool(getattr(getattr(program, "likelihood", None), "names", ()))
     varies = scale > 0
-    steps = 2.0**-23 * train.x.abs().amax(0)
+    steps = 2.0**-23 * torch.maximum(train.x.amax(0), -train.x.amin(0)).double()
     if coarse := _indices(varies & (steps > PRECISION * scale)):
         causes.append(
             f"single precision does not tell values of {_list(data, coarse)} apart to a thousandth "
@@ -272,12 +272,10 @@ def _equal_the_mean(program: Program, data: DataSet, train: Batch, test: Batch, 
     prediction = posterior_predictive(program, test, seed)
     if torch.equal(prediction.mean, prediction.batch.x):
         return False  # the likelihood has no mean, and this is a draw
-    seen, of_test = observed(train.x, train), observed(test.x, test)
-    count = seen.sum(0).clamp(min=1)
-    mean = torch.where(seen, train.x, 0.0).double().sum(0) / count
+    of_test = observed(test.x, test)
+    _, mean, variance = column_moments(train.x, observed(train.x, train))
     weight = torch.ones_like(mean)
     if train.x.dim() == 2:
-        variance = torch.where(seen, train.x - mean, 0.0).square().sum(0) / count
         weight = torch.where(variance > 0, 1 / variance, 0.0)
         coded = [column.kind in CODES for column in data.columns]
         if coded:

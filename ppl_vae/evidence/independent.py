@@ -120,6 +120,26 @@ def _moments(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return count, mean, torch.where(w, x - mean, 0.0).square().sum(0) / safe
 
 
+def column_moments(x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each number of a datum: how often it was observed, mean and variance, of shape
+    data_shape, in double precision; some columns at a time.
+
+    Arguments:
+        x: Data of shape (N, *data_shape).
+        seen: Which of its values were observed.
+    """
+    flat, w = x.flatten(1), seen.flatten(1)
+    size = max(1, BLOCK // max(1, len(x)))
+    parts = [
+        _moments(flat[:, start : start + size].double(), w[:, start : start + size])
+        for start in range(0, flat.shape[1], size)
+    ]
+    count, mean, variance = (
+        torch.cat(part).reshape(x.shape[1:]) for part in zip(*parts, strict=True)
+    )
+    return count, mean, variance
+
+
 def _shared_variance(x: Tensor, w: Tensor, columns: Tensor) -> Tensor:
     """The mean over all values of their squared distance from the mean of their column."""
     total, count = 0.0, 0.0

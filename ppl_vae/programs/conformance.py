@@ -1,7 +1,7 @@
 """The check that a program conforms, and that data suit it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -11,9 +11,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from ..choices import SplitName
 from ..data.batch import OBSERVED, Batch
-from ..data.classes import LABELS, UNKNOWN
-from ..data.missing import observed
+from ..data.classes import LABELS
+from ..data.dataset import DataSet, Split
 from ..errors import InputError, first_line, user_code_errors
 from .batches import check_batch
 from .protocol import (
@@ -22,16 +23,12 @@ from .protocol import (
     device_of,
     dtype_of,
     evaluation_mode,
-    innermost,
     is_random,
 )
+from .values import check_labels, check_support
 
 SUPPORT_DRAWS = 64  # of the guide, compared with the prior's support
-SUPPORT_BLOCK = 4096  # data points compared with the likelihood's support at once
-COUNTS = (
-    "give other numbers than bytes, if they are counts: uint8 is read as levels of grey, and "
-    "divided by 255"
-)
+PIECE = 2**20  # numbers compared with the likelihood's support at once
 
 
 def check_program(
@@ -56,19 +53,44 @@ def check_program(
         Traceback (most recent call last):
         ppl_vae.errors.InputError: datum 0: 0.5 lies outside the support of the Bernoulli ...
     """
-    everything = check_structure(program, data)
-    batch = everything.rows(slice(2)).to(device_of(program), dtype_of(program))
+    everything = check_batch(program, data)
+    _check(program, everything, lambda: _pieces(everything), rows)
+
+
+def check_split(program: Program, data: DataSet, split: SplitName) -> None:
+    """:func:`check_program` of a split of a data set, which need not be in memory as numbers.
+
+    Raises:
+        InputError: As :func:`check_program` does.
+    """
+    part: Split = getattr(data, split)
+    check_batch(program, {OBSERVED: part.x, **part.covariates})
+    _check(program, next(data.pieces(split)), lambda: data.pieces(split), part.rows)
+
+
+def _pieces(batch: Batch) -> Iterator[Batch]:
+    return batch.split(max(2, PIECE // batch.x[0].numel()))
+
+
+def _check(
+    program: Program,
+    first: Batch,
+    pieces: Callable[[], Iterator[Batch]],
+    rows: Tensor | None,
+) -> None:
+    """Check a program on the first data points, and all of them, some at a time."""
+    check_structure(program, first)
+    batch = first.rows(slice(2)).to(device_of(program), dtype_of(program))
     with evaluation_mode(program, seed=0), pyro.validation_enabled(True):
         # The support may depend on parameters of each data point: those of one broadcast over all.
         model = _trace(program, batch)[1]
         single = _trace(program, batch.rows(slice(1)))[1]
         drawn = {site: n["fn"].sample() for site, n in _samples(single).items() if site in batch}
     for site, inside in drawn.items():
-        values = everything[site].to(batch[site].dtype)
-        if site == OBSERVED:
-            values = _filled(values, everything, inside)
-        _check_support(site, single.nodes[site]["fn"], values, batch.x.device, rows)
-    _check_labels(program, everything, _samples(single), rows)
+        likelihood = single.nodes[site]["fn"]
+        check_support(site, likelihood, inside, batch[site], pieces(), rows)
+    if LABELS not in _samples(single):
+        check_labels(type(program).__name__, pieces(), rows)
     model.compute_log_prob()
     for site, node in _samples(model).items():
         if not node["log_prob"].isfinite().all():
@@ -313,64 +335,3 @@ def _check_parameters(name: str, program: Program, guide: Any, model: Any) -> No
             f"uses a parameter {foreign[0]!r} that is not the module's, and would not be saved",
             "assign it in __init__ as an nn.Parameter",
         )
-
-
-def _filled(values: Tensor, data: Batch, inside: Tensor) -> Tensor:
-    """The data, with a value of the likelihood's own where they are missing."""
-    return torch.where(observed(values, data), values, inside.to(values))
-
-
-def _check_support(
-    site: str, likelihood: Any, values: Tensor, device: torch.device, rows: Tensor | None
-) -> None:
-    for start in range(0, len(values), SUPPORT_BLOCK):
-        block = values[start : start + SUPPORT_BLOCK].to(device)
-        if (
-            infinite := block.flatten(1).isinf().any(1) if block.dim() > 1 else block.isinf()
-        ).any():
-            datum = _name(start + int(infinite.nonzero()[0]), rows)
-            raise InputError(
-                datum, f"is infinite, or beyond {values.dtype}", "remove or rescale it"
-            )
-        inside = likelihood.support.check(block)
-        if inside.all():
-            continue
-        culprit = int((~inside).nonzero()[0, 0])
-        datum = _name(start + culprit, rows)
-        try:
-            innermost(likelihood).log_prob(block[culprit])  # whatever is masked for another datum
-        except ValueError as error:
-            remedy = COUNTS if _may_be_divided(block) else ""
-            raise InputError(f"{datum}:", first_line(error), remedy) from None
-        raise InputError(
-            datum,
-            f"lies outside {likelihood.support}, the support of the likelihood of {site}",
-            COUNTS if _may_be_divided(block) else "rescale the data, or choose another likelihood",
-        )
-
-
-def _check_labels(
-    program: Program, batch: Batch, sites: dict[str, Any], rows: Tensor | None
-) -> None:
-    """Refuse labels that are not known where a program takes them as given."""
-    labels = batch.get(LABELS)
-    if labels is None or LABELS in sites or labels.dtype != torch.int64 or labels.dim() != 1:
-        return
-    if (unknown := labels == UNKNOWN).any():
-        raise InputError(
-            _name(int(unknown.nonzero()[0]), rows),
-            f"has no label ({LABELS} is {UNKNOWN}), which {type(program).__name__} takes as given",
-            "leave out such data, or choose a program for data that are labelled in part",
-        )
-
-
-def _may_be_divided(values: Tensor) -> bool:
-    """Whether these look like bytes that were divided by 255."""
-    levels = values.double() * 255
-    of_grey = torch.isclose(levels, levels.round(), rtol=0.0, atol=1e-3).all()
-    between = bool(((values > 0) & (values < 1)).any())
-    return bool(of_grey) and between and bool(values.min() >= 0 and values.max() <= 1)
-
-
-def _name(index: int, rows: Tensor | None) -> str:
-    return f"datum {index if rows is None else int(rows[index])}"

@@ -98,12 +98,13 @@ def evaluation_mode(program: Program, seed: int) -> Iterator[None]:
 
     Dropout and batch normalization are in evaluation mode inside, and back in theirs after it.
     """
-    modes = {module: module.training for module in program.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        with isolated(seed, device_of(program)), torch.no_grad():
+    with isolated(seed, device_of(program)), torch.no_grad():
+        # Inside, for another thread may have the program until then.
+        modes = {module: module.training for module in program.modules()}
+        for module in modes:
+            module.training = False
+        try:
             yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+        finally:
+            for module, mode in modes.items():
+                module.training = mode

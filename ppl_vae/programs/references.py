@@ -13,7 +13,10 @@ from torch import nn
 
 from ..errors import InputError, first_line
 from ..runtime import derived_seed, isolated
+from ..storage.memory import refuse_beyond_memory, tell_lack_of_memory
 from .protocol import Program
+
+COPIES = 5  # in a fit: weights, gradients, two moments, the best weights
 
 
 def find_program(reference: str, registry: Mapping[str, type[Any]] | None = None) -> type[Any]:
@@ -63,18 +66,13 @@ def build_program(
         seed: Seed of the weights.
 
     Raises:
-        InputError: With the reason that the class gave.
+        InputError: With the reason that the class gave; or if it would take too much memory, before
+            it does, where the class comes with this distribution.
     """
-    try:
-        with isolated(derived_seed(seed, "weights")):
-            program: Program = kind(tuple(data_shape), **arguments)
-    except Exception as error:  # whatever the class raises
-        raise InputError(
-            kind.__name__,
-            f"cannot be built ({first_line(error)})",
-            "give it other arguments",
-        ) from error
-    return program
+    if is_ours(f"{kind.__module__}:"):
+        sized = build_without_values(kind, data_shape, arguments)
+        refuse_large(sized, kind.__name__, "make its layers smaller")
+    return _built(kind, data_shape, arguments, seed)
 
 
 def build_without_values(
@@ -86,7 +84,53 @@ def build_without_values(
         InputError: With the reason that the class gave.
     """
     with torch.device("meta"):
-        return build_program(kind, data_shape, arguments)
+        return _built(kind, data_shape, arguments, 0)
+
+
+def refuse_large(program: Program, culprit: str, remedy: str) -> None:
+    """Refuse a program whose fit would take too much memory.
+
+    Arguments:
+        program: The program, perhaps without values.
+        culprit, remedy: See :class:`ppl_vae.InputError`.
+
+    Raises:
+        InputError: If it is too large.
+    """
+    taken = sum(t.numel() * t.element_size() for t in program.state_dict().values())
+    refuse_beyond_memory(COPIES * taken, culprit, remedy)
+
+
+def is_ours(reference: str) -> bool:
+    """Whether a class comes with this distribution: the only code a run may name by itself.
+
+    Example:
+        >>> is_ours("ppl_vae.models:VAE"), is_ours("theirs:VAE")
+        (True, False)
+    """
+    parts = reference.rpartition(":")[0].split(".")
+    modules = parts[:2] == ["ppl_vae", "models"] and all(part.isidentifier() for part in parts)
+    return modules and parts[-1] != "py"  # ppl_vae.models.py would be a file
+
+
+def _built(
+    kind: type[Any], data_shape: Sequence[int], arguments: Mapping[str, Any], seed: int
+) -> Program:
+    try:
+        with isolated(derived_seed(seed, "weights")):
+            program: Program = kind(tuple(data_shape), **arguments)
+    except Exception as error:  # whatever the class raises
+        tell_lack_of_memory(error, kind.__name__)
+        if "overflow" in str(error).lower():
+            raise InputError(
+                kind.__name__, "would take more memory than can be counted", "make it smaller"
+            ) from None
+        raise InputError(
+            kind.__name__,
+            f"cannot be built ({first_line(error)})",
+            "give it other arguments",
+        ) from error
+    return program
 
 
 def _remedy(place: str) -> str:

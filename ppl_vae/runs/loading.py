@@ -9,13 +9,16 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..programs.protocol import Program, require_program
-from ..programs.references import build_program, build_without_values, find_program
-from ..storage.memory import refuse_beyond_memory
+from ..programs.references import (
+    build_program,
+    build_without_values,
+    find_program,
+    is_ours,
+    refuse_large,
+)
 from ..storage.tensors import TornError, read_tensors
 from .config import CONFIG, WEIGHTS, Config
 from .lock import refuse_busy
-
-COPIES = 5  # in a fit: weights, gradients, two moments, the best weights
 
 
 def find_class(folder: Path, config: Config) -> type[Any]:
@@ -28,7 +31,7 @@ def find_class(folder: Path, config: Config) -> type[Any]:
     Raises:
         InputError: If it is not one: a run directory never makes other code run.
     """
-    if not _is_ours(config.program):
+    if not is_ours(config.program):
         raise InputError(
             folder,
             f"was fitted with {config.program!r}, code from outside ppl_vae",
@@ -53,11 +56,10 @@ def check_size(folder: Path, config: Config, kind: type[Any]) -> Program | None:
     Raises:
         InputError: If it is too large for a fit, or cannot be built.
     """
-    if not _is_ours(f"{kind.__module__}:"):
+    if not is_ours(f"{kind.__module__}:"):
         return None
     sized = build_without_values(kind, config.data["shape"], config.arguments)
-    taken = sum(t.numel() * t.element_size() for t in sized.state_dict().values())
-    refuse_beyond_memory(COPIES * taken, f"the program of {folder / CONFIG}", "fit again")
+    refuse_large(sized, f"the program of {folder / CONFIG}", "fit again")
     return sized
 
 
@@ -131,10 +133,3 @@ def _match_types(program: Program, stored: Mapping[str, Tensor]) -> None:
     for name, tensor in program.state_dict(keep_vars=True).items():
         if name in stored:
             tensor.data = tensor.data.to(stored[name].dtype)
-
-
-def _is_ours(reference: str) -> bool:
-    """Whether a class comes with this distribution: the only code a run may name by itself."""
-    parts = reference.rpartition(":")[0].split(".")
-    modules = parts[:2] == ["ppl_vae", "models"] and all(part.isidentifier() for part in parts)
-    return modules and parts[-1] != "py"  # ppl_vae.models.py would be a file

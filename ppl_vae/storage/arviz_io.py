@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, first_line
+from .memory import tell_lack_of_memory
 
 if TYPE_CHECKING:
     import xarray  # an extra, as h5py is, which evidence itself does without
@@ -207,5 +208,6 @@ def read_inference_data(file: Path) -> Any:
     except InputError:
         raise
     except Exception as error:  # whatever a broken file makes the reader raise
+        tell_lack_of_memory(error, file)
         reason = first_line(error)
         raise InputError(file, f"is not InferenceData ({reason})", "diagnose-again") from None

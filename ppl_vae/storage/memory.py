@@ -1,5 +1,6 @@
 """Limits on what is read into memory: regular files only, and at most half of the memory."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from ..errors import InputError
 
 SHARE = 0.5  # of all memory, for one object: what is computed from it needs the rest
 LARGEST_TEXT = 50_000_000  # bytes; a config has hundreds, metrics a hundred for each epoch
+# How torch, the system, and what is written in Rust and C++ say it.
+LACKING = ("allocate memory", "out of memory", "not enough memory", "bad_alloc", "bad alloc")
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -73,6 +76,36 @@ def refuse_beyond_memory(size: int, culprit: str | Path, remedy: str) -> None:
             f"{_readable(limit)} here",
             remedy,
         )
+
+
+def is_lack_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that there is too little memory, be it Python's, torch's or another's.
+
+    Example:
+        >>> is_lack_of_memory(MemoryError()), is_lack_of_memory(ValueError("bad magic number"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    said = str(error).lower()
+    return isinstance(error, Exception) and any(words in said for words in LACKING)
+
+
+def tell_lack_of_memory(error: BaseException, culprit: str | Path) -> None:
+    """Where an error says that there is too little memory, say so, and not that a file is broken.
+
+    Raises:
+        InputError: If it says so.
+
+    Example:
+        >>> tell_lack_of_memory(MemoryError(), "a.npy")
+        Traceback (most recent call last):
+        ppl_vae.errors.InputError: a.npy does not fit into the memory that is free: free some, ...
+    """
+    if is_lack_of_memory(error):
+        raise InputError(
+            culprit, "does not fit into the memory that is free", "free some, and try again"
+        ) from None
 
 
 def memory_limit() -> int | None:

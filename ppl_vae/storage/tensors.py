@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError, first_line
 from .files import replacing
-from .memory import refuse_beyond_memory
+from .memory import refuse_beyond_memory, tell_lack_of_memory
 
 HEADING = "sha256, about"
 
@@ -65,8 +65,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     refuse_beyond_memory(2 * file.stat().st_size, file, "free some memory")
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise InputError(file, f"cannot be read ({error.strerror})", "try again") from None
+    except (OSError, MemoryError) as error:
+        tell_lack_of_memory(error, file)
+        raise InputError(file, f"cannot be read ({first_line(error)})", "try again") from None
     try:
         tensors = load(content)
         # From the same bytes: another file may be there by now.
@@ -76,7 +77,11 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if checksum != _checksum(tensors, text):
             raise ValueError("its checksum is not that of its contents")
         return tensors, json.loads(text)
-    except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
+    except (
+        *(SafetensorError, OSError, ValueError, RecursionError),
+        *(RuntimeError, MemoryError),
+    ) as error:
+        tell_lack_of_memory(error, file)  # the file may be whole
         raise TornError(file, f"is torn, or was altered ({first_line(error)})") from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..data.dataset import DataSet
 from ..errors import InputError, check_type
 from ..programs.batches import match_data
-from ..programs.conformance import check_program
+from ..programs.conformance import check_split
 from ..programs.protocol import Program
 from ..progress import OnProgress, Progress, progress_bar
 from ..runs.directory import Run
@@ -60,9 +60,10 @@ def fit(
         The history of the fit.
 
     Raises:
-        InputError: If program and data do not fit together, before any step; if the run cannot be
-            written, is being fitted by another process, or is not of this fit; or if the fit
-            diverges three times in a row, after the best weights have been restored.
+        InputError: If program and data do not fit together, or another thread of this process
+            fits a program, before any step; if the run cannot be written, is being fitted by
+            another process, or is not of this fit; or if the fit diverges three times in a row,
+            after the best weights have been restored.
 
     Example:
         >>> from ppl_vae import load_data
@@ -109,7 +110,7 @@ def train(
     # Not the draws of the fit before, from the same seed.
     seed = settings.seed if refit is None else derived_seed(settings.seed, "refit")
     try:
-        with isolated(seed, trainer.device), warnings.catch_warnings(), bar as shown:
+        with isolated(seed, trainer.device, fits=True), warnings.catch_warnings(), bar as shown:
             # Pyro warns of a NaN loss, which is seen to, and of parameters that are frozen.
             warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
             with recorded(trainer, history, run, data, resume):
@@ -134,8 +135,8 @@ def _prepare(program: Program, data: DataSet, settings: Settings, refit: Refit |
     data = match_data(program, data)
     device = pick_device(settings.device)
     program.to(device)
-    check_program(program, data.batch("train"), data.train.rows)
-    check_program(program, data.batch("test"), data.test.rows)
+    check_split(program, data, "train")
+    check_split(program, data, "test")
     return Trainer(program, data, settings, refit)  # which checks the validation data
 
 

@@ -13,6 +13,7 @@ from ..errors import InputError, first_line
 from ..runs.checkpoints import CheckpointWarning
 from ..runs.config import software_versions
 from ..runs.directory import Run
+from ..storage.memory import tell_lack_of_memory
 from .history import History
 from .state import State
 from .trainer import Trainer
@@ -119,6 +120,7 @@ class _Record:
         except InputError:
             raise
         except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            tell_lack_of_memory(error, self.run.path)
             reason = first_line(error)
             raise InputError(
                 self.run.path, f"has a checkpoint that is not of this fit ({reason})", "fit-again"

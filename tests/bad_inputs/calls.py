@@ -96,6 +96,7 @@ VAES = {
     "latents-bool": {**TABLE, "latent_dim": True},
     "hidden-text": {**TABLE, "hidden": "88"},
     "hidden-nested": {**TABLE, "hidden": [[8]]},
+    "hidden-thousands": {**TABLE, "hidden": [1] * 10**6},
     "channels-of-a-table": {**TABLE, "channels": (4,)},
     "activation": {**TABLE, "activation": "gelu"},
     "activation-class": {**TABLE, "activation": nn.ReLU},

@@ -86,6 +86,8 @@ TRAIN = [
     ("hidden-words", [*DIGITS, "--hidden", "1.5"], "hidden"),
     ("hidden-empty", [*DIGITS, "--hidden", ","], "hidden"),
     ("latent-dim-huge", [*DIGITS, "--latent-dim", 10**15], "VAE"),
+    ("latent-dim-large", [*DIGITS, "--latent-dim", 10**9], "VAE"),
+    ("hidden-thousands", [*DIGITS, "--hidden", ",".join(["1"] * 5000)], "hidden"),
     ("channels-words", [*DIGITS, "--channels", "a,b"], "channels"),
     ("epochs-zero", [*DIGITS, "--epochs", 0], "epochs"),
     ("epochs-half", [*DIGITS, "--epochs", 1.5], "'--epochs'"),
