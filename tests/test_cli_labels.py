@@ -25,6 +25,25 @@ def table(tmp_path):
     return tmp_path / "t.npz"
 
 
+@pytest.mark.filterwarnings("always::ppl_vae.plots.drawing.PictureWarning")
+def test_a_picture_that_fails_fails_no_command(shell, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no ink")
+
+    for name in ("figures.training_curves", "reliability.reliability_diagram"):
+        monkeypatch.setattr(f"ppl_vae.plots.{name}", fail)
+    code, out, err = shell(*M2, "--epochs", 1, "--output", "run")
+    assert code == 0
+    assert "warning: curves.png was not drawn (ValueError: no ink)\n" in err
+    assert "ELBO" in out
+    assert "curves.png" not in out
+    code, out, err = shell("evaluate", "run", "--json")
+    picture = "run/pictures/test-reliability.png"
+    assert (code, err) == (0, f"warning: {picture} was not drawn (ValueError: no ink)\n")
+    assert json.loads(out)["results"] == [f"run/results/test-iw.{s}" for s in ("nc", "json")]
+    assert not (tmp_path / picture).exists()
+
+
 def test_some_labels_are_known_from_training_to_evaluation(shell, tmp_path):
     assert shell(*M2, "--epochs", 2, "--output", "run")[0] == 0
     config = ppl_vae.Run.open(tmp_path / "run").config

@@ -17,8 +17,9 @@ from ppl_vae.errors import InputError
 from ppl_vae.evidence.scores import Estimate, Ledger, LedgerRow
 from ppl_vae.experiments import latent_size
 from ppl_vae.experiments.catalogue import EXPERIMENTS, perform
-from ppl_vae.experiments.outcome import Table, Verdict
+from ppl_vae.experiments.outcome import Outcome, Table, Verdict, write_outcome
 from ppl_vae.labels import round_together
+from ppl_vae.plots.drawing import PictureWarning
 
 # The identities that must hold in what is written, to the last digit.
 IDENTITIES = {
@@ -151,6 +152,15 @@ def test_tables_of_another_experiment_do_not_stay(shell, tmp_path):
     code, _, _ = shell("experiment", "latent-size", "--quick", "--output", "found", "--overwrite")
     assert code == 0
     assert {file.name for file in (tmp_path / "found").glob("*.csv")} == {"linear.csv", "deep.csv"}
+
+
+def test_tables_are_kept_when_the_figure_fails(tmp_path):
+    (tmp_path / "figure.png").write_text("of an earlier experiment")
+    found = Outcome((), {"a": Table(pd.DataFrame({"x": [1.0]}), {"x": "x"})}, lambda: 1 / 0)
+    with pytest.warns(PictureWarning, match="figure.png was not drawn .ZeroDivisionError: "):
+        files = write_outcome(tmp_path, found, {})
+    assert {*tmp_path.iterdir()} == {*files}
+    assert {file.name for file in files} == {"config.json", "findings.json", "a.csv"}
 
 
 def test_figures_without_an_error_are_shown():

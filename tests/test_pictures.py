@@ -1,5 +1,9 @@
 """Pictures: the right ones for the data, with the data in them."""
 
+import io
+from dataclasses import replace
+
+import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pyro
@@ -12,6 +16,7 @@ from ppl_vae import Batch, Settings, fit, make_data
 from ppl_vae.diagnostics.plots import gap_decomposition, predictive_checks, unit_activity
 from ppl_vae.models import VAE, Autoencoder
 from ppl_vae.plots import figures as plots
+from ppl_vae.plots.drawing import PictureWarning, as_png, literal, png_or_warning
 from ppl_vae.plots.pictures import draw_pictures
 
 from .programs import Discrete, Minimal, TwoLayers
@@ -92,7 +97,10 @@ def test_what_is_counted_has_ticks_at_whole_numbers():
         assert counted
         for axes in counted:
             assert all(tick == round(tick) for tick in axes.get_xticks())
-    assert [t.get_text() for t in units.axes[0].get_xticklabels()] == ["z$[0]", "z$[1]"]
+    assert [t.get_text() for t in units.axes[0].get_xticklabels()] == [
+        literal("z$[0]"),
+        literal("z$[1]"),
+    ]
 
 
 def picture(figure):
@@ -165,3 +173,66 @@ def test_a_gap_that_is_not_split_is_one_bar():
     gaps = xarray.Dataset({"gap": ("datum", np.array([0.1, 0.2, 0.4]))})
     bars, _ = gap_decomposition(gaps).axes
     assert [text.get_text() for text in bars.get_legend().get_texts()] == ["total: 0.23"]
+
+
+NAMES = [
+    "$x^$",
+    r"$\frac{$",
+    r"a\$b$",
+    "100 %",
+    "{",
+    r"\frac",
+    "_a",
+    "",
+    "a\n\x1b[2J",
+    "\udcff",
+    "x" * 99,
+]
+
+
+def pixels(text, **options):
+    figure = matplotlib.figure.Figure((4, 1))
+    figure.text(0, 0.5, text, **options)
+    return matplotlib.image.imread(io.BytesIO(as_png(lambda: figure)))
+
+
+@pytest.mark.parametrize("name", NAMES[:6])
+def test_a_name_is_shown_as_it_is_written(name):
+    np.testing.assert_array_equal(pixels(literal(name)), pixels(name, parse_math=False))
+
+
+def test_pictures_of_data_whose_names_mean_something_to_matplotlib(tmp_path):
+    data = make_data(torch.randn(330, 3), [NAMES[i % 11] for i in range(330)])
+    columns = [replace(column, name=n) for column, n in zip(data.columns, NAMES, strict=False)]
+    data = replace(data, columns=columns)
+    assert len(draw_pictures(Minimal((3,)), data, ROWS, tmp_path)) == 4
+    (axes,) = plots.latent_map(torch.randn(11, 2), torch.arange(11), NAMES).axes
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert shown == [literal(name) for name in NAMES]
+
+
+def test_names_are_set_by_matplotlib_even_where_its_settings_say_latex():
+    with matplotlib.rc_context({"text.usetex": True}):
+        assert png_or_warning("a.png", lambda: plots.training_curves(ROWS))
+
+
+def test_what_the_font_lacks_is_said_once_for_all_characters():
+    points, labels = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+    with pytest.warns(PictureWarning) as told:
+        as_png(lambda: plots.latent_map(points, labels, ["\u65e5\u672c", "\u8a9e"]))
+    assert len(told) == 1
+
+
+def test_a_picture_that_fails_is_left_out_and_said(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no curves\ntoday")
+
+    monkeypatch.setattr(plots, "training_curves", fail)
+    (tmp_path / "curves.png").write_text("of an earlier fit")
+    data = make_data(torch.randn(100, 5))
+    with pytest.warns(
+        PictureWarning, match=r"^curves.png was not drawn \(ValueError: no curves\)$"
+    ):
+        found = draw_pictures(Minimal(), data, ROWS, tmp_path)
+    assert names(found) == ["reconstructions", "samples", "latents"]
+    assert not (tmp_path / "curves.png").exists()

@@ -15,6 +15,7 @@ from ppl_vae.diagnostics.diagnosis import Diagnosis
 from ppl_vae.diagnostics.report import render, write_report
 from ppl_vae.diagnostics.verdicts import Verdict
 from ppl_vae.models import VAE
+from ppl_vae.plots.drawing import PictureWarning
 
 QUICK = ppl_vae.Effort(data_points=120, draws=400, simulations=500, gap_points=40, nuts_points=2)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -138,16 +139,47 @@ def test_tables_are_reported_too(tmp_path):
     assert len(Page(page).all("img")) >= 6
 
 
-@pytest.mark.parametrize("harm", ["attribute", "variable", "shape"])
-def test_a_diagnosis_that_lacks_something_is_refused_in_one_line(run_and_diagnosis, tmp_path, harm):
+@pytest.mark.parametrize("harm", ["attribute", "shape"])
+def test_a_picture_that_fails_is_left_out_and_said(run_and_diagnosis, tmp_path, harm):
     run, diagnosis = run_and_diagnosis
     idata = diagnosis.inference_data.copy()
     if harm == "attribute":
         idata.diagnostics.attrs.pop("k_hat_threshold")
-    elif harm == "variable":
-        idata.calibration = idata.calibration.drop_vars("rank")
     else:
         idata.nuts = idata.nuts.isel(datum=slice(0, 0))
+    heading = "Pareto k-hat of each data point" if harm == "attribute" else "The guide and NUTS"
+    with pytest.warns(PictureWarning, match=f"^{heading!r} of the report was not drawn ") as told:
+        write_report(tmp_path / "a.html", replace(diagnosis, inference_data=idata), run)
+    assert len(told) == 1
+    write_report(tmp_path / "b.html", diagnosis, run)
+    one, other = (Page((tmp_path / f"{n}.html").read_text()).all("img") for n in "ab")
+    assert len(one) == len(other) - 1
+
+
+def test_names_are_no_mathematics(run_and_diagnosis):
+    run, diagnosis = run_and_diagnosis
+    idata = diagnosis.inference_data.copy()
+    odd = {
+        "calibration": "quantity",
+        "latents": "unit",
+        "nuts": "unit",
+        "posterior_sbc": "quantity",
+    }
+    for group, name in odd.items():
+        found = idata[group]
+        names = [rf"$\frac{{{i}$" for i in range(found.sizes[name])]
+        setattr(idata, group, found.assign_coords({name: names}))
+    whole, renamed = (
+        Page(render(replace(diagnosis, inference_data=found), run)).all("img")
+        for found in (diagnosis.inference_data, idata)
+    )
+    assert len(renamed) == len(whole)
+
+
+def test_a_diagnosis_that_lacks_something_is_refused_in_one_line(run_and_diagnosis, tmp_path):
+    run, diagnosis = run_and_diagnosis
+    idata = diagnosis.inference_data.copy()
+    idata.calibration = idata.calibration.drop_vars("rank")
     with pytest.raises(ppl_vae.InputError) as error:
         write_report(tmp_path / "report.html", replace(diagnosis, inference_data=idata), run)
     assert error.value.remedy == "diagnose-again"

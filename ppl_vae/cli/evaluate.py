@@ -105,22 +105,22 @@ def evaluate(
     files = results.write_results(file, dataset, summary)
     written = [str(file) for file in files]
     if found is not None and found.estimates(seed):
-        written.append(str(_draw_reliability(opened.pictures / f"{scored}-reliability.png", found)))
+        picture = opened.pictures / f"{scored}-reliability.png"
+        written += [str(picture)] * _draw_reliability(picture, found)
     about = {**about, **classes, "results": written}
     show(estimates, about, as_json, ledger)
     if found is not None and not as_json:
         show_classification(found.estimates(seed))
 
 
-def _draw_reliability(file: Path, found: Any) -> Path:
+def _draw_reliability(file: Path, found: Any) -> bool:
     """A picture of the confidence of classes, before and after they are calibrated."""
     from ..plots.reliability import reliability_diagram
     from ..storage.files import make_folder
-    from .output import write_output
+    from .output import write_picture
 
     shown = {"q(y|x)": found.known(calibrated=False)}
     if found.log_temperature is not None:
         shown["at the temperature of the validation data"] = found.known(calibrated=True)
     make_folder(file.parent)
-    write_output(file, lambda: reliability_diagram(shown))
-    return file
+    return write_picture(file, lambda: reliability_diagram(shown))

@@ -39,7 +39,7 @@ def gradients(
     from ..programs.sites import Sites
     from ..progress import progress_bar
     from .opening import choose_data, open_program
-    from .output import output_file, write_output
+    from .output import output_file, write_picture
 
     opened, program = open_program(run, model, device)
     file = output_file(output, opened.pictures, "gradients.png", ".png")
@@ -50,12 +50,15 @@ def gradients(
     variances: dict[str, dict[str, float]] = {}
     for name, gradient in found.items():
         variances.setdefault(gradient.target, {})[name] = gradient.total_variance
-    write_output(file, lambda: gradient_variances(variances))
+    written = write_picture(file, lambda: gradient_variances(variances))
     about: dict[str, Any] = {"split": split, "data": batch.size}
     about |= {"particles": particles, "repeats": repeats}
     if site := Sites.of(program, batch).without_path:
         about["left out"] = f"pathwise estimators: the site {site!r} cannot be reparameterized"
-    _show(found, {**about, "run": str(run), "output": str(file)}, as_json)
+    about["run"] = str(run)
+    if written:
+        about["output"] = str(file)
+    _show(found, about, as_json)
 
 
 def _show(found: dict[str, "Gradient"], about: dict[str, Any], as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..storage.files import make_folder, replacing
 
 
@@ -63,7 +63,7 @@ def write_output(file: Path, draw: Callable[[], Any], values: Tensor | None = No
         values: What it shows.
 
     Raises:
-        InputError: If the file cannot be written.
+        InputError: If the file cannot be written, or the figure cannot be drawn.
     """
     import numpy as np
 
@@ -71,4 +71,39 @@ def write_output(file: Path, draw: Callable[[], Any], values: Tensor | None = No
         if values is not None and file.suffix == ".npy":
             np.save(stream, values.numpy())
         else:
-            draw().savefig(stream, dpi=120, format="png")
+            stream.write(_drawn(file, draw))
+
+
+def write_picture(file: Path, draw: Callable[[], Any]) -> bool:
+    """Write a picture beside results; one that cannot be drawn is left out, with a warning.
+
+    Arguments:
+        file: The file.
+        draw: Makes the Matplotlib figure.
+
+    Returns:
+        Whether there is a picture.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    from ..plots.drawing import png_or_warning
+
+    png = png_or_warning(str(file), draw)
+    if png is None:
+        return False
+    with replacing(file) as (temporary,):
+        temporary.write_bytes(png)
+    return True
+
+
+def _drawn(file: Path, draw: Callable[[], Any]) -> bytes:
+    from ..plots.drawing import as_png
+
+    try:
+        return as_png(draw)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the data or Matplotlib raises
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(file, f"cannot be drawn ({reason})", "write an .npy file") from error

@@ -1,7 +1,7 @@
 """The figures of a diagnosis: groups of InferenceData in, figures out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,9 @@ import torch
 import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from ..plots.drawing import literal
 from ..plots.figures import (
     image_grid,
     is_image,
@@ -56,7 +58,7 @@ def k_hats(diagnostics: xarray.Dataset) -> Figure:
 def rank_bands(calibration: xarray.Dataset) -> Figure:
     """ECDF of ranks less the uniform one, with simultaneous bands; and expected coverage."""
     draws, size = int(calibration.attrs["draws"]), calibration.sizes["simulation"]
-    names = [str(name) for name in calibration["quantity"].values]
+    names = [literal(name) for name in calibration["quantity"].values]
     level = float(calibration.attrs["level"]) / len(names)
     low, high = band(size, draws, level)
     expected = uniform(draws)
@@ -112,7 +114,7 @@ def gap_decomposition(gaps: xarray.Dataset) -> Figure:
 def nuts_overlay(nuts: xarray.Dataset) -> Figure:
     """Draws by NUTS and from the guide, in the two units with the narrowest posterior."""
     z, guide = (nuts[name].values.reshape(-1, *nuts[name].shape[2:]) for name in ("z", "guide"))
-    names = [str(name) for name in nuts["unit"].values]
+    names = [literal(name) for name in nuts["unit"].values]
     first = np.argsort(z.std(0).mean(0), kind="stable")[: min(2, len(names))]
     count = min(SCATTERS, z.shape[1])
     columns = min(3, count)
@@ -183,7 +185,9 @@ def predictive_checks(generation: xarray.Dataset) -> Figure:
             if f"{source}_{name}" in generation:
                 values = generation[f"{source}_{name}"].values
                 axes.hist(values, edges, density=True, histtype="step", color=color, label=label)
-        axes.set(yticks=[], xlabel={"distance": "distance to training data"}.get(name, name))
+        axes.set(
+            yticks=[], xlabel={"distance": "distance to training data"}.get(name, literal(name))
+        )
     panels[0].legend(fontsize=7)
     _pit_panel(panels[len(names)], cells.values)
     if pictured:
@@ -231,7 +235,7 @@ def contributions(certificate: xarray.Dataset) -> Figure:
 
 def local_shifts(local: xarray.Dataset) -> Figure:
     """Where q is off: errors of mean and scale over the two units of the worst region."""
-    mean, names = local["mean"].values, local["unit"].values
+    mean, names = local["mean"].values, [literal(name) for name in local["unit"].values]
     worst = int(local.attrs["worst"])
     shift, scale = local["shift"].values, local["scale_error"].values
     unit = int((shift[worst] ** 2 + scale[worst] ** 2).argmax())
@@ -280,7 +284,7 @@ def likeness(misspecification: xarray.Dataset) -> Figure:
 def places(posterior_sbc: xarray.Dataset) -> Figure:
     """ECDF of places less the uniform one, around the observed data, with simultaneous bands."""
     found = posterior_sbc["place"].values
-    names = [str(name) for name in posterior_sbc["quantity"].values]
+    names = [literal(name) for name in posterior_sbc["quantity"].values]
     bins = int(posterior_sbc.attrs["bins"])
     low, high = band(len(found), bins, 0.004 / len(names))
     expected = uniform(bins)
@@ -300,25 +304,36 @@ def places(posterior_sbc: xarray.Dataset) -> Figure:
     return figure
 
 
-def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Figure]:
-    """Reconstructions, draws from the model and the worst data, as far as there are groups."""
-    found: dict[str, Figure] = {}
+def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Callable[[], Figure]]:
+    """What draws reconstructions, draws from the model and the worst data, as far as there are
+    groups."""
+    found: dict[str, Callable[[], Figure]] = {}
     if "observed_data" not in groups:
         return found
     x = torch.as_tensor(groups["observed_data"]["x"].values)
     image = is_image(x.shape[1:])
     if "posterior_predictive" in groups:
-        mean = torch.as_tensor(groups["posterior_predictive"]["x_mean"].values[0, 0])
-        count = 10 if image else len(x)
-        found["Reconstructions"] = reconstruction_pairs(x[:count], mean[:count])
+        found["Reconstructions"] = lambda: _reconstructions(groups, x, 10 if image else len(x))
     if "prior_predictive" in groups and image:
-        mean = torch.as_tensor(groups["prior_predictive"]["x_mean"].values[0, 0])
-        found["Draws from the model"] = image_grid(mean[:30], 10, "", value_span(x))
+        found["Draws from the model"] = lambda: _draws(groups, x)
     if "worst_data" in groups and image:
-        worst = groups["worst_data"]
-        pair = [torch.as_tensor(worst[name].values) for name in ("x", "x_mean")]
-        figure = reconstruction_pairs(pair[0], pair[1])
-        marks = "  ".join(f"{k:.1f}" for k in worst["k_hat"].values)
-        figure.axes[0].set_title(f"data above, reconstructions below; k-hat: {marks}", fontsize=10)
-        found["The data points of the highest k-hat"] = figure
+        found["The data points of the highest k-hat"] = lambda: _worst(groups["worst_data"])
     return found
+
+
+def _reconstructions(groups: dict[str, xarray.Dataset], x: Tensor, count: int) -> Figure:
+    mean = torch.as_tensor(groups["posterior_predictive"]["x_mean"].values[0, 0])
+    return reconstruction_pairs(x[:count], mean[:count])
+
+
+def _draws(groups: dict[str, xarray.Dataset], x: Tensor) -> Figure:
+    mean = torch.as_tensor(groups["prior_predictive"]["x_mean"].values[0, 0])
+    return image_grid(mean[:30], 10, "", value_span(x))
+
+
+def _worst(worst: xarray.Dataset) -> Figure:
+    x, mean = (torch.as_tensor(worst[name].values) for name in ("x", "x_mean"))
+    figure = reconstruction_pairs(x, mean)
+    marks = "  ".join(f"{k:.1f}" for k in worst["k_hat"].values)
+    figure.axes[0].set_title(f"data above, reconstructions below; k-hat: {marks}", fontsize=10)
+    return figure

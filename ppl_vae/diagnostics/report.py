@@ -2,10 +2,10 @@
 
 import base64
 import html
-import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError, as_path, check_type, first_line, printable
 from ..plots import figures as plots
+from ..plots.drawing import png_or_warning
 from ..runs.config import WEIGHTS
 from ..runs.directory import METRICS, Run
 from ..storage.files import replacing
@@ -131,6 +132,8 @@ PICTURES: list[tuple[str, str, str, Callable[[xarray.Dataset], Figure]]] = [
 def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None) -> None:
     """Write a diagnosis as one self-contained HTML page.
 
+    A picture that cannot be drawn is left out, with a ``PictureWarning``.
+
     Arguments:
         file: A path that ends in ``.html``.
         diagnosis: What :func:`ppl_vae.diagnose` found.
@@ -179,8 +182,10 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
         f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
         *(_card(key, verdict, ready.get(key, [])) for key, verdict in diagnosis.verdicts.items()),
     ]
-    for heading, caption, figure in _figures(groups, run):
-        body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, figure)}")
+    for heading, caption, draw in _figures(groups, run):
+        png = png_or_warning(f"{heading!r} of the report", draw, DPI)
+        if png is not None:
+            body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, png)}")
     about = {name: value for name, value in diagnosis.about.items() if name != "takes"}
     body.append(f"<h2>The diagnosis</h2>{_table(about)}")
     if run is not None:
@@ -258,24 +263,24 @@ def _check_calibration(calibration: xarray.Dataset) -> None:
 
 def _figures(
     groups: dict[str, xarray.Dataset], run: Run | None
-) -> Iterator[tuple[str, str, Figure]]:
-    """Heading, caption and figure, of all groups that there are."""
+) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+    """Heading, caption and what draws the figure, of all groups that there are."""
     if "calibration" in groups:
         _check_calibration(groups["calibration"])
     if run is not None:
         yield from _training(run)
-    for heading, figure in diagnostic_plots.shown_data(groups).items():
-        yield heading, "", figure
+    for heading, show in diagnostic_plots.shown_data(groups).items():
+        yield heading, "", show
     for name, heading, caption, draw in PICTURES:
         if name in groups and (name != "diagnostics" or "k_hat" in groups[name]):
-            yield heading, caption, draw(groups[name])
+            yield heading, caption, partial(draw, groups[name])
     if "latents" in groups:
-        yield "Latent map", "Means of q(z|x) of the test data.", _latent_map(groups)
+        yield "Latent map", "Means of q(z|x) of the test data.", lambda: _latent_map(groups)
 
 
-def _training(run: Run) -> Iterator[tuple[str, str, Figure]]:
+def _training(run: Run) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
     if (run.path / METRICS).exists() and (epochs := run.metrics()):
-        yield "The fit", "", plots.training_curves(epochs)
+        yield "The fit", "", lambda: plots.training_curves(epochs)
 
 
 def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:
@@ -286,10 +291,8 @@ def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:
     return plots.latent_map(means, labels, names)
 
 
-def _picture(heading: str, caption: str, figure: Figure) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=DPI, format="png")
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
+def _picture(heading: str, caption: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode("ascii")
     shown = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure><img alt="{escape(heading)}" src="data:image/png;base64,{data}">{shown}</figure>'

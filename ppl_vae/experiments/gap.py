@@ -114,7 +114,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
             {"kl_to_posterior": ("log_p", "elbo")},
         ),
     }
-    return Outcome(_claims(found, rows), tables, _draw(tables["epochs"].rows))
+    return Outcome(_claims(found, rows), tables, lambda: _draw(tables["epochs"].rows))
 
 
 def _constant_rate(settings: Settings, data: DataSet, seed: int) -> FitSettings:

@@ -96,7 +96,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
     ]
     tables = {"codes": Table(code_rows, CODES), "images": Table(pd.DataFrame(rows), IMAGES)}
     on_progress(0.1, "")
-    return Outcome(_claims(code_rows, scores, judge.accuracy), tables, _draw(images))
+    return Outcome(_claims(code_rows, scores, judge.accuracy), tables, lambda: _draw(images))
 
 
 def _code_row(name: str, z: Tensor, seed: int) -> dict[str, object]:

@@ -97,7 +97,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
         *_linear_claims(linear, rank, data, eigenvalues),
         *_deep_claims(deep, settings.epochs),
     )
-    return Outcome(claims, tables, _draw(linear, deep))
+    return Outcome(claims, tables, lambda: _draw(linear, deep))
 
 
 def fit_linear_autoencoder(

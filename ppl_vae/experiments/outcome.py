@@ -1,6 +1,7 @@
 """What an experiment finds: tables, a figure, and what they say about each claim."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from ..errors import InputError
 from ..evidence.scores import Estimate
 from ..labels import round_together
+from ..plots.drawing import png_or_warning
 from ..storage.files import replacing
 
 Verdict = Literal["holds", "holds in part", "does not hold"]
@@ -78,12 +80,12 @@ class Outcome:
     Attributes:
         claims: Every claim it puts to the test.
         tables: By the names of their files.
-        figure: One picture of it.
+        draw: Makes one picture of it.
     """
 
     claims: tuple[Claim, ...]
     tables: dict[str, Table]
-    figure: Figure
+    draw: Callable[[], Figure]
 
 
 def verdict(holds: bool, in_part: bool = False) -> Verdict:
@@ -124,6 +126,8 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
 def write_outcome(folder: Path, outcome: Outcome, config: dict[str, Any]) -> list[Path]:
     """Write tables, figure, config and findings, all of them or none.
 
+    A figure that cannot be drawn is left out, with a ``PictureWarning``.
+
     Arguments:
         folder: A folder made by :func:`prepare_folder`.
         outcome: What was found.
@@ -136,14 +140,17 @@ def write_outcome(folder: Path, outcome: Outcome, config: dict[str, Any]) -> lis
         InputError: If they cannot be written.
     """
     tables = {folder / f"{name}.csv": table for name, table in outcome.tables.items()}
-    files = [folder / CONFIG, folder / FINDINGS, folder / FIGURE, *tables]
-    with replacing(*files) as (plain, findings, picture, *sheets):
+    png = png_or_warning(FIGURE, outcome.draw)
+    figures = {} if png is None else {folder / FIGURE: png}
+    files = [folder / CONFIG, folder / FINDINGS, *tables, *figures]
+    with replacing(*files) as (plain, findings, *others):
         plain.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         findings.write_text(json.dumps(as_plain(outcome), indent=2) + "\n", encoding="utf-8")
-        outcome.figure.savefig(picture, dpi=120, format="png")
-        for sheet, table in zip(sheets, tables.values(), strict=True):
+        for sheet, table in zip(others, tables.values(), strict=False):
             table.rounded(STORED_DECIMALS).to_csv(sheet, index=False)
-    for stale in {*folder.glob("*.csv")} - {*files}:  # of another experiment, replaced
+        for picture, drawn in zip(others[len(tables) :], figures.values(), strict=True):
+            picture.write_bytes(drawn)
+    for stale in {*folder.glob("*.csv"), *folder.glob(FIGURE)} - {*files}:  # of another, replaced
         stale.unlink()
     return files
 

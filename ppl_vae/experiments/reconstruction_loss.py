@@ -105,8 +105,8 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
         "ranks": Table(ranks, RANKS),
         "fits": Table(table, FITS, {"kl": ("reconstruction", "elbo")}),
     }
-    figure = _draw(ranks, originals, changed, samples)
-    return Outcome((*_rank_claims(ranks, len(originals)), *_fit_claims(table)), tables, figure)
+    claims = (*_rank_claims(ranks, len(originals)), *_fit_claims(table))
+    return Outcome(claims, tables, lambda: _draw(ranks, originals, changed, samples))
 
 
 def changes(images: Tensor, seed: int) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ def run(data: DataSet, settings: Settings, seed: int, on_progress: OnProgress) -
     ]
     variances = pd.DataFrame(rows)
     tables = {"laws": Table(laws, LAWS), "variances": Table(variances, VARIANCES)}
-    return Outcome(_claims(laws, variances), tables, _draw(variances))
+    return Outcome(_claims(laws, variances), tables, lambda: _draw(variances))
 
 
 def _compare_laws(vae: Program, x: Tensor, draws: int, seed: int) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Arrays in, figures out. No figure is registered with pyplot, so that none needs closing."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from .drawing import literal
 
 MAX_COLUMNS = 6  # of a table, shown side by side
 MAX_NAMES = 24  # of ticks
@@ -68,7 +71,7 @@ def reconstruction_pairs(
         if len(true):
             middle = float(true.mean())
             axes.axline((middle, middle), slope=1, color="0.5", linewidth=0.8)
-        axes.set_xlabel(f"original, {_column_name(names, column)}", parse_math=False)
+        axes.set_xlabel(f"original, {_column_name(names, column)}")
         axes.set_ylabel("reconstruction")
     return figure
 
@@ -91,7 +94,7 @@ def sample_overview(samples: Tensor, originals: Tensor, names: Sequence[str] = (
         bins = np.histogram_bin_edges(np.concatenate([drawn, true]), bins=30)
         axes.hist(true, bins, density=True, alpha=0.5, label="data")
         axes.hist(drawn, bins, density=True, histtype="step", linewidth=1.5, label="samples")
-        axes.set_xlabel(_column_name(names, column), parse_math=False)
+        axes.set_xlabel(_column_name(names, column))
         axes.set_yticks([])
     panels[0].legend()
     return figure
@@ -192,7 +195,8 @@ def latent_map(latents: Tensor, labels: Tensor | None, label_names: Sequence[str
             palette = colormaps["turbo"].resampled(len(label_names))
         for index, name in enumerate(label_names):
             chosen = (labels == index).numpy()
-            axes.plot(*points[chosen].T, ".", markersize=3, color=palette(index), label=name)
+            style: Any = {"markersize": 3, "color": palette(index), "label": literal(name)}
+            axes.plot(*points[chosen].T, ".", **style)
         if len(label_names) <= 20:
             axes.legend(markerscale=4, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlabel=names[0], ylabel=names[1], title="means of q(z|x)")
@@ -204,8 +208,8 @@ def whole_ticks(axes: Axes, names: Sequence[str] = ()) -> None:
     if not 0 < len(names) <= MAX_NAMES:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return
-    rotation = 90 if sum(map(len, names)) > 40 else 0
-    axes.set_xticks(range(len(names)), names, rotation=rotation, parse_math=False)
+    shown = [*map(literal, names)]
+    axes.set_xticks(range(len(shown)), shown, rotation=90 if sum(map(len, shown)) > 40 else 0)
 
 
 def value_span(data: Tensor) -> tuple[float, float]:
@@ -216,8 +220,7 @@ def value_span(data: Tensor) -> tuple[float, float]:
 
 
 def _column_name(names: Sequence[str], place: int) -> str:
-    name = names[place] if names else f"column {place}"
-    return name if len(name) <= 40 else f"{name[:37]}..."
+    return literal(names[place] if names else f"column {place}")
 
 
 def _visible(images: Tensor) -> Tensor:
