@@ -94,7 +94,8 @@ def test_every_option_of_train_reaches_the_fit(shell, tmp_path):
 def test_the_defaults_are_those_of_settings(shell, tmp_path):
     assert shell("train", "--hidden", "4", "--output", "run")[0] == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["settings"] == asdict(ppl_vae.Settings())
+    # 84 epochs of 1,437 digits are 1,000 steps.
+    assert config["settings"] == asdict(ppl_vae.Settings()) | {"epochs": 84}
 
 
 @pytest.mark.filterwarnings("always::ppl_vae.compiled.engine.EagerWarning")
@@ -317,11 +318,13 @@ LARGE = {"channels": [32, 64], "latent_dim": 64}
         ((40, 32, 32), ["--model", "autoencoder"], LARGE),
         ((40, 32, 32), ["--model", "linear-gaussian"], {}),
         ((40, 28, 28), [], {}),
-        ((40, 64), [], {}),
+        ((40, 64), [], {"latent_dim": 32}),
+        ((40, 640), [], {"latent_dim": 50}),
+        ((40, 64), ["--latent-dim", "3"], {"latent_dim": 3}),
     ],
     ids=str,
 )
-def test_large_images_get_convolutions(shape, words, expected, shell, tmp_path, monkeypatch):
+def test_arguments_go_by_the_shape_of_a_datum(shape, words, expected, shell, tmp_path, monkeypatch):
     # Which arguments the fit is given: it need not take place.
     monkeypatch.setattr("ppl_vae.cli.train._fit_and_show", lambda run, *_, **__: run.start())
     x = np.random.default_rng(0).normal(size=shape)

@@ -109,7 +109,8 @@ def test_every_remedy_has_words_for_both():
         )
         assert names == ours, key
     of_all = " ".join(messages.REMEDIES.values())
-    options = [option for command in GROUP.commands.values() for option in command.params]
+    commands = (GROUP, *GROUP.commands.values())
+    options = [option for command in commands for option in command.params]
     known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     assert {*re.findall(r"--[\w-]+", of_all)} <= known
     assert {*re.findall(r"ppl-vae (\w+)", of_all)} <= GROUP.commands.keys()
