@@ -1,12 +1,13 @@
 """netCDF, made in memory: HDF5 ends the process where a disk becomes full while it writes."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5netcdf
-import xarray
-from xarray.backends import H5NetCDFStore
+if TYPE_CHECKING:
+    import xarray  # an extra, as h5netcdf is
 
 COMPRESSIBLE = "biufc"  # kinds of numbers
 
@@ -19,10 +20,15 @@ def as_netcdf(groups: Mapping[str, xarray.Dataset], about: Mapping[str, Any]) ->
         about: Further attributes of the root.
 
     Example:
+        >>> import xarray
         >>> content = as_netcdf({"": xarray.Dataset({"a": ("x", [1.0, 2.0])})}, {"seed": 3})
         >>> xarray.load_dataset(io.BytesIO(content), engine="h5netcdf")["a"].values
         array([1., 2.])
     """
+    import h5netcdf
+    import xarray
+    from xarray.backends import H5NetCDFStore
+
     buffer = io.BytesIO()
     with h5netcdf.File(buffer, "w") as file:
         if about:
