@@ -63,7 +63,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".nc": lambda file: xarray.load_dataset(file, engine="h5netcdf"),
     ".json": lambda file: json.loads(file.read_text()),
     ".safetensors": read_tensors,
-    ".npz": lambda file: {**np.load(file)},
+    ".npz": lambda file: {**np.load(file, allow_pickle=False)},
     ".html": lambda file: file.read_text().index("</html>"),
     ".png": lambda file: file.read_bytes().index(b"IEND"),
 }

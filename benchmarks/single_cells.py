@@ -16,10 +16,8 @@ import json
 import time
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import pyro
 import torch
@@ -27,18 +25,22 @@ import torch
 import ppl_vae
 from ppl_vae.models import ConditionalVAE
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_counts.ipynb"
 LATENTS, WIDTH, DRAWS, BATCH = 10, 128, 1000, 128
 EPOCHS, PATIENCE = 400, 45
 
 
-def simulate(cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and batches, by the cell of the notebook that says how."""
-    cell = next(c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.id == "simulate")
-    names: dict[str, Any] = {"np": np}
-    exec(compile(cell.source, str(NOTEBOOK), "exec"), names)
-    counts, _, batch, _ = names["simulate"](cells, seed=seed)
-    return counts, batch
+def simulate(cells: int, genes: int = 100, seed: int = 0) -> tuple[np.ndarray, ...]:
+    # Counts (cells, genes), kind and batch of each cell, log shares as they were in batch 0.
+    chance = np.random.default_rng(seed)
+    kind, batch = chance.integers(4, size=cells), chance.integers(2, size=cells)
+    place = 1.5 * chance.normal(size=(4, 3))[kind] + 0.5 * chance.normal(size=(cells, 3))
+    usual, bias = chance.normal(size=genes), 0.4 * chance.normal(size=(2, genes))
+    activity = usual + bias[0] + place @ (0.6 * chance.normal(size=(3, genes)))
+    weight = np.exp(activity + np.where(batch[:, None], bias[1] - bias[0], 0))
+    mean = weight / weight.sum(1, keepdims=True) * 200 * chance.lognormal(0, 0.4, size=(cells, 1))
+    r = chance.gamma(4, size=genes)
+    counts = chance.poisson(chance.gamma(r, mean / r))
+    return counts, kind, batch, activity - np.logaddexp.reduce(activity, axis=1, keepdims=True)
 
 
 def split(cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,7 +112,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # the peer's
     for seed in args.seeds:
-        counts, batch = simulate(args.cells, seed)
+        counts, _, batch, _ = simulate(args.cells, seed=seed)
         line: dict[str, Any] = {"seed": seed, "cells": args.cells}
         bounds = []
         for name, method in (("ConditionalVAE", ours), ("SCVI", theirs)):

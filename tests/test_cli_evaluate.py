@@ -33,12 +33,14 @@ def test_evaluate_shows_and_writes_the_whole_chain(fitted, tmp_path, estimator, 
     split = "simulated" if estimator == "bdmc" else "test"
     assert figures["results"] == [f"run/results/{split}-{estimator}.{s}" for s in ("nc", "json")]
     written = json.loads((tmp_path / figures["results"][1]).read_text())
+    known = {name: written.pop(name) for name in ("weights", "netcdf_sha256")}
     assert written == {k: v for k, v in figures.items() if k != "results"}
     assert written["elbo"]["n"] == n
     with xarray.open_dataset(tmp_path / figures["results"][0]) as dataset:
         assert dataset.sizes["datum"] == n
         assert float(dataset["elbo"].mean()) == pytest.approx(figures["elbo"]["mean"])
         assert dataset.attrs["estimator"] == estimator
+        assert dataset.attrs["weights"] == known["weights"]
         assert ("row" in dataset) == (estimator != "bdmc")
 
 

@@ -1,10 +1,13 @@
 """Every notebook runs from top to bottom, at the small size, and is committed with its outputs."""
 
+import inspect
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from .conftest import load_benchmark
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -28,3 +31,11 @@ def test_is_committed_with_its_outputs(file):
     assert not any(o.get("name") == "stderr" for c in code for o in c.outputs)
     assert any("image/png" in o.get("data", {}) for c in code for o in c.outputs)
     assert file.stat().st_size < 1_000_000
+
+
+def test_the_counts_are_those_of_the_benchmark():
+    """Neither imports the other: a notebook is read alone."""
+    file = next(file for file in NOTEBOOKS if file.stem == "05_counts")
+    cell = next(c for c in nbformat.read(file, as_version=4).cells if c.id == "simulate")
+    benchmark = inspect.getsource(load_benchmark("single_cells").simulate)
+    assert cell.source.splitlines()[1:] == benchmark.splitlines()[1:]
