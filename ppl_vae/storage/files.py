@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError
+
+LOG = logging.getLogger(__name__)
 
 
 def make_folder(folder: Path) -> None:
@@ -53,6 +56,7 @@ def replacing(*files: Path) -> Iterator[list[Path]]:
             _flush(path)
         for source, target in zip(temporary, files, strict=True):
             os.replace(source, target)
+            LOG.debug("wrote %s", target)
         _flush(files[0].parent)
     except OSError as error:
         raise InputError(
