@@ -9,6 +9,6 @@ import sys
 if not sys.flags.safe_path:
     sys.path.pop(0)  # that folder
 
-from .cli.app import main
+from .cli import main
 
 main()

@@ -1,6 +1,7 @@
 """What is raised when the user's input is at fault."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -99,6 +100,24 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
+
+
+def shell_word(text: object) -> str:
+    r"""Text as a word that a shell takes for it, and that no terminal takes for a command.
+
+    Example:
+        >>> print(shell_word("a b"), shell_word("a\x1b"), shell_word("\udcff"))
+        'a b' $'a\x1b' $'\xff'
+    """
+    word = str(text)
+    if word.isprintable():
+        return shlex.quote(word)
+    try:
+        encoded = os.fsencode(word)
+    except UnicodeEncodeError:  # half of a character, which is no name of a file
+        encoded = word.encode(errors="backslashreplace")
+    plain = (chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in encoded)
+    return f"$'{''.join(plain)}'"
 
 
 def first_line(error: BaseException) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .errors import printable
+
 
 def variable(
     dims: str | Sequence[str], values: Tensor | np.ndarray, meaning: str, units: str = "1"
@@ -21,6 +23,17 @@ def variable(
     array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
     names = (dims,) if isinstance(dims, str) else tuple(dims)
     return names, array, {"long_name": meaning, "units": units}
+
+
+def attributes(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What results are about, as attributes that netCDF can hold.
+
+    Example:
+        >>> attributes({"run": "runs/\\udcff", "draws": 100, "split": None})
+        {'run': 'runs/\\\\udcff', 'draws': 100, 'split': ''}
+    """
+    plain = {name: "" if value is None else value for name, value in about.items()}
+    return {n: printable(v) if isinstance(v, str) else v for n, v in plain.items()}
 
 
 def latent_variables(

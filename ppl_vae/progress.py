@@ -1,8 +1,11 @@
 """How far a call has come, for whoever shows it."""
 
+import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 OnProgress = Callable[[float, str], None]
 """Called with the share of all work that has just been done, and with a note on it, which may be
@@ -48,7 +51,8 @@ class Progress:
 
 @contextmanager
 def progress_bar(text: str = "") -> Iterator[OnProgress]:
-    """A progress bar on standard error, gone when it is done, and absent where nobody looks.
+    """A progress bar on standard error, gone when it is done, and absent where nobody looks, or
+    where :func:`is_quiet`.
 
     Where the terminal is narrow, the bar gives way first and words next; numbers stay.
 
@@ -60,7 +64,7 @@ def progress_bar(text: str = "") -> Iterator[OnProgress]:
     from rich.progress import Progress as Bar
     from rich.table import Column
 
-    console = Console(stderr=True)
+    console = Console(file=_Tolerant(sys.stderr))  # type: ignore[arg-type]
     column = BarColumn(bar_width=20)
     with Bar(
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
@@ -69,7 +73,7 @@ def progress_bar(text: str = "") -> Iterator[OnProgress]:
         TextColumn("left", table_column=Column(no_wrap=True)),
         console=console,
         transient=True,
-        disable=not (console.is_terminal or console.is_jupyter),
+        disable=is_quiet() or not (console.is_terminal or console.is_jupyter),
     ) as bar:
         task = bar.add_task(text, total=1.0)
 
@@ -80,6 +84,35 @@ def progress_bar(text: str = "") -> Iterator[OnProgress]:
             bar.update(task, advance=share, description=words)
 
         yield show
+
+
+def is_quiet() -> bool:
+    """Whether the logger ``ppl_vae`` has been told to pass warnings only: then there are no bars.
+
+    Example:
+        >>> is_quiet()
+        False
+    """
+    return logging.getLogger("ppl_vae").level > logging.INFO
+
+
+class _Tolerant:
+    """A stream for what may get lost: a terminal that has been closed ends no fit."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def shorten(text: str, width: int) -> str:

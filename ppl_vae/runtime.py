@@ -29,9 +29,10 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros((), device=device).item()  # fails on the device meta, which holds no values
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except Exception as error:  # torch raises many kinds, and explains at length
+        reason = first_line(error).partition(". ")[0]
         raise InputError(
-            "device", f"{name!r} cannot be used here ({first_line(error)})", "another-device"
+            "device", f"{name!r} cannot be used here ({reason})", "another-device"
         ) from None
     return device
 

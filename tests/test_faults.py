@@ -74,7 +74,7 @@ def test_checkpoints_take_their_share_of_a_fit_and_no_more(faults, tmp_path, mon
     assert kept.is_due()
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_fit_that_is_told_to_stop_saves_and_says_how_to_go_on(
     faults, shell, tmp_path, with_signal
 ):

@@ -2,14 +2,12 @@
 
 import contextlib
 import importlib
+import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from ppl_vae import __version__
@@ -33,7 +31,9 @@ from . import (
     train,
 )
 from .hints import COMMANDS, nearest, option_hint
-from .messages import in_flags, missing_extra, say_warning
+from .messages import in_flags, missing_extra
+from .signals import INTERRUPTED
+from .terminal import LOG, speaking, write_line
 
 
 class _Commands(TyperGroup):
@@ -46,6 +46,14 @@ class _Commands(TyperGroup):
             found = nearest(name, COMMANDS, COMMANDS) or [*self.commands]
             ctx.fail(f"No such command {name!r}: did you mean {' or '.join(found)}?")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an interrupt keeps its words, which Typer would lose."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            LOG.critical("%s", str(error) or "interrupted")  # above all that -q hides
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -78,7 +86,7 @@ for module in (
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ppl-vae {__version__}")
+        write_line(f"ppl-vae {__version__}")
         raise typer.Exit
 
 
@@ -106,8 +114,20 @@ def _options(
             "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say more of what is being done.")
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Say nothing but results, warnings and errors: no progress."
+        ),
+    ] = False,
 ) -> None:
-    pass
+    if verbose and quiet:
+        raise InputError("--quiet", "was given with --verbose", "choose one")
+    if verbose or quiet:
+        LOG.setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 # What a wrong option raises, by whichever name Typer keeps Click.
@@ -115,13 +135,18 @@ _UsageError: Any = typer.BadParameter.__base__
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 2 for the user's input, 1 for a fault of ours."""
-    group: Any = typer.main.get_command(app)
+    """Run the command line and exit, as :func:`ppl_vae.cli.main` says."""
+    with speaking():
+        _run(typer.main.get_command(app))
+
+
+def _run(group: Any) -> NoReturn:
     try:
         _import_without_settings()
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: say_warning(str(message))
-            sys.exit(group(prog_name="ppl-vae", standalone_mode=False))
+        code = group(prog_name="ppl-vae", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        sys.exit(code)
     except InputError as error:
         _refuse(in_flags(error, _flags_of_command(group)))
     except ModuleNotFoundError as error:
@@ -133,8 +158,6 @@ def main() -> None:
         if words := " ".join(error.format_message().split()):
             _refuse(_usage(error, words, group))
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(130)
     except (MemoryError, RuntimeError) as error:  # RuntimeError is torch's
         from ..storage.memory import is_lack_of_memory
 
@@ -150,12 +173,12 @@ def _flags(command: Any) -> dict[str, str]:
 
 
 def _flags_of_command(group: Any) -> dict[str, str]:
-    name = _command_of(group)
+    name = _command(group)
     return _flags(group.commands[name]) if name else {}
 
 
-def _command_of(group: Any) -> str:
-    """The name of the command on the command line, behind options of all commands."""
+def _command(group: Any) -> str:
+    """The command on the command line, behind the options of all; or nothing."""
     return next((word for word in sys.argv[1:] if word in group.commands), "")
 
 
@@ -163,7 +186,7 @@ def _usage(error: Any, words: str, group: Any) -> str:
     """What is wrong with a command line, what may have been meant, and where to read more."""
     if "did you mean" in words:
         return words
-    name = _command_of(group)
+    name = _command(group)
     remedy = f"see ppl-vae {name} --help".replace("  ", " ")
     if hasattr(error, "possibilities"):  # there is no such option
         wrong = error.option_name
@@ -177,7 +200,7 @@ def _usage(error: Any, words: str, group: Any) -> str:
 
 
 def _refuse(reason: str) -> NoReturn:
-    _say(f"[bold red]error:[/] {escape(reason)}")
+    LOG.error("%s", reason)
     sys.exit(2)
 
 
@@ -192,7 +215,3 @@ def _import_without_settings() -> None:
             from ..storage.arviz_io import load_arviz
 
             load_arviz()
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

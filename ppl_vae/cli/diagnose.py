@@ -62,13 +62,13 @@ def diagnose(
 
 
 def _show(found: "Diagnosis", run: "Run", about: dict[str, Any], as_json: bool) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from ..diagnostics.remedies import distinct
     from ..diagnostics.verdicts import sentence
     from .tables import print_json, show_about, show_remedies
+    from .terminal import Console
 
     remedies = distinct(found.remedies, run.path, run.config)
     if as_json:

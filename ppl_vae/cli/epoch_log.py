@@ -1,6 +1,6 @@
 """The epochs of a fit, where there is no progress bar."""
 
-import typer
+from .terminal import LOG
 
 
 class EpochLog:
@@ -21,7 +21,7 @@ class EpochLog:
 
     def __call__(self, row: dict[str, float]) -> None:
         """Print the row of an epoch."""
-        typer.echo(self.line(row), err=True)
+        LOG.info(self.line(row))
 
     def line(self, row: dict[str, float]) -> str:
         """The row of an epoch in words; the time left is that of as many mean epochs."""

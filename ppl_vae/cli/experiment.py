@@ -79,12 +79,12 @@ def experiment(
 
 
 def _show(outcome: "Outcome", about: dict[str, Any], as_json: bool) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from ..experiments.outcome import as_plain
     from .tables import print_json, show_about
+    from .terminal import Console
 
     if as_json:
         print_json({**as_plain(outcome), **about})

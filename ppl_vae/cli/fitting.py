@@ -1,14 +1,12 @@
 """Fits from the command line: what is told of each epoch, and what an interrupt leaves."""
 
-import shlex
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-import typer
-
+from ..errors import shell_word
 from .epoch_log import EpochLog
+from .signals import handled
 
 
 def fit_or_stop(
@@ -32,7 +30,7 @@ def fit_or_stop(
     from ..training.refit import refit_guide
 
     on = on or run.config.parent.get("on")
-    with _interrupted_by_sigterm(), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
+    with handled(_interrupt), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
         try:
             if on is None:
                 return fit(program, dataset, settings, run=run, resume=resume, on_epoch=on_epoch)
@@ -51,20 +49,13 @@ def fit_or_stop(
             if run.has_weights():
                 words = (
                     f"{run.path} holds the best weights up to here; continue with: ppl-vae train "
-                    f"--resume {shlex.quote(str(run.path))}"
+                    f"--resume {shell_word(run.path)}"
                 )
-            typer.echo(f"interrupted: {words}", err=True)
-            raise typer.Exit(130) from None
+            raise KeyboardInterrupt(f"interrupted: {words}") from None
 
 
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """What ends a job politely, as schedulers do before they kill it, is an interrupt too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -72,7 +63,7 @@ def _on_epoch(
     run: Any, epochs: int, tensorboard: bool
 ) -> Iterator[Callable[[dict[str, float]], None]]:
     """What the fit tells of each epoch: TensorBoard, and a line where there is no progress bar."""
-    from rich.console import Console
+    from .terminal import Console
 
     tell: list[Callable[[dict[str, float]], None]] = []
     with ExitStack() as stack:

@@ -63,9 +63,8 @@ def gradients(
 
 def _show(found: dict[str, "Gradient"], about: dict[str, Any], as_json: bool) -> None:
     """Print the estimators; the first of each target is what its others are compared with."""
-    from rich.console import Console
-
     from .tables import new_table, print_json, show_about
+    from .terminal import Console
 
     first = {gradient.target: gradient for gradient in reversed(found.values())}
     rows: dict[str, dict[str, Any]] = {

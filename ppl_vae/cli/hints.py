@@ -105,6 +105,10 @@ def _plain(name: str) -> str:
     return "".join(words)
 
 
+OF_ALL = ("-v", "--verbose", "-q", "--quiet")
+"""Options of the main command that may be sought in others."""
+
+
 def option_hint(wrong: str, command: str, options: Mapping[str, Iterable[str]]) -> str:
     """What to write instead of an option that a command does not have.
 
@@ -121,6 +125,8 @@ def option_hint(wrong: str, command: str, options: Mapping[str, Iterable[str]]) 
         known = [option.removeprefix("--") for option in options[name]]
         return [f"--{found}" for found in nearest(wrong, known, ALIASES)]
 
+    if command and wrong in OF_ALL:
+        return f"it comes before the command: ppl-vae {wrong} {command}"
     if found := flags(command):
         return f"did you mean {' or '.join(found)}?"
     for name in options:

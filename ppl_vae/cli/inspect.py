@@ -106,10 +106,10 @@ def _describe(data: Any, summaries: Any) -> dict[str, Any]:
 
 
 def _show(about: dict[str, Any], said: list[str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..errors import printable
+    from .terminal import Console
 
     console = Console(highlight=False)
     text = f"{about['rows']:,} rows ({about['train']:,} train, {about['validation']:,} validation, "

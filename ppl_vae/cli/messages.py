@@ -1,9 +1,8 @@
 """How the command line words an error."""
 
-import shlex
 from collections.abc import Mapping
 
-from ..errors import InputError, printable
+from ..errors import InputError, shell_word
 
 REMEDIES = {
     "another-path": "choose another --output",
@@ -68,7 +67,7 @@ def in_flags(error: InputError, flags: Mapping[str, str]) -> str:
     name, _, value = error.culprit.partition("=")
     culprit = f"{flags[name]} {value}".rstrip() if name in flags else None
     if "run" in error.details:
-        details = error.details | {"run": shlex.quote(str(error.details["run"]))}
+        details = error.details | {"run": shell_word(error.details["run"])}
         error = InputError(error.culprit, error.problem, error.remedy, **details)
     return error.message(REMEDIES, culprit)
 
@@ -85,12 +84,3 @@ def missing_extra(module: str | None) -> str | None:
         if package in packages:
             return f"{package} is not installed: pip install 'ppl-vae[{extra}]'"
     return None
-
-
-def say_warning(words: str) -> None:
-    """Print a warning on standard error, whatever it quotes."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    shown = "\n".join(printable(line) for line in words.splitlines())
-    Console(stderr=True).print(f"warning: {escape(shown)}", soft_wrap=True, highlight=False)

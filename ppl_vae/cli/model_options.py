@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import torch
-import typer
 from torch import Tensor
 
 from ..choices import Binarize
@@ -16,9 +15,10 @@ from ..data.inspection import DataWarning, scales, summarize, troubles
 from ..data.schema import has_names, refuse_constant
 from ..data.sources import NAMED_SETS
 from ..data.units import fit_columns
-from ..errors import InputError, printable
+from ..errors import InputError
 from ..models import PROGRAMS
 from ..programs.references import find_program
+from .terminal import LOG
 
 SMALLEST_LARGE, SMALLEST_SIDE = 32, 8  # pixels, of images that get convolutions, and after those
 EPOCHS, LEAST_STEPS, MOST_EPOCHS = 20, 1000, 200  # of a fit whose epochs nobody said
@@ -80,9 +80,7 @@ def check_columns(data: DataSet, kind: type[Any]) -> None:
     for words in troubles(summaries, standardized):
         warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=2)
     if standardized and (words := scales(summaries)):
-        typer.echo(
-            f"{data.source}: {printable(words)}; {kind.__name__} standardizes them", err=True
-        )
+        LOG.info("%s: %s; %s standardizes them", data.source, words, kind.__name__)
 
 
 def arguments_of_data(kind: type[Any], arguments: dict[str, Any], data: DataSet) -> dict[str, Any]:

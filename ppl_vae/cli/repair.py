@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import shell_word
 from .options import (
     DataDir,
     Device,
@@ -83,12 +84,12 @@ def repair(
 
 
 def _show(found: "Repair", about: dict[str, Any], as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..diagnostics.repair import QUESTIONS
     from .diagnose import STYLES
     from .tables import print_json, show_about
+    from .terminal import Console
 
     if as_json:
         print_json({**found.as_dict(), **about})
@@ -112,7 +113,7 @@ def _show(found: "Repair", about: dict[str, Any], as_json: bool) -> None:
     if found.refused:
         console.print(f"There was no refit: {found.refused}", markup=False, highlight=False)
     if "refined" in found.columns:
-        command = f"ppl-vae encode {about['run']}"
+        command = f"ppl-vae encode {shell_word(about['run'])}"
         console.print("Of guides refined for each data point, as this one has them:")
         console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
     show_about(about)

@@ -2,19 +2,20 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from ..errors import printable
 from ..evidence import results
 from ..evidence.scores import Estimate, Ledger
 from ..labels import round_together
+from .terminal import Console, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,13 @@ DECIMALS_OF_PAIRS = 3  # whose differences are known better
 
 def print_json(data: dict[str, Any]) -> None:
     """Print one object on standard output: bare JSON, even where colours are forced."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    # In strings alone there is anything else that is not printable.
+    write_line("\n".join(re.sub(r"[^ -~]", _escaped, line) for line in text.split("\n")))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def show(
@@ -96,7 +103,7 @@ def show(
 def show_about(about: dict[str, Any]) -> None:
     """Print files, counts and the like, by their names."""
     for name, value in about.items():
-        lines = value if isinstance(value, list) else [value]
+        lines = [printable(str(line)) for line in (value if isinstance(value, list) else [value])]
         Console().print(
             f"{name}:",
             *lines,

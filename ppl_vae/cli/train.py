@@ -33,6 +33,7 @@ from .options import (
     in_model,
     sizes,
 )
+from .terminal import LOG
 
 DRAWS = 100
 WITH_RESUME = {"--resume", "--epochs", "--model", "--data", "--data-dir", "--tensorboard", "--json"}
@@ -274,11 +275,10 @@ def _extend(path: Path, epochs: int) -> None:
 
     run = extend(path, epochs)
     before = run.config.epochs_before[-1]
-    typer.echo(
+    LOG.info(
         f"{path} goes on at the learning rates that a fit of {epochs} epochs has from here; what "
         f"is done was fitted at the lower ones of {before}, so that it is not the same as {epochs} "
-        "epochs from scratch",
-        err=True,
+        "epochs from scratch"
     )
 
 
@@ -299,7 +299,6 @@ def _fit_and_show(
     from ..progress import progress_bar
     from ..storage.files import make_folder
     from .fitting import fit_or_stop
-    from .messages import say_warning
     from .tables import show
 
     history = fit_or_stop(run, program, dataset, settings, tensorboard=tensorboard, resume=resume)
@@ -327,4 +326,4 @@ def _fit_and_show(
         about["warnings"] = list(quality.warnings)
     show(estimates, about, as_json)
     for words in quality.warnings:
-        say_warning(words)
+        LOG.warning("%s", words)

@@ -153,12 +153,15 @@ def read_parquet(path: Path, reading: Reading | None = None) -> dict[str, Any]:
     reading = reading or Reading()
     regular_size(path)
     try:
-        with parquet.ParquetFile(path) as file:
+        with path.open("rb") as stream, parquet.ParquetFile(stream) as file:
             schema, metadata = file.schema_arrow, file.metadata
             _refuse_large(path, schema, metadata)
             texts = [f.name for f in schema if _is_text(f.type)]
         # One text in a million rows takes a few bytes on the disk; as a dictionary, in memory too.
-        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        with (
+            path.open("rb") as stream,
+            parquet.ParquetFile(stream, read_dictionary=texts) as file,
+        ):
             table = file.read()
         for place, column in enumerate(table.schema):
             if pa.types.is_decimal(column.type):

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..choices import SplitName
 from ..errors import InputError
+from ..progress import is_quiet
 from ..storage.memory import refuse_beyond_memory
 from .inspection import DataWarning
 from .pixels import EMBEDDED, SUFFIXES, TRANSPARENT, is_image, read_image
@@ -67,8 +68,9 @@ def read_images(folder: Path, reading: Reading | None = None) -> dict[str, Any]:
 
 
 def _class_of(file: Path, root: Path) -> str | None:
-    """The folder of an image below the root; ``None`` if it lies in the root itself."""
-    name = str(file.parent.relative_to(root))
+    """The folder of an image below the root; ``None`` if it lies in the root itself. Bytes that are
+    no text are written as escapes."""
+    name = os.fsencode(file.parent.relative_to(root)).decode("utf-8", "backslashreplace")
     return None if name == "." else name
 
 
@@ -176,8 +178,8 @@ def _read(folder: Path, files: list[Path], reading: Reading) -> np.ndarray:
     from rich.progress import track
 
     first, seen = np.empty(0), Counter[str]()
-    console, few = Console(stderr=True), len(files) < 1000
-    tracked = track(files, "reading images", console=console, transient=True, disable=few)
+    console, hidden = Console(stderr=True), is_quiet() or len(files) < 1000
+    tracked = track(files, "reading images", console=console, transient=True, disable=hidden)
     for place, file in enumerate(tracked):
         image = read_image(file, reading, seen)
         if place == 0:

@@ -3,7 +3,6 @@
 One table of remedies, and one of rules, :data:`RULES`, which say when each is worth its cost.
 """
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import xarray
 
+from ..errors import shell_word
 from ..runs.config import Config
 from ..training.settings import Settings
 from .reading import GUIDE, MODEL, OBSERVED, SIMULATED, Answers
@@ -48,8 +48,8 @@ class Remedy:
     def of(self, path: Path, config: Config) -> "Remedy":
         """The remedy of a run, whose command is ready to be pasted."""
         command = self.command.format(
-            run=shlex.quote(str(path)),
-            another=shlex.quote(f"{path}-warm-up"),
+            run=shell_word(path),
+            another=shell_word(f"{path}-warm-up"),
             epochs=2 * int(config.settings.get("epochs", 0)),
             same=_options(config),
         )
@@ -72,7 +72,7 @@ def _options(config: Config) -> str:
     for name, value in chosen.items():
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         if name != "kl_warmup_epochs":
-            words.append(f"--{name.replace('_', '-')} {shlex.quote(text)}")
+            words.append(f"--{name.replace('_', '-')} {shell_word(text)}")
     return " ".join(words)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import InputError
-from ..labels import variable
+from ..labels import attributes, variable
 from ..storage.files import replacing
 from .classification import Classification
 from .scores import Estimate, Ledger, Scores
@@ -74,7 +74,7 @@ def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> "x
     if rows is not None:
         variables["row"] = variable("datum", rows, "row of the array that the data point came from")
     size = len(next(iter(scores.per_datum.values())))
-    return xarray.Dataset(variables, {"datum": range(size)}, about)
+    return xarray.Dataset(variables, {"datum": range(size)}, attributes(about))
 
 
 def with_classes(

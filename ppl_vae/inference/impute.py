@@ -14,7 +14,7 @@ from ..data.batch import Batch
 from ..data.missing import MASK
 from ..data.schema import Column
 from ..errors import InputError, check_int
-from ..labels import variable
+from ..labels import attributes, variable
 from ..programs.batches import covariates_of
 from ..programs.posterior import Data, Posterior
 from ..programs.predictions import decode
@@ -327,4 +327,4 @@ def _dataset(
     made["method"] = variable("datum", np.array(methods), *STATISTICS["method"])
     made["certified"] = variable("datum", found.certified, *STATISTICS["certified"])
     names = {"column": [column.name for column in columns]} if columns else {}
-    return xarray.Dataset(made, coords=names, attrs=about)
+    return xarray.Dataset(made, coords=names, attrs=attributes(about))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, first_line
+from ..labels import attributes
 from .memory import tell_lack_of_memory
 
 if TYPE_CHECKING:
@@ -168,8 +169,7 @@ def as_inference_data(groups: Mapping[str, xarray.Dataset], about: dict[str, Any
         about: The attributes of the whole.
     """
     groups = {name: with_places(group) for name, group in groups.items()}
-    plain = {name: "" if value is None else value for name, value in about.items()}
-    return load_arviz().InferenceData(attrs=plain, **groups)
+    return load_arviz().InferenceData(attrs=attributes(about), **groups)
 
 
 def with_places(group: xarray.Dataset) -> xarray.Dataset:

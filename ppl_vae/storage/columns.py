@@ -45,7 +45,8 @@ def _write(path: Path, ending: str, columns: dict[str, Any]) -> None:
     import pandas as pd
 
     table = pd.DataFrame(columns)
-    if ending == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_parquet(path, index=False)
+    with path.open("wb") as stream:  # since PyArrow takes no name that is not UTF-8
+        if ending == ".csv":
+            table.to_csv(stream, index=False)
+        else:
+            table.to_parquet(stream, index=False)

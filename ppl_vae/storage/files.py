@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
+LOG = logging.getLogger(__name__)
 STEM = 40  # characters of a file's name that are kept in the temporary one: 255 bytes are all
 TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{16}\.part(\.[^.]*)?")
 _warned: set[int] = set()  # devices
@@ -72,6 +74,7 @@ def replacing(*files: Path, check: Callable[[], None] = lambda: None) -> Iterato
             with _locked(folder) if len(files) > 1 else contextlib.nullcontext():
                 for source, target in zip(temporary, files, strict=True):
                     _rename(source, target, folder)
+                    LOG.debug("wrote %s", target)
             _flush_folder(folder, files[0].parent)
     except OSError as error:
         raise InputError(

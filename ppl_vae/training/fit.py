@@ -1,5 +1,6 @@
 """Fit a program to data by SVI: epochs, early stopping, a record of it."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -20,6 +21,8 @@ from .settings import Settings
 from .state import MAX_DIVERGENCES
 from .step import Refit
 from .trainer import LR_FACTOR, DivergenceError, Trainer
+
+LOG = logging.getLogger(__name__)
 
 OnEpoch = Callable[[dict[str, float]], Any]
 """Called with the row of each epoch; what returns True ends the fit."""
@@ -104,6 +107,8 @@ def train(
     if run is not None:
         check_type("run", run, Run)
     trainer, history = _prepare(program, data, settings, refit), History()
+    words = type(program).__name__, data.source, trainer.device, trainer.schedule.steps
+    LOG.debug("fitting %s to %s on %s in %d steps", *words)
     bar: AbstractContextManager[OnProgress | None] = nullcontext(on_progress)
     if on_progress is None and progress:
         bar = progress_bar()
@@ -161,6 +166,7 @@ def _run_epochs(
         history.epochs.append({"epoch": epoch, **row})
         if trainer.update_best(row):
             history.best_epoch = epoch
+            LOG.debug("epoch %d has the best weights so far", epoch)
         if settings.patience and epoch - history.best_epoch >= settings.patience:
             history.stopped_early = True
         trainer.snapshot()

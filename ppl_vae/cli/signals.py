@@ -1,0 +1,52 @@
+"""Signals that ask a command to end. It imports next to nothing: they may come at once."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+# What Ctrl-C sends, what schedulers send before they kill, and what a terminal that closes sends.
+ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+INTERRUPTED = 130
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Give signals that ask to end to a handler, but for those that are ignored, as by nohup."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {sign: signal.getsignal(sign) for sign in ENDING}
+    before = {s: h for s, h in before.items() if h not in (None, signal.SIG_IGN)}
+    try:
+        for sign in before:
+            signal.signal(sign, handler)
+        yield
+    finally:
+        for sign, earlier in before.items():
+            signal.signal(sign, earlier)
+
+
+def leave_or_raise(_: int, frame: FrameType | None) -> NoReturn:
+    """Raise ``KeyboardInterrupt``, but leave at once while a module is imported.
+
+    Libraries turn an interrupt in their import into other errors, or lose it.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            leave()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def leave() -> NoReturn:
+    """End the process, and say why."""
+    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""  # which a progress bar may have hidden
+    with contextlib.suppress(OSError):
+        os.write(2, show_cursor + b"interrupted\n")
+    os._exit(INTERRUPTED)
