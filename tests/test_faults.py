@@ -117,7 +117,7 @@ def test_an_interrupt_before_the_fit_says_that_nothing_was_written(shell, monkey
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "check_program", interrupt)
+    monkeypatch.setattr(training, "check_split", interrupt)
     code, _, err = shell(*TRAIN, "--output", "run")
     assert (code, err) == (130, "interrupted: nothing was written\n")
     assert not (tmp_path / "run").exists()
@@ -211,13 +211,27 @@ def test_data_that_vanish_midway(shell, faults, tmp_path):
     for command in (["train", "--resume"], ["evaluate"], ["diagnose"], ["reconstruct"]):
         code, out, err = shell(*command, "run")
         assert (code, out) == (2, "")
-        assert f"'{tmp_path / 'table.npy'}' is not a data set or a file" in err
+        assert f"{tmp_path / 'table.npy'} is no longer there" in err
+        assert "train --resume run --data NEW" in err
     np.save(tmp_path / "table.npy", rows + 1e-9)
     code, _, err = shell("train", "--resume", "run")
     assert code == 2
     assert "has changed since run was fitted to it" in err
     (tmp_path / "table.npy").unlink()
     assert contents(tmp_path) == before
+    np.save(tmp_path / "moved.npy", rows + 1e-9)
+    code, _, err = shell("train", "--resume", "run", "--data", "moved.npy")
+    assert (code, "has changed since run was fitted to it" in err) == (2, True)
+    np.save(tmp_path / "moved.npy", rows)
+    code, _, err = shell(
+        "train",
+        "--resume",
+        "run",
+        "--data",
+        "moved.npy",
+    )
+    assert code == 0, err
+    assert shell("evaluate", "run")[0] == 0
     assert shell("sample", "run", "--output", "x.npy")[0] == 0  # it needs no data
 
 
