@@ -10,9 +10,9 @@ from typing import Any
 
 REMEDIES = {
     "another-path": "choose another path",
-    "code-beside": "add its folder to sys.path, if you trust what lies there",
     "another-device": 'use device="cpu"',
     "binarize-or-gaussian": "rescale them, or use binarize='none' and a Gaussian likelihood",
+    "code-beside": "add its folder to sys.path, if you trust what lies there",
     "column-names": "give the name of a column that there is",
     "data-dir": "place {files} in {folder}, or name another folder as data_dir",
     "date": "make it a number, such as days since a date, or leave it out, with drop = True in "

@@ -9,6 +9,7 @@ from pyro.infer import Trace_ELBO
 import ppl_vae
 from ppl_vae import Posterior
 from ppl_vae.data.batch import Batch
+from ppl_vae.data.missing import observed
 from ppl_vae.errors import InputError
 from ppl_vae.models import LIKELIHOODS, VAE, Autoencoder
 from ppl_vae.programs.conformance import check_program
@@ -40,6 +41,13 @@ class Exact(VAE):
             normal = torch.distributions.MultivariateNormal(loc[seen], covariance[seen][:, seen])
             rows.append(normal.log_prob(row[seen]))
         return torch.stack(rows)
+
+
+def test_what_is_observed_lies_where_the_data_do():
+    x = torch.zeros(3, 2, device="meta")
+    for mask in ({}, {"mask": torch.ones(3, device="meta")}, {"mask": torch.ones_like(x)}):
+        seen = observed(x, mask)
+        assert (seen.device, seen.dtype, seen.shape) == (x.device, torch.bool, x.shape)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 
 import ppl_vae
 from ppl_vae.diagnostics.diagnosis import Diagnosis
-from ppl_vae.diagnostics.report import render, write_report
+from ppl_vae.diagnostics.report import OlderWeightsWarning, render, write_report
 from ppl_vae.diagnostics.verdicts import Verdict
 from ppl_vae.models import VAE
 from ppl_vae.plots.drawing import PictureWarning
@@ -60,6 +60,21 @@ def run_and_diagnosis(tmp_path_factory):
 def page(run_and_diagnosis):
     run, diagnosis = run_and_diagnosis
     return render(diagnosis, run)
+
+
+def test_a_diagnosis_of_older_weights_says_so(run_and_diagnosis, tmp_path):
+    run, diagnosis = run_and_diagnosis
+    fitted = ppl_vae.Run.open(shutil.copytree(run.path, tmp_path / "run"))
+    weights = run.load().state_dict()
+    name = next(iter(weights))
+    fitted.save_weights({**weights, name: weights[name] + 1})
+    with pytest.warns(OlderWeightsWarning, match="older weights") as told:
+        write_report(tmp_path / "page.html", diagnosis, fitted)
+    assert len(told) == 1
+    assert "older weights" in (tmp_path / "page.html").read_text()
+    (fitted.path / "weights.safetensors").write_bytes(b"torn")
+    with pytest.warns(OlderWeightsWarning, match="not known"):
+        write_report(tmp_path / "page.html", diagnosis, fitted)
 
 
 def test_the_verdicts_come_first_and_every_picture_is_inside(page, run_and_diagnosis):

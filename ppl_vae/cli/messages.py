@@ -7,8 +7,8 @@ from ..errors import InputError, shell_word
 REMEDIES = {
     "another-path": "choose another --output",
     "another-device": "use --device cpu",
-    "code-beside": "if you trust what lies here, begin with ppl-vae --path .",
     "binarize-or-gaussian": "rescale them, or use --binarize none and --likelihood gaussian",
+    "code-beside": "if you trust what lies here, begin with ppl-vae --path .",
     "column-names": "give the name of a column that there is: ppl-vae inspect shows them",
     "data-dir": "place {files} in {folder}, or name another folder with --data-dir",
     "date": "make it a number, such as days since a date, or leave it out: drop = true for "

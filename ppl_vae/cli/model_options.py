@@ -18,10 +18,11 @@ from ..data.units import fit_columns
 from ..errors import InputError
 from ..models import PROGRAMS
 from ..programs.references import find_program
+from ..training.settings import Settings
 from .terminal import LOG
 
 SMALLEST_LARGE, SMALLEST_SIDE = 32, 8  # pixels, of images that get convolutions, and after those
-EPOCHS, LEAST_STEPS, MOST_EPOCHS = 20, 1000, 200  # of a fit whose epochs nobody said
+LEAST_STEPS, MOST_EPOCHS = 1000, 200  # of a fit whose epochs nobody said
 NOT_GIVEN = ("mask", "exposure")  # covariates that say how x was observed
 
 
@@ -80,7 +81,7 @@ def check_columns(data: DataSet, kind: type[Any]) -> None:
     for words in troubles(summaries, standardized):
         warnings.warn(f"{data.source}: {words}", DataWarning, stacklevel=2)
     if standardized and (words := scales(summaries)):
-        LOG.info("%s: %s; %s standardizes them", data.source, words, kind.__name__)
+        LOG.info("%s: %s; %s takes that into account", data.source, words, kind.__name__)
 
 
 def arguments_of_data(kind: type[Any], arguments: dict[str, Any], data: DataSet) -> dict[str, Any]:
@@ -124,15 +125,15 @@ def _moments(covariate: Tensor) -> tuple[list[float], list[float]]:
     return columns.mean(0).tolist(), torch.where(scale > 0, scale, 1.0).tolist()
 
 
-def enough_epochs(size: int, batch_size: int) -> int:
-    """20 passes over the data, or as many as make 1,000 steps, up to 200.
+def enough_epochs(size: int, settings: Settings) -> int:
+    """The epochs of the settings, or as many as make 1,000 steps, up to 200.
 
     Example:
-        >>> [enough_epochs(size, 128) for size in (120, 1437, 54_000)]
+        >>> [enough_epochs(size, Settings()) for size in (120, 1437, 54_000)]
         [200, 84, 20]
     """
-    steps = math.ceil(size / batch_size)
-    return max(EPOCHS, min(MOST_EPOCHS, math.ceil(LEAST_STEPS / steps)))
+    steps = math.ceil(size / settings.batch_size)
+    return max(settings.epochs, min(MOST_EPOCHS, math.ceil(LEAST_STEPS / steps)))
 
 
 def size_by_shape(kind: type[Any], shape: tuple[int, ...], arguments: dict[str, Any]) -> None:

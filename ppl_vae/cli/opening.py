@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..data.known_labels import keep_labels
 from ..data.missing import MASK
 from ..data.reading import Reading
 from ..data.sources import NAMED_SETS, is_downloaded, load_data, read_rows
-from ..errors import InputError, first_line
+from ..errors import InputError, first_line, shell_word
 from ..evidence.classification import Classification, class_logits, classify
 from ..inference.estimate import DATA_POINTS
 from ..programs.batches import check_covariates, covariates_of, match_data, takes_labels
@@ -83,7 +82,7 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
     if source not in NAMED_SETS and not os.path.lexists(str(source)):
-        place = shlex.quote(str(run.path))
+        place = shell_word(run.path)
         raise InputError(
             source,
             "is no longer there",
@@ -109,8 +108,13 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     return data
 
 
-def move_data(path: Path, source: str) -> None:
+def move_data(path: Path, source: str, data_dir: Path | None) -> None:
     """Record that the data of a run are in another place by now.
+
+    Arguments:
+        path: The run directory.
+        source: Where they are.
+        data_dir: See :func:`ppl_vae.load_data`.
 
     Raises:
         InputError: If other data are there, or the run is being fitted.
@@ -118,7 +122,7 @@ def move_data(path: Path, source: str) -> None:
     run = Run.open(path)
     place = source if source in NAMED_SETS else str(Path(source).expanduser().resolve())
     run.config = replace(run.config, data={**run.config.data, "source": place})
-    open_data(run, None)
+    open_data(run, data_dir)
     run.resume()  # which locks it
     try:
         run.config.write(run.path)

@@ -189,7 +189,6 @@ def train(
     from ..runs.directory import Run
     from ..training.settings import Settings
     from .model_options import (
-        EPOCHS,
         arguments_of_data,
         check_arguments,
         check_columns,
@@ -202,7 +201,7 @@ def train(
         _continue(context, resume)
         return
     given = {f.name: context.params[f.name] for f in fields(Settings)}
-    settings = Settings(**given | {"epochs": EPOCHS if epochs is None else epochs})
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
     chosen = {
         "latent_dim": latent_dim,
         "hidden": sizes("hidden", hidden),
@@ -229,7 +228,7 @@ def train(
     if labels is not None:
         dataset = keep_labels(dataset, labels, seed)
     if epochs is None:
-        settings = replace(settings, epochs=enough_epochs(len(dataset.train), batch_size))
+        settings = replace(settings, epochs=enough_epochs(len(dataset.train), settings))
     arguments = arguments_of_data(kind, arguments, dataset)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
@@ -249,7 +248,7 @@ def _continue(context: typer.Context, path: Path) -> None:
         names = ", ".join(sorted(stray))
         raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
     if "--data" in given:
-        move_data(path, said["data"])
+        move_data(path, said["data"], said["data_dir"])
     own = said["model"] if "--model" in given else None
     reopened = reopen(path, own, said["data_dir"])
     if "--epochs" in given:

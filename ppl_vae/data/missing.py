@@ -43,7 +43,7 @@ def observed(x: Tensor, covariates: Mapping[str, Tensor]) -> Tensor:
     """
     mask = covariates.get(MASK)
     if mask is None or mask.shape != x.shape:
-        return torch.ones((), dtype=torch.bool).expand(x.shape)  # of one byte
+        return torch.ones((), dtype=torch.bool, device=x.device).expand(x.shape)  # of one byte
     return mask.bool()
 
 

@@ -30,7 +30,7 @@ DPI = 110
 
 
 class OlderWeightsWarning(UserWarning):
-    """A diagnosis is of weights that its run has no more."""
+    """A diagnosis is not of the weights that its run has."""
 
 
 STYLE = """
@@ -160,8 +160,6 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         raise InputError(
             "the diagnosis", f"cannot be shown ({reason})", "diagnose-again"
         ) from error
-    if older := _older(diagnosis, run):
-        warnings.warn(older, OlderWeightsWarning, stacklevel=2)
     with replacing(as_path("file", file)) as (temporary,):
         temporary.write_text(page, encoding="utf-8")
 
@@ -175,10 +173,11 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
     ready = _ready(diagnosis, run)
-    older = _older(diagnosis, run)
+    if older := _older(diagnosis, run):
+        warnings.warn(older, OlderWeightsWarning, stacklevel=2)
     body = [
         f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
-        *([f'<p class="card caution">{escape(older)}.</p>'] if older else []),
+        f'<p class="card caution">{escape(older)}.</p>' if older else "",
         f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
         *(_card(key, verdict, ready.get(key, [])) for key, verdict in diagnosis.verdicts.items()),
     ]
@@ -204,18 +203,15 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
 
 
 def _older(diagnosis: Diagnosis, run: Run | None) -> str:
-    """What is to be said of a diagnosis of other weights than those of the run by now."""
+    """That a diagnosis is not of the weights that its run has, if so."""
     judged = diagnosis.about.get("weights")
-    if run is None or judged is None:
+    if run is None or judged is None or not run.has_weights():
         return ""
     try:
         same = digest_of(read_tensors(run.path / WEIGHTS)[0]) == judged
     except InputError as error:
         return f"Whether these verdicts are of the run's weights is not known: {error}"
-    said = (
-        "These verdicts are of other weights than those that the run has by now, which was fitted"
-    )
-    return "" if same else f"{said} since: diagnose it again"
+    return "" if same else "These verdicts are of older weights than the run has: diagnose it again"
 
 
 def escape(text: str) -> str:
