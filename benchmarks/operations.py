@@ -36,13 +36,12 @@ import torch
 import xarray
 from faults import finish, in_child, shell, start
 
-import ppl_vae
 from ppl_vae.cli.app import app
-from ppl_vae.runs.directory import Run
 from ppl_vae.storage.tensors import read_tensors
 
 FIT = ["train", "--data", "table.csv", "--likelihood", "gaussian", "--hidden", "4", "--epochs", "2"]
 FIT += ["--latent-dim", "1", "--batch-size", "32", "--engine", "eager"]
+EFFORT = ["--data-points", "20", "--simulations", "20", "--gap-points", "2", "--nuts-points", "1"]
 COMMANDS = {
     "train": [*FIT, "--output", "run", "--overwrite"],
     "resume": ["train", "--resume", "run", "--epochs", "3"],
@@ -54,8 +53,13 @@ COMMANDS = {
     "score": ["score", "run", "--output", "scores.parquet"],
     "impute": ["impute", "run", "--method", "guide", "--output", "whole.csv", "--imputations", "1"],
     "inspect": ["inspect", "table.csv", "--write-schema", "schema.toml"],
+    "gradients": ["gradients", "run", "--repeats", "2", "--data-points", "4"],
+    "diagnose": ["diagnose", "run", *EFFORT, "--draws", "50"],
     "report": ["report", "run"],
+    "refit": ["refit", "run", "--epochs", "1", "--output", "other", "--overwrite"],
+    "repair": ["repair", "run", *EFFORT, "--epochs", "1", "--output", "mended", "--overwrite"],
 }
+REPLACED = {"train": "run/", "refit": "other/", "repair": "mended/"}  # by --overwrite
 MODES = ("before", "after", "full", "power cut")
 OWN = (".run", ".codes.csv", "run/.config.json", "run/notes.txt", "run/results/.test-iw.nc")
 LIMIT = 60.0  # seconds
@@ -75,26 +79,11 @@ def make_world(folder: Path) -> None:
     x = chance.normal(size=(60, 2)).round(3)
     rows = [f"{a},{'' if chance.random() < 0.2 else b}" for a, b in x]
     (folder / "table.csv").write_text("\n".join(["a,b", *rows]) + "\n")
-    for name, words in COMMANDS.items():
-        if name == "report":
-            _write_diagnosis()
+    for words in COMMANDS.values():
         code, printed = in_child(shell(*words))
         assert code == 0, printed
     for name in OWN:
         (folder / name).write_text("the user's own")
-
-
-def _write_diagnosis() -> None:
-    def work() -> None:
-        from ppl_vae.diagnostics.diagnosis import diagnose, write_diagnosis
-        from ppl_vae.diagnostics.questions import Effort
-
-        run = Run.open("run")
-        data = ppl_vae.make_data(np.random.default_rng(0).normal(size=(60, 2)))
-        effort = Effort(data_points=20, draws=50, simulations=20, gap_points=2, nuts_points=1)
-        write_diagnosis(run.results, diagnose(run.load(), data, effort))
-
-    assert in_child(work)[0] == 0
 
 
 class Watch:
@@ -161,15 +150,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def faults_of(folder: Path, before: dict[str, bytes], replaced: bool) -> Iterator[str]:
-    """What is wrong after a command was stopped; ``replaced``: the run was to be fitted anew."""
+def faults_of(folder: Path, before: dict[str, bytes], replaced: str) -> Iterator[str]:
+    """What is wrong after a command was stopped, which was to replace a run, or none."""
     for name in (*OWN, "table.csv"):
-        gone = replaced and name.startswith("run/results/")  # --overwrite removes results
+        gone = replaced == "run/" and name.startswith("run/results/")
         if not gone and (folder / name).read_bytes() != before[name]:
             yield f"lost: {name} of the user's"
     for name in before:
-        # --overwrite removes the run before, and a fit all but its newest two checkpoints.
-        may_go = name.startswith("run/" if replaced else "run/checkpoints/")
+        # A fit removes all but its newest two checkpoints.
+        may_go = name.startswith(replaced or "run/checkpoints/")
         if not may_go and not (folder / name).exists():
             yield f"lost: {name}"
     for file in folder.rglob("*"):
@@ -212,7 +201,7 @@ def operations(count: int, seed: int = 0) -> Iterator[tuple[str, str, list[str]]
                 sizes.setdefault(command, made)
             if mode == "power cut":
                 cut_power(folder, begun, log)
-            found = [*faults_of(folder, before, command == "train")]
+            found = [*faults_of(folder, before, REPLACED.get(command, ""))]
             if "Traceback" in printed or (mode == "full" and code not in (0, 2)):
                 found.append(f"traceback: exit code {code}: {printed.strip()[-200:]}")
             again = words if command != "resume" else [*words[:3]]
@@ -262,10 +251,11 @@ def lines(count: int, seed: int = 0) -> Iterator[tuple[list[str], str]]:
     """Random command lines, and what was wrong with how each ended."""
     import typer
 
-    chance, group = random.Random(seed), typer.main.get_command(app)
+    chance = random.Random(seed)
+    group: Any = typer.main.get_command(app)
     flags = {
         name: [option for p in command.params for option in p.opts if option.startswith("--")]
-        for name, command in group.commands.items()  # type: ignore[attr-defined]
+        for name, command in group.commands.items()
         if name != "experiment"
     }
     with tempfile.TemporaryDirectory() as place:
