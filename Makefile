@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint notebooks experiments bench clean
+.PHONY: demo test test-all test-lowest lint audit constraints notebooks experiments bench clean
 
 EXPERIMENTS := reparameterization latent-size reconstruction-loss generate gap
 
@@ -17,6 +17,22 @@ test: $(READY)  ## the tests, on two cores in minutes
 
 test-all: $(READY)  ## the slow, full-size versions too
 	$(BIN)/pytest -n 2 -m "slow or not slow"
+
+test-lowest:  ## the tests once more, with the lowest version of each dependency
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints/lowest.txt --editable ".[dev]"
+	$(VENV)-lowest/bin/pytest -n 2
+
+constraints: $(READY)  ## write constraints/lowest.txt anew, after a change of pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --extra all --extra tensorboard --resolution lowest-direct \
+		--python-version 3.11 --no-annotate --no-header --quiet --no-emit-package setuptools \
+		| grep -v -E '^(nvidia|cuda|triton)' > constraints/lowest.txt
+
+audit: $(READY)  ## known holes in what is installed, and in the lowest versions allowed
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r $(VENV)/installed.txt -r constraints/lowest.txt
 
 lint: $(READY)  ## what pre-commit runs before each commit, once `.venv/bin/pre-commit install` was called
 	$(BIN)/pre-commit run --all-files --verbose
