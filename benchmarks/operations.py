@@ -62,7 +62,7 @@ COMMANDS = {
 REPLACED = {"train": "run/", "refit": "other/", "repair": "mended/"}  # by --overwrite
 MODES = ("before", "after", "full", "power cut")
 OWN = (".run", ".codes.csv", "run/.config.json", "run/notes.txt", "run/results/.test-iw.nc")
-LIMIT = 60.0  # seconds
+LIMIT = 300.0  # seconds: a fit or a diagnosis with its defaults is among the lines
 READERS: dict[str, Callable[[Path], Any]] = {
     ".nc": lambda file: xarray.load_dataset(file, engine="h5netcdf"),
     ".json": lambda file: json.loads(file.read_text()),

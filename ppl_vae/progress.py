@@ -65,6 +65,9 @@ def progress_bar(text: str = "") -> Iterator[OnProgress]:
     from rich.table import Column
 
     console = Console(file=_Tolerant(sys.stderr))  # type: ignore[arg-type]
+    if is_quiet() or not (console.is_terminal or console.is_jupyter):
+        yield lambda share, note: None  # Rich before 15 writes an empty line
+        return
     column = BarColumn(bar_width=20)
     with Bar(
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
@@ -73,7 +76,6 @@ def progress_bar(text: str = "") -> Iterator[OnProgress]:
         TextColumn("left", table_column=Column(no_wrap=True)),
         console=console,
         transient=True,
-        disable=is_quiet() or not (console.is_terminal or console.is_jupyter),
     ) as bar:
         task = bar.add_task(text, total=1.0)
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -101,6 +102,7 @@ def _look_in(folder: Path | None) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     path: Annotated[
         Path | None,
         typer.Option(
@@ -126,8 +128,22 @@ def _options(
 ) -> None:
     if verbose and quiet:
         raise InputError("--quiet", "was given with --verbose", "choose one")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        _in_several_processes(context.invoked_subcommand or "")
     if verbose or quiet:
         LOG.setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def _in_several_processes(command: str) -> None:
+    """Let one process of a machine speak, and none do what each would write for itself.
+
+    Raises:
+        InputError: If the command is not one that processes share.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        LOG.setLevel(logging.CRITICAL)
+    if command != "train":
+        raise InputError(f"ppl-vae {command}", "runs in one process", "leave out torchrun")
 
 
 # What a wrong option raises, by whichever name Typer keeps Click.

@@ -1,5 +1,6 @@
 """Fits from the command line: what is told of each epoch, and what an interrupt leaves."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
@@ -7,6 +8,7 @@ from typing import Any, NoReturn
 from ..errors import shell_word
 from .epoch_log import EpochLog
 from .signals import handled
+from .terminal import LOG
 
 
 def fit_or_stop(
@@ -21,14 +23,18 @@ def fit_or_stop(
     resume: bool = False,
 ) -> Any:
     """Fit, all or the guide alone, as given or as the run's config says; an interrupt tells how to
-    go on.
+    go on. Of several processes, all but the first leave the run and what is told to that one.
 
     Returns:
         The history of the fit.
     """
     from ..training.fit import fit
+    from ..training.processes import Processes
     from ..training.refit import refit_guide
 
+    if not Processes.launched().is_first:
+        LOG.setLevel(logging.ERROR)  # what goes wrong here alone, nobody else says
+        return fit(program, dataset, settings, resume=resume)
     on = on or run.config.parent.get("on")
     with handled(_interrupt), _on_epoch(run, settings.epochs, tensorboard) as on_epoch:
         try:

@@ -187,6 +187,7 @@ def train(
     from ..programs.references import build_program
     from ..runs.config import Config
     from ..runs.directory import Run
+    from ..training.processes import Processes
     from ..training.settings import Settings
     from .model_options import (
         arguments_of_data,
@@ -233,7 +234,8 @@ def train(
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)
-    run = Run.create(path, config, overwrite=overwrite)
+    first = Processes.launched().is_first
+    run = Run.create(path, config, overwrite=overwrite) if first else None
     _fit_and_show(
         run, program, dataset, settings, tensorboard=tensorboard, as_json=as_json, resume=False
     )
@@ -241,9 +243,13 @@ def train(
 
 def _continue(context: typer.Context, path: Path) -> None:
     """Go on with a run, for more epochs if that is asked for."""
+    from ..training.processes import Processes
     from .opening import move_data, reopen
 
-    given, said = _given(context), context.params
+    given, said, processes = _given(context), context.params, Processes.launched()
+    if processes.count > 1 and (changes := given & {"--data", "--epochs"}):
+        problem = f"changes {path}, which one process does for all"
+        raise InputError(min(changes), problem, "say it first without torchrun")
     if stray := given - WITH_RESUME:
         names = ", ".join(sorted(stray))
         raise InputError("resume", f"continues {path} as it began", f"leave out {names}")
@@ -254,6 +260,7 @@ def _continue(context: typer.Context, path: Path) -> None:
     if "--epochs" in given:
         _extend(path, said["epochs"])
         reopened = reopen(path, own, said["data_dir"])
+    processes.join()  # none reads what the first begins to write
     shown = {name: said[name] for name in ("tensorboard", "as_json")}
     _fit_and_show(*reopened, **shown, resume=True)
 
@@ -297,10 +304,13 @@ def _fit_and_show(
     from ..programs.batches import match_data
     from ..progress import progress_bar
     from ..storage.files import make_folder
+    from ..training.processes import Processes
     from .fitting import fit_or_stop
     from .tables import show
 
     history = fit_or_stop(run, program, dataset, settings, tensorboard=tensorboard, resume=resume)
+    if not Processes.launched().is_first:
+        return
     dataset = match_data(program, dataset)
     batch = dataset.batch("test", settings.seed)
     with progress_bar(f"scoring {batch.size} data points") as on_progress:

@@ -310,7 +310,7 @@ def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Callable[[], Figu
     found: dict[str, Callable[[], Figure]] = {}
     if "observed_data" not in groups:
         return found
-    x = torch.as_tensor(groups["observed_data"]["x"].values)
+    x = torch.tensor(groups["observed_data"]["x"].values)
     image = is_image(x.shape[1:])
     if "posterior_predictive" in groups:
         found["Reconstructions"] = lambda: _reconstructions(groups, x, 10 if image else len(x))
@@ -322,17 +322,17 @@ def shown_data(groups: dict[str, xarray.Dataset]) -> dict[str, Callable[[], Figu
 
 
 def _reconstructions(groups: dict[str, xarray.Dataset], x: Tensor, count: int) -> Figure:
-    mean = torch.as_tensor(groups["posterior_predictive"]["x_mean"].values[0, 0])
+    mean = torch.tensor(groups["posterior_predictive"]["x_mean"].values[0, 0])
     return reconstruction_pairs(x[:count], mean[:count])
 
 
 def _draws(groups: dict[str, xarray.Dataset], x: Tensor) -> Figure:
-    mean = torch.as_tensor(groups["prior_predictive"]["x_mean"].values[0, 0])
+    mean = torch.tensor(groups["prior_predictive"]["x_mean"].values[0, 0])
     return image_grid(mean[:30], 10, "", value_span(x))
 
 
 def _worst(worst: xarray.Dataset) -> Figure:
-    x, mean = (torch.as_tensor(worst[name].values) for name in ("x", "x_mean"))
+    x, mean = (torch.tensor(worst[name].values) for name in ("x", "x_mean"))
     figure = reconstruction_pairs(x, mean)
     marks = "  ".join(f"{k:.1f}" for k in worst["k_hat"].values)
     figure.axes[0].set_title(f"data above, reconstructions below; k-hat: {marks}", fontsize=10)

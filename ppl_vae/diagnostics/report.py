@@ -280,9 +280,9 @@ def _training(run: Run) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
 
 
 def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:
-    means = torch.as_tensor(groups["latents"]["mean"].values)
+    means = torch.tensor(groups["latents"]["mean"].values)
     per_datum = groups["diagnostics"]
-    labels = torch.as_tensor(per_datum["label"].values) if "label" in per_datum else None
+    labels = torch.tensor(per_datum["label"].values) if "label" in per_datum else None
     names = json.loads(per_datum.attrs.get("label_names", "[]"))
     return plots.latent_map(means, labels, names)
 

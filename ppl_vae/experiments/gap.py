@@ -15,6 +15,7 @@ from ..inference.estimate import estimate
 from ..models import VAE
 from ..progress import OnProgress, Progress
 from ..training.fit import fit
+from ..training.processes import Processes
 from ..training.settings import Settings as FitSettings
 from ..training.step import choose_engine
 from .fits import build
@@ -127,7 +128,7 @@ def _constant_rate(settings: Settings, data: DataSet, seed: int) -> FitSettings:
         epochs=last * LONGER, learning_rate=settings.learning_rate, warmup_epochs=0, seed=seed
     )
     steps = last * math.ceil(len(data.train) / how.batch_size)
-    return replace(how, engine=choose_engine(how, data, steps))
+    return replace(how, engine=choose_engine(how, data, steps, Processes()))
 
 
 def _measure(

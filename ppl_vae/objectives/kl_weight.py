@@ -1,5 +1,6 @@
 """The weight of the KL term in an objective."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -19,6 +20,7 @@ class KLWeight(Messenger):
 
     Arguments:
         free_bits: :math:`\lambda`, in nats per datum and latent site.
+        mean: The mean over a batch, of which the data here may be a part.
 
     Attributes:
         weight: :math:`\beta`, to be set before each step, for compiled steps too.
@@ -36,9 +38,13 @@ class KLWeight(Messenger):
         ['z']
     """
 
-    def __init__(self, free_bits: float = 0.0) -> None:
+    def __init__(
+        self,
+        free_bits: float = 0.0,
+        mean: Callable[[torch.Tensor], torch.Tensor] = torch.mean,
+    ) -> None:
         super().__init__()
-        self.free_bits = free_bits
+        self.free_bits, self._mean = free_bits, mean
         self._weight = torch.ones((), dtype=torch.float64)  # a tensor, which a graph reads anew
         self._kl: dict[str, torch.Tensor] = {}
         self._from_guide: dict[str, tuple[dict, torch.Tensor]] = {}
@@ -74,7 +80,7 @@ class KLWeight(Messenger):
             msg["scale"] = factor
             return
         guide, factor = self._from_guide.pop(name)
-        kl = (guide["fn"].log_prob(value) - msg["fn"].log_prob(value)).mean()
+        kl = self._mean(guide["fn"].log_prob(value) - msg["fn"].log_prob(value))
         weight = self._weight.to(_real(value))
         if self.free_bits > 0:
             weight = weight * (kl > self.free_bits)

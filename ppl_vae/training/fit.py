@@ -16,8 +16,10 @@ from ..progress import OnProgress, Progress, progress_bar
 from ..runs.directory import Run
 from ..runtime import derived_seed, isolated, pick_device
 from .history import History, validation_score
+from .processes import Processes
 from .record import recorded
 from .settings import Settings
+from .shared_state import seed_own
 from .state import MAX_DIVERGENCES
 from .step import Refit
 from .trainer import LR_FACTOR, DivergenceError, Trainer
@@ -44,6 +46,10 @@ def fit(
     Each step is one of :class:`ppl_vae.CompiledSVI` with Adam; after each epoch the validation data
     are scored, and the program ends with the weights that scored best. A loss or gradient that is
     not finite rolls it back; see :class:`ppl_vae.training.trainer.Trainer`.
+
+    Where ``torchrun`` has started several processes, they fit the program together: each calls this
+    with the same program, data and settings, and takes its share of every batch. The first keeps
+    the run, shows progress and calls ``on_epoch``; see docs/scale.md.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`. It is moved to the device.
@@ -110,7 +116,7 @@ def train(
     words = type(program).__name__, data.source, trainer.device, trainer.schedule.steps
     LOG.debug("fitting %s to %s on %s in %d steps", *words)
     bar: AbstractContextManager[OnProgress | None] = nullcontext(on_progress)
-    if on_progress is None and progress:
+    if on_progress is None and progress and trainer.processes.is_first:
         bar = progress_bar()
     # Not the draws of the fit before, from the same seed.
     seed = settings.seed if refit is None else derived_seed(settings.seed, "refit")
@@ -118,6 +124,7 @@ def train(
         with isolated(seed, trainer.device, fits=True), warnings.catch_warnings(), bar as shown:
             # Pyro warns of a NaN loss, which is seen to, and of parameters that are frozen.
             warnings.filterwarnings("ignore", "Encountered|.*requires_grad=False", UserWarning)
+            seed_own(trainer.processes, seed, trainer.device)
             with recorded(trainer, history, run, data, resume):
                 _run_epochs(trainer, history, on_epoch, shown)
     except DivergenceError as error:
@@ -137,12 +144,14 @@ def train(
 
 def _prepare(program: Program, data: DataSet, settings: Settings, refit: Refit | None) -> Trainer:
     """Refuse what cannot be fitted, and move the program to its device."""
-    data = match_data(program, data)
-    device = pick_device(settings.device)
+    data, processes = match_data(program, data), Processes.launched()
+    device = pick_device(processes.device_name(settings.device))
     program.to(device)
     check_split(program, data, "train")
     check_split(program, data, "test")
-    return Trainer(program, data, settings, refit)  # which checks the validation data
+    trainer = Trainer(program, data, settings, refit, processes)  # checks the validation data
+    processes.join()
+    return trainer
 
 
 def _run_epochs(
@@ -172,16 +181,19 @@ def _run_epochs(
         trainer.snapshot()
         score = f", {validation_score(row)}"
         progress.advance(0, words + score)
-        if call(history.epochs[-1]) is True and not history.stopped_early:
+        if call(history.epochs[-1]) and not history.stopped_early:
             history.stopped_early = True
             trainer.snapshot()
     progress.finish()
 
 
-def _call(trainer: Trainer, on_epoch: OnEpoch, row: dict[str, float]) -> Any:
-    """Call a callback whose random numbers are not those of the fit."""
-    with isolated(derived_seed(trainer.settings.seed, "on_epoch"), trainer.device):
-        return on_epoch(dict(row))
+def _call(trainer: Trainer, on_epoch: OnEpoch, row: dict[str, float]) -> bool:
+    """Call a callback whose random numbers are not those of the fit; say whether it ends it."""
+    answer = False
+    if trainer.processes.is_first:
+        with isolated(derived_seed(trainer.settings.seed, "on_epoch"), trainer.device):
+            answer = on_epoch(dict(row)) is True
+    return trainer.processes.said_by_first(answer)
 
 
 def _part(progress: Progress, steps: int, words: str) -> Progress:

@@ -32,17 +32,22 @@ def recorded(
         data: What the run's config says it is fitted to.
         resume: Whether to continue from the newest checkpoint.
 
+    Of several processes, the first keeps the record, and the others begin as it does.
+
     Raises:
         InputError: If the directory cannot be written, is not of this fit, or is being fitted.
     """
-    if run is None:
-        if resume:
+    if run is None or not trainer.processes.is_first:
+        if resume and trainer.processes.is_first:
             raise InputError("run", "must be given to resume a fit", "open it with Run.open")
+        _begin(trainer, history)
         yield
         return
     record = _Record(trainer, history, run, data)
     try:
         record.open(resume)
+        if not _begin(trainer, history):
+            record.save()
         yield
         record.save()
     except BaseException:  # divergence, an interrupt, no memory on a GPU, whatever is raised
@@ -51,6 +56,15 @@ def recorded(
         raise
     finally:
         run.close()
+
+
+def _begin(trainer: Trainer, history: History) -> bool:
+    """Begin, or continue, as the first process does; say whether it continues."""
+    continues = trainer.begin()
+    vars(history).update(trainer.processes.said_by_first(vars(history)))
+    if not continues:
+        trainer.snapshot()
+    return continues
 
 
 class _Record:
@@ -63,7 +77,7 @@ class _Record:
             "data": data.digest,
             "device": trainer.device.type,
             "refit": None if trainer.refit is None else trainer.refit.on,
-            "machine": _machine(trainer.device),
+            "machine": {**_machine(trainer.device), "processes": trainer.processes.count},
         }
         # A state, and the history that led to it: in memory, and on the disk.
         self.kept: tuple[State, dict[str, Any]] | None = None
@@ -91,9 +105,6 @@ class _Record:
         else:
             self.run.start()
         self.trainer.on_snapshot = self._keep
-        if self.kept is None:
-            self.trainer.snapshot()
-            self.save()
 
     def _match_config(self) -> None:
         """See that the config says what is fitted to what, and how."""
@@ -140,10 +151,11 @@ class _Record:
                     "continue with the same, or fit again",
                 )
         for name, value in self.identity["machine"].items():
-            if about["machine"].get(name) != value:
+            before = {"processes": 1, **about["machine"]}.get(name)
+            if before != value:
                 warnings.warn(
                     f"{self.run.path} continues, but not to the same bits: {name} was "
-                    f"{about['machine'].get(name)}, and is {value} now",
+                    f"{before}, and is {value} now",
                     CheckpointWarning,
                     stacklevel=2,
                 )

@@ -18,6 +18,7 @@ from ..objectives.estimators import make_objective
 from ..objectives.forward import ForwardKL
 from ..objectives.kl_weight import KLWeight
 from ..programs.protocol import Program, device_of, dtype_of
+from .processes import Processes, add_gradients
 from .schedule import Schedule
 from .settings import Settings
 
@@ -46,6 +47,7 @@ class SVIStep:
         refit: Which parameters are trained on what, where not all are on the data. On both, the
             loss is the sum of the two.
         enumerated: Whether the guide has sites to be enumerated.
+        processes: Those that take a step together.
 
     Attributes:
         parameters: What it trains.
@@ -61,7 +63,9 @@ class SVIStep:
         engine: Engine,
         refit: Refit | None = None,
         enumerated: bool = False,
+        processes: Processes | None = None,
     ) -> None:
+        self._processes, self._counts = processes or Processes(), True
         self.schedule, self.device, self.dtype = schedule, device_of(program), dtype_of(program)
         self.parameters = [
             parameter
@@ -71,10 +75,13 @@ class SVIStep:
         self._on: GuideData = "data" if refit is None else refit.on
         self.optimizer = self._adam(settings.learning_rate)
         self._clip_norm, self._size = settings.clip_norm, 0
+        if self._processes.count > 1:
+            self.optimizer.register_step_pre_hook(self._add)
         if settings.clip_norm is not None:
             self.optimizer.register_step_pre_hook(self._clip)
         weighted = settings.kl_warmup_epochs > 0 or settings.free_bits > 0
-        self._kl_weight = KLWeight(settings.free_bits) if weighted else None
+        mean = torch.mean if self._processes.count == 1 else self._mean
+        self._kl_weight = KLWeight(settings.free_bits, mean) if weighted else None
         self._objective = make_objective(settings.objective, settings.particles, enumerated)
         self.svi = CompiledSVI(
             program.model,
@@ -89,12 +96,12 @@ class SVIStep:
         """Take a step.
 
         Arguments:
-            batch: Data, on any device.
+            batch: Data, on any device, of which this process takes its share.
             number: How many steps there were before.
             lr_scale: What the scheduled learning rate is multiplied by.
 
         Returns:
-            The loss in nats, summed over the batch; perhaps as a tensor, which a GPU has yet to
+            The loss in nats, summed over the share; perhaps as a tensor, which a GPU has yet to
             fill.
         """
         if self._kl_weight is not None:
@@ -106,7 +113,9 @@ class SVIStep:
         else:
             group["lr"] = lr
         self._size = batch.size
-        return batch.to(self.device, self.dtype).call(self.svi.update)
+        share, self._counts = self._processes.share(batch)
+        loss = share.to(self.device, self.dtype).call(self.svi.update)
+        return loss if self._counts else 0.0
 
     @property
     def kl_weight(self) -> float:
@@ -114,7 +123,8 @@ class SVIStep:
         return 1.0 if self._kl_weight is None else self._kl_weight.weight
 
     def _adam(self, rate: float) -> torch.optim.Adam:
-        on_gpu = self.device.type == "cuda"
+        # A CUDA graph of the step would leave out what processes exchange before it.
+        on_gpu = self.device.type == "cuda" and self._processes.count == 1
         lr = torch.tensor(rate, device=self.device) if on_gpu else rate
         return torch.optim.Adam(self.parameters, lr=lr, fused=True, capturable=on_gpu)
 
@@ -127,16 +137,25 @@ class SVIStep:
             loss = loss + ForwardKL().loss_and_grads(model, guide, *args, **kwargs)
         return loss
 
+    def _add(self, *args: Any) -> None:
+        add_gradients(self._processes, self.parameters, self._counts)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return self._processes.mean(values, self._counts)
+
     def _clip(self, *args: Any) -> None:
         # Pyro's losses are sums over the batch, and so are their gradients.
         assert self._clip_norm is not None
         nn.utils.clip_grad_norm_(self.parameters, self._clip_norm * self._size)
 
 
-def choose_engine(settings: Settings, data: DataSet, steps: int) -> Engine:
+def choose_engine(settings: Settings, data: DataSet, steps: int, processes: Processes) -> Engine:
     """What the engine ``"auto"`` comes to, once the number of steps is known."""
+    if settings.free_bits and processes.count > 1:
+        return "eager"  # they exchange the KL while the loss is computed
     if settings.engine != "auto":
         return settings.engine
     stored = (data.train.x, *data.train.covariates.values())
-    numbers = sum(tensor[: settings.batch_size].numel() for tensor in stored)
+    size = settings.batch_size // processes.count
+    numbers = sum(tensor[:size].numel() for tensor in stored)
     return "compiled" if worth_compiling(steps, numbers) else "eager"

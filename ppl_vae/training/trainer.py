@@ -5,25 +5,26 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from ..data.batch import Batch
 from ..data.dataset import DataSet
 from ..programs.protocol import Program, device_of
 from ..progress import Progress
 from .batches import EpochBatches
+from .processes import Processes
 from .schedule import Schedule
 from .settings import Settings
+from .shared_state import gather_states, restore_states, send_state
 from .state import (
     MAX_DIVERGENCES,
     Counters,
     State,
     TrainedTensors,
     prefixed,
-    random_states,
-    set_random_states,
 )
 from .step import Refit, SVIStep, choose_engine
 from .validation import Validation
@@ -50,26 +51,37 @@ class Trainer:
     rate, while data and draws go on. The second time in a row, they go back to the best weights,
     and Adam starts afresh; the third time ends the fit.
 
-    Arguments are those of :func:`ppl_vae.fit`, the program on its device, and what a refit trains.
+    Arguments are those of :func:`ppl_vae.fit`, the program on its device, what a refit trains, and
+    the processes that fit together.
 
     Attributes:
         best: The weights with the best score so far.
         last, on_snapshot: The last snapshot, and what is called when there is a new one.
 
     Raises:
-        InputError: If the validation data do not suit the program, or the program the objective.
+        InputError: If the validation data do not suit the program, or the program the objective,
+            or its layers several processes.
     """
 
     def __init__(
-        self, program: Program, data: DataSet, settings: Settings, refit: Refit | None = None
+        self,
+        program: Program,
+        data: DataSet,
+        settings: Settings,
+        refit: Refit | None = None,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes or Processes()
+        self.processes.check_layers(cast(nn.Module, program))
         self.program, self.settings, self.device = program, settings, device_of(program)
         self.batches = EpochBatches(data, settings.batch_size, settings.seed, self.device)
         self.validation = Validation(program, data, settings, refit)
         self.schedule = Schedule.of(settings, len(self.batches))
-        engine = choose_engine(settings, data, self.schedule.steps)
+        engine = choose_engine(settings, data, self.schedule.steps, self.processes)
         enumerated = bool(self.validation.posterior.sites.enumerated)
-        self.svi_step = SVIStep(program, settings, self.schedule, engine, refit, enumerated)
+        self.svi_step = SVIStep(
+            program, settings, self.schedule, engine, refit, enumerated, self.processes
+        )
         self.tensors = TrainedTensors(program, self.svi_step.optimizer)
         self.refit, self.counters, self.best = refit, Counters(), self.tensors.weights()
         self.last: State | None = None
@@ -95,7 +107,7 @@ class Trainer:
             ends = counters.batches == len(self.batches)
             if counters.batches % every and not ends:
                 continue
-            if cause := counters.check_loss(unchecked.item(), seen):
+            if cause := counters.check_loss(self.processes.total(unchecked.item()), seen):
                 self.roll_back(cause)
             progress.advance(steps, f"loss {counters.mean_loss:.2f}")
             unchecked.zero_()
@@ -126,12 +138,16 @@ class Trainer:
     def _validated(self) -> dict[str, float]:
         """Score the validation data, with the newest weights that can be scored."""
         while True:
-            try:
-                if cause := self.check():
-                    raise FloatingPointError(cause)
-                return self.validation()
-            except FloatingPointError as error:
-                self.roll_back(str(error))
+            row: dict[str, float] = {}
+            if not (cause := self.check()):
+                try:
+                    row = self.validation()
+                except FloatingPointError as error:
+                    cause = str(error)
+            if self.processes.all(not cause):
+                # Scores may differ in rounding, and what follows from them is decided once.
+                return self.processes.said_by_first(row)
+            self.roll_back(cause or "another process could not score the validation data")
 
     def update_best(self, row: Mapping[str, float]) -> bool:
         """Make the present weights the best if they score better; say whether they do."""
@@ -142,16 +158,18 @@ class Trainer:
 
     def check(self) -> str:
         """Why the state is not sound; nothing if it is."""
-        return "" if self.tensors.are_finite() else "a gradient was not finite"
+        is_sound = self.processes.all(self.tensors.are_finite())
+        return "" if is_sound else "a gradient was not finite"
 
     def snapshot(self) -> State:
         """Copy the state, which must be sound."""
         if self.counters.steps > self.counters.last_rollback:
             self.counters.num_divergences = 0
         tensors = self.tensors.copy() | prefixed("best", self.best)
-        tensors |= random_states(self.device) | self.batches.states()
-        engine = self.svi_step.svi.gradients.shapes.state()
-        self.last = State(tensors, {**asdict(self.counters), "engine": engine})
+        states, plain = gather_states(self.processes, self.device, self._shapes)
+        tensors |= states | self.batches.states()
+        plain |= asdict(self.counters)
+        self.last = State(tensors, plain)
         self.on_snapshot()
         return self.last
 
@@ -178,6 +196,23 @@ class Trainer:
         words += f"learning rate scaled by {counters.lr_scale:g}"
         warnings.warn(words, DivergenceWarning, stacklevel=2)
 
+    def begin(self) -> bool:
+        """Continue from the state of the first process, if it has one, or begin with its weights.
+
+        Returns:
+            Whether there was a state.
+        """
+        if (state := send_state(self.processes, self.last)) is None:
+            self.processes.copy_first([*self.program.state_dict().values()])
+            self.best = self.tensors.weights()
+        elif not self.processes.is_first:
+            self.restore(state)
+        return state is not None
+
+    @property
+    def _shapes(self) -> Any:
+        return self.svi_step.svi.gradients.shapes
+
     def restore(self, state: State) -> None:
         """Continue from a snapshot, perhaps one of another process.
 
@@ -187,7 +222,6 @@ class Trainer:
         counters = Counters.restored(state.plain, len(self.batches))
         self.tensors.check_sizes(state.tensors)
         self.batches.restore(state.tensors)
-        set_random_states(state.tensors, self.device)
-        self.svi_step.svi.gradients.shapes.restore(state.plain["engine"])
+        restore_states(self.processes, state, self.device, self._shapes, self.settings.seed)
         self.tensors.put_back(state.tensors)
         self.counters, self.best, self.last = counters, state.part("best"), state

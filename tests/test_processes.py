@@ -1,0 +1,91 @@
+"""Fits in several processes: the same as in one, whatever ends one of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppl_vae import InputError, Run
+from ppl_vae.storage.tensors import read_tensors
+from ppl_vae.training.processes import Processes
+
+from .resuming import assert_same
+from .together import SETTINGS, fitted
+
+ROOT = Path(__file__).parent.parent
+
+
+def together(*words, count=2, folder=ROOT):
+    """Start processes with torchrun; what they print, and its exit code."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launcher, "-m", *map(str, words)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_parameters_are_those_of_one_process(tmp_path):
+    code, _, told = together("tests.together", tmp_path, "equal")
+    assert code == 0, told
+    expected_of = {name: fitted(settings) for name, settings in SETTINGS.items()}
+    plain = expected_of["plain"]["losses"]
+    assert not torch.equal(expected_of["free bits"]["losses"], plain)  # so that they matter
+    for name, alone in expected_of.items():
+        both = [read_tensors(tmp_path / f"{name} {rank}.safetensors")[0] for rank in range(2)]
+        for key, expected in alone.items():
+            assert torch.equal(both[0][key], both[1][key]), (name, key)
+            torch.testing.assert_close(both[0][key], expected, atol=1e-6, rtol=1e-6)
+        assert torch.equal(alone["unused"], torch.ones(3))
+
+
+def test_a_process_that_dies_ends_the_fit_which_resumes_to_the_same_bits(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    assert together("tests.together", whole, "run")[0] == 0
+    assert together("tests.together", stopped, "die")[0] != 0
+    assert 0 < len(Run.open(stopped / "run").metrics()) < 4
+    assert together("tests.together", stopped, "resume")[0] == 0
+    assert_same(whole / "run", stopped / "run")
+
+
+def test_one_process_speaks_and_writes(tmp_path):
+    (tmp_path / "table.csv").write_text(
+        "a,b\n" + "\n".join(f"{i % 7 / 7},{i % 5 / 5}" for i in range(200)) + "\n"
+    )
+    words = ["train", "--data", "table.csv", "--epochs", "2", "--hidden", "4", "--json"]
+    code, out, told = together("ppl_vae", *words, "--output", "run", folder=tmp_path)
+    assert code == 0, told
+    assert out.count('"elbo"') == 1
+    assert told.count("epoch 1/2") == 1
+    code, _, told = together("ppl_vae", "evaluate", "run", folder=tmp_path)
+    assert code != 0
+    assert told.count("runs in one process") == 1
+
+
+def test_normalization_over_the_batch_is_refused():
+    program = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    Processes().check_layers(program)
+    with pytest.raises(InputError, match="'1'"):
+        Processes(1, 2).check_layers(program)
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (7, 2), (7, 3), (2, 5)])
+def test_shares_are_the_batch(size, count):
+    from ppl_vae.data.batch import Batch
+
+    batch = Batch(x=torch.arange(size))
+    shares = [Processes(rank, count).share(batch) for rank in range(count)]
+    assert torch.cat([share.x for share, counts in shares if counts]).tolist() == [*range(size)]
+    assert all(share.size for share, _ in shares)
