@@ -10,7 +10,7 @@ EXPERIMENTS := reparameterization latent-size reconstruction-loss generate gap
 demo: $(READY)  ## fit a VAE to 1,797 real digits, show how good it is, whether to believe it, and mend it
 	$(BIN)/ppl-vae train --data digits --latent-dim 2 --epochs 60 --output runs/demo --overwrite
 	$(BIN)/ppl-vae diagnose runs/demo
-	$(BIN)/ppl-vae repair runs/demo --epochs 60 --overwrite
+	$(BIN)/ppl-vae repair runs/demo --epochs 30 --overwrite
 
 test: $(READY)  ## the tests, on two cores in minutes
 	$(BIN)/pytest -n 2

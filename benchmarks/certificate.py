@@ -1,6 +1,7 @@
 """Is the certificate right? And what do the questions about simulated data find?
 
     python benchmarks/certificate.py                       # the closed form, 20 seeds
+    python benchmarks/certificate.py --units 50 --fault "one unit collapsed"
     python benchmarks/certificate.py --power --seeds 20    # grades of four questions, by fault
 
 Probabilistic PCA with L units, whose posterior is known, and linear guides with faults, whose
@@ -173,7 +174,9 @@ def show_power(seeds: int, faults: list[str] | None) -> None:
         print(f"| {fault} | {' | '.join(cells)} |", flush=True)
 
 
-def show_closed_form(seeds: int, simulations: int) -> None:
+def show_closed_form(
+    seeds: int, simulations: int, of_units: list[int] | None, faults: list[str] | None
+) -> None:
     """Print estimates and z-scores, by number of units and fault."""
     print(
         f"{seeds} seeds, {simulations} simulations\n\n"
@@ -181,8 +184,8 @@ def show_closed_form(seeds: int, simulations: int) -> None:
         "| --- | --- | --- | --- | --- | --- | --- |"
     )
     scores: list[float] = []
-    for units in UNITS:
-        for fault in FAULTS:
+    for units in of_units or UNITS:
+        for fault in faults or FAULTS:
             program = spoil(linear_gaussian(units), fault)
             exact = exact_jeffreys(program)
             posterior = ppl_vae.Posterior(program, torch.zeros(1, units + 4))
@@ -214,11 +217,12 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--power", action="store_true")
     parser.add_argument("--fault", action="append")
+    parser.add_argument("--units", type=int, action="append")
     options = parser.parse_args()
     if options.power:
         show_power(options.seeds, options.fault)
     else:
-        show_closed_form(options.seeds, options.simulations)
+        show_closed_form(options.seeds, options.simulations, options.units, options.fault)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python benchmarks/diagnostic_power.py                        # 100 seeds, all models
     python benchmarks/diagnostic_power.py --seeds 5 --model linear-gaussian
     python benchmarks/diagnostic_power.py --output answers.jsonl  # a line a seed; goes on there
+    python benchmarks/diagnostic_power.py --first 3  # without NUTS
 
 Faults are put into guides that are exact (probabilistic PCA, and what exact_programs.py has) or
 well fitted (a VAE on digits), and each question is asked anew for each seed, of new data and new
@@ -322,6 +323,7 @@ def main() -> None:
     """Print a table for each model."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
     parser.add_argument("--model", choices=MODELS, action="append")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path)
@@ -332,7 +334,7 @@ def main() -> None:
     for model in options.model or MODELS:
         found = [f for f in known if f["model"] == model and f["seed"] < options.seeds]
         done = {f["seed"] for f in found}
-        left = [number for number in range(options.seeds) if number not in done]
+        left = [n for n in range(options.first, options.seeds) if n not in done]
         show(model, found + measure(model, left, options.jobs, options.output))
 
 

@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 import ppl_vae
 from ppl_vae import Posterior
-from ppl_vae.diagnostics.gaps import ask_gaps
+from ppl_vae.diagnostics.gaps import ask_gap_again, ask_gaps
 from ppl_vae.models import VAE
 
 from . import programs, tables
@@ -259,3 +259,27 @@ def test_a_gap_too_noisy_to_grade_passes_nothing():
 def test_too_few_say_nothing(data, draws):
     with pytest.raises(ppl_vae.InputError, match="at least 10 data points and 100 draws"):
         ask(ppca(), draw(ppca(), data), draws)
+
+
+def test_the_gap_of_another_guide_takes_log_p_from_before():
+    program, other = spoil(ppca(), 2.0), spoil(ppca(), 0.5, 0.5)
+    x = draw(program, 20)
+    before = ask(program, x).groups["gaps"]
+    answer = ask_gap_again(Posterior(other, x), before, 400, 0)
+    found = answer.groups["gaps"]
+    assert np.array_equal(found["evidence"].values, before["evidence"].values)
+    q = MultivariateNormal(other.encoder(x), scale_tril=other.guide_tril)
+    exact = kl_divergence(q, other.posterior(x)).detach().numpy()
+    assert (np.abs(found["gap"] - exact) < 4.5 * found["elbo_error"] + 1e-3).all()
+    assert answer.verdict.grade == "fail"
+    assert "refined_elbo" not in found
+
+
+def test_a_bound_from_before_that_is_loose_gives_way():
+    program = ppca()
+    x = draw(program, 20)
+    before = ask(program, x).groups["gaps"].copy(deep=True)
+    exact = program.evidence(x).detach().numpy()
+    before["evidence"].values[:] -= 1.0
+    found = ask_gap_again(Posterior(program, x), before, 400, 0).groups["gaps"]
+    assert np.abs(found["evidence"].values - exact).max() < 1e-6

@@ -15,6 +15,7 @@ from ppl_vae.inference import infer as module
 from ppl_vae.inference.unlike import FEWEST, score_rows
 from ppl_vae.inference.weights import weigh
 from ppl_vae.models import VAE, LinearGaussian
+from ppl_vae.models.networks import inverse_positive
 from ppl_vae.progress import Progress
 from ppl_vae.storage.arviz_io import read_inference_data
 
@@ -52,6 +53,35 @@ def test_an_exact_guide_needs_nothing_else():
     found = ppl_vae.infer(ppca, x, draws=10)
     assert set(by_datum(found, "method")) == {"guide"}
     assert by_datum(found, "certified").all()
+
+
+def test_resampled_draws_are_hardly_ever_copies_of_each_other():
+    # A guide that is too wide: uneven weights that pass.
+    ppca, x = skewed()
+    found = ppl_vae.infer(ppca, x, draws=1000, target="guide")
+    certified = by_datum(found, "certified")
+    assert certified.all()
+    assert (by_datum(found, "ess") < 0.75 * 1200).all()
+    z = found.posterior["z"].values[0]
+    for n in range(len(x)):
+        assert len(np.unique(z[:, n], axis=0)) > 970
+    exact = ppca.posterior(x)
+    mean, sd = exact.mean.detach().numpy(), exact.stddev.detach().numpy()
+    assert (abs(z.mean(0) - mean) < 4.5 * sd / 400**0.5).all()
+    assert (abs(z.std(0) / sd - 1) < 4.5 / 800**0.5).all()
+
+
+def skewed():
+    """Probabilistic PCA with a guide twice as wide as the posterior."""
+    torch.manual_seed(0)
+    ppca = LinearGaussian((5,), latent_dim=2)
+    ppca.set_exact_guide()
+    x = ppl_vae.prior_predictive(ppca, (5,), 5, seed=2).x
+    with torch.no_grad():
+        tril = ppca.guide_tril * 1.6
+        raw = torch.diag(inverse_positive(tril.diagonal()))
+        ppca.raw_guide_tril.copy_(tril.tril(-1) + raw)
+    return ppca, x
 
 
 def test_a_missed_mode_is_not_certified_but_found():

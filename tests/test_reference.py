@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pyro import poutine
 from scipy.stats import chi2, norm
 
 import ppl_vae
@@ -40,6 +41,19 @@ def test_nuts_draws_from_the_posterior(exact):
     assert found["r_hat"].max() < reference.MAX_R_HAT
     assert answer.verdict.grade == "pass"
     assert (np.abs(found["mean_error"]) < 4.5 * found["mean_error_stderr"]).all()
+
+
+def test_a_graph_of_the_posterior_moves_chains_as_pyro_does(monkeypatch):
+    monkeypatch.setattr(nuts, "WARMUP", 20)
+    monkeypatch.setattr(nuts, "DRAWS", 20)
+    program = ppca()
+    posterior = Posterior(program, draw(program, 3))
+    drawn = sample_posterior(posterior, seed=4)["z"]
+    with poutine.trace() as traced:  # under a handler all goes through Pyro
+        beside = sample_posterior(posterior, seed=4)["z"]
+    assert torch.allclose(drawn, beside, rtol=1e-6, atol=1e-9)
+    # It sees where chains start, and none of their steps.
+    assert traced.trace.nodes.keys() <= {"_draws", "data", "z", "x"}
 
 
 def test_nuts_finds_correlations(monkeypatch):

@@ -37,8 +37,8 @@ def repair(
     simulations: Annotated[int, in_diagnosis(help="Data points to simulate.")] = 4000,
     gap_points: Annotated[
         int, in_diagnosis(help="Data points whose inference gap is decomposed.")
-    ] = 60,
-    nuts_points: Annotated[int, in_diagnosis(help="Data points given to NUTS.")] = 8,
+    ] = 40,
+    nuts_points: Annotated[int, in_diagnosis(help="Data points given to NUTS.")] = 4,
     output: NewRun = None,
     overwrite: Overwrite = False,
     data_dir: DataDir = None,

@@ -26,6 +26,7 @@ STEP, DENSITY_AND_SLOPE, DENSITY = 3e-8, 6e-9, 3e-9
 # Compiling takes longer for graphs of more operations than a VAE's.
 OPERATIONS = 300
 MOST_GRAPHS = 8
+Compiler = Callable[..., Callable[..., Any]]
 SINCE_THEN = (
     "since it was compiled: hand over what changes as an argument, or as a tensor that is changed "
     "in place"
@@ -72,6 +73,9 @@ class Compiled:
             ``"auto"`` does all, where that is worth it; ``"eager"`` none.
         modules: Whose modes, training or evaluation, make another shape.
         name: What messages call the function.
+        compiler: Takes a graph and its inputs, and gives what runs in its place.
+        quiet: Whether no warning says what cannot be captured: where a graph is for speed alone,
+            and nobody asked for it.
 
     Raises:
         InputError: If there is no such engine.
@@ -94,10 +98,13 @@ class Compiled:
         engine: Engine = "auto",
         modules: Iterable[Any] = (),
         name: str = "the program",
+        compiler: Compiler = compile_graph,
+        quiet: bool = False,
     ) -> None:
         if engine not in get_args(Engine):
             raise InputError("engine", f"must be one of {get_args(Engine)}, got {engine!r}")
         self.function, self.engine, self.name = function, engine, name
+        self.compiler, self.quiet = compiler, quiet
         self.on_progress: OnProgress = lambda share, note: None
         self.on_result: Callable[[Any], None] = lambda results: None
         self.recordable: Callable[[], Any] = lambda: None
@@ -144,7 +151,7 @@ class Compiled:
     def _shape(self, leaves: list[Any], spec: Any) -> Shape:
         shape, had_graph = self.shapes.find(leaves, spec)
         if had_graph:
-            _make_again(shape, self.function, leaves, self.shapes.modules)
+            _make_again(shape, self.function, leaves, self.shapes.modules, self.compiler)
         elif self.engine == "compiled" and self.shapes.differ():
             self._warn("its arguments have had another shape, or other values, at each call so far")
         return shape
@@ -178,7 +185,8 @@ class Compiled:
     def _compile(self, shape: Shape, leaves: list[Any], call: Callable[[], Any]) -> Any:
         self.on_progress(0.0, "compiling, once")
         try:
-            refusal = _make_graph(shape, self.function, leaves, self.engine == "compiled")
+            wanted = self.engine == "compiled"
+            refusal = _make_graph(shape, self.function, leaves, wanted, self.compiler)
         finally:
             self.on_progress(0.0, "")
         if shape.graph is not None:
@@ -202,7 +210,7 @@ class Compiled:
         self._warn(reason)
 
     def _warn(self, reason: str, cause: str = "") -> None:
-        if (cause or reason) not in self._told:
+        if not self.quiet and (cause or reason) not in self._told:
             self._told.add(cause or reason)
             warnings.warn(f"{self.name} runs eagerly: {reason}", EagerWarning, stacklevel=4)
 
@@ -242,6 +250,7 @@ def _make_graph(
     function: Callable[..., Any],
     leaves: list[Any],
     wanted: bool,
+    compiler: Compiler,
 ) -> str:
     """Capture a call and compile what it did. This is a rehearsal, which leaves no trace.
 
@@ -250,6 +259,7 @@ def _make_graph(
         function: What is called.
         leaves: Its arguments.
         wanted: Whether it is compiled even if that does not save enough.
+        compiler: What compiles it.
 
     Returns:
         What speaks against a graph, if anything.
@@ -269,14 +279,18 @@ def _make_graph(
             shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
             shape.next_check = FIRST_CHECK
             states = random_state(), found.drawn
-            shape.graph = first_run(found, shape.tensors(leaves), states, compile_graph)
+            shape.graph = first_run(found, shape.tensors(leaves), states, compiler)
     except CaptureError as error:
         return str(error)
     return ""
 
 
 def _make_again(
-    shape: Shape, function: Callable[..., Any], leaves: list[Any], modules: list[Any]
+    shape: Shape,
+    function: Callable[..., Any],
+    leaves: list[Any],
+    modules: list[Any],
+    compiler: Compiler,
 ) -> None:
     """Give a shape the graph that it had, by calls that leave no trace."""
     kept, before = shape.counts(), gradients_of(_parameters(modules))
@@ -284,7 +298,7 @@ def _make_again(
     with rehearsal(buffers), suppress(CaptureError):
         shape.call(function, leaves)  # makes the parameters
     with rehearsal(buffers):
-        _make_graph(shape, function, leaves, True)
+        _make_graph(shape, function, leaves, True, compiler)
     for parameter in _parameters(modules):
         parameter.grad = before.get(id(parameter))
     shape.restore(kept)

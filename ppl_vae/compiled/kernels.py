@@ -38,7 +38,7 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
         3.9398
     """
     if len(graph.graph.nodes) > LONGEST:
-        return torch.no_grad()(graph.forward)  # which the user's hooks on modules do not see
+        return step_by_step(graph, inputs)
     with _quiet():
         if all(tensor.device.type == "cpu" for tensor in inputs):
             table = {**_SERIES, **(_PRODUCTS if _one_dnn() else {})}
@@ -50,6 +50,24 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
         run = torch.no_grad()(compiled)
         run(*inputs)
     return run
+
+
+def step_by_step(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Leave a graph as it is: one operation after the other, without Pyro.
+
+    It takes a second to capture a graph, and fifteen to compile it.
+
+    Arguments:
+        graph: What :func:`ppl_vae.compiled.capture.capture` recorded.
+        inputs: Not used.
+
+    Example:
+        >>> from ppl_vae.compiled.capture import capture
+        >>> found = capture(lambda x: 2 * x, torch.ones(3))
+        >>> step_by_step(found.graph, [])(torch.ones(3))
+        [tensor([2., 2., 2.])]
+    """
+    return torch.no_grad()(graph.forward)  # which the user's hooks on modules do not see
 
 
 @contextmanager

@@ -84,6 +84,41 @@ def ask_gaps(
     return DiagnosticResult(verdict, {"gaps": _dataset(found, units, draws)})
 
 
+def ask_gap_again(
+    posterior: Posterior, before: xarray.Dataset, draws: int, seed: int
+) -> DiagnosticResult:
+    """The gap of another guide for the same model and data, whose log p(x) is known already.
+
+    log p(x) does not depend on the guide. The bound from before is taken, or that of this guide's
+    own draws, if it is higher on average beyond chance. No guide is refined: the gap is not split.
+
+    Arguments:
+        posterior: The posterior of N data points.
+        before: The group ``gaps`` that :func:`ask_gaps` gave of the same N data points.
+        draws: Draws for each data point.
+        seed: Seed of the draws.
+
+    Raises:
+        InputError: If the guide is a point mass.
+    """
+    posterior.sites.require_density()
+    ours = posterior.log_weight(draws, derived_seed(seed, "again")).double()
+    found = _elbo(ours, "") | _bound(ours)
+    known = {str(name): torch.as_tensor(values.values) for name, values in before.items()}
+    higher = Estimate.of(found["iw_bound"] - known["evidence"])
+    if higher.mean > Z * higher.stderr:
+        found |= {"evidence": found["iw_bound"], "evidence_error": found["iw_error"]}
+        found["ais_bound"] = torch.full_like(found["iw_bound"], math.nan)
+        found["ais_error"] = found["ais_bound"]
+    else:
+        names = ("evidence", "evidence_error", "loose", "k_hat", "iw_bound", "iw_error")
+        found |= {name: known[name] for name in (*names, "ais_bound", "ais_error")}
+    found["gap"] = found["evidence"] - found["elbo"]
+    units = active_units(posterior, derived_seed(seed, "activity"))
+    verdict = _verdict(found, units, "log p(x) was bounded with the guide before")
+    return DiagnosticResult(verdict, {"gaps": _dataset(found, units, draws)})
+
+
 def _weighed(
     posterior: Posterior, draws: int, seed: int, progress: Progress
 ) -> tuple[dict[str, Tensor], str]:

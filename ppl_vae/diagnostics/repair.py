@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray
 
 from ..data.dataset import DataSet
 from ..errors import InputError, check_type, first_line
@@ -138,11 +139,16 @@ def repair(
 
 
 class _Examiner:
-    """Asks the same questions of several guides for one model, whose NUTS draws they share."""
+    """Asks the same questions of several guides for one model.
+
+    p(x, z) is the same to the bit, and so are NUTS's draws and the bounds on log p(x): they are
+    asked for once.
+    """
 
     def __init__(self, posterior: Posterior, effort: Effort, seed: int, progress: Progress) -> None:
         self.posterior, self.effort, self.seed = posterior, effort, seed
         self.exact: Latents | None = None
+        self.gaps: xarray.Dataset | None = None
         try:
             few = posterior[: effort.nuts_points]
             self.exact = sample_posterior(few, derived_seed(seed, "NUTS"), progress)
@@ -178,12 +184,24 @@ class _Examiner:
 
     def _beside_others(self, posterior: Posterior, progress: Progress) -> Column:
         few, effort = posterior[: self.effort.gap_points], self.effort
-        found = {"gaps": _answer("gaps", gaps.ask_gaps, few, effort.draws, self.seed, progress)}
+        found = {"gaps": self._gap(few, progress)}
         if self.exact is None:
             return found | {"reference": Verdict(reference.QUESTION, "cannot say", self.reason)}
         beside = posterior[: effort.nuts_points]
         asked = _answer("reference", reference.compare_with, beside, self.exact, self.seed)
         return found | {"reference": asked}
+
+    def _gap(self, posterior: Posterior, progress: Progress) -> Verdict:
+        """The gap; log p(x) is bounded with the first guide, and serves for the others."""
+        try:
+            if self.gaps is None:
+                found = gaps.ask_gaps(posterior, self.effort.draws, self.seed, progress)
+                self.gaps = found.groups["gaps"]
+            else:
+                found = gaps.ask_gap_again(posterior, self.gaps, self.effort.draws, self.seed)
+        except InputError as error:
+            return Verdict(gaps.QUESTION, "cannot say", first_line(error))
+        return found.verdict
 
 
 def _answer(key: str, ask: Any, *arguments: Any) -> Verdict:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LEAST_ESS, MOST_R_HAT = 400, 1.01
 WEIGHTED_DRAWS, MORE = 1000, 4  # draws, and how many times as many where that helps
 HALF = 0.5  # of these come from elsewhere
+# Resampled draws may be copies of each other up to this share; else they are taken from so many
+# times as many, of which few come from elsewhere: the weights have passed already.
+MOST_REPEATED, POOLS, ELSEWHERE = 0.02, (4, 16), 0.05
 STEPS = 300  # of Adam
 ANNEALING = Annealing(chains=1024, temperatures=25, leapfrog_steps=5, start="mixture")
 REACH: dict[Target, int] = {"guide": 1, "refined": 3, "certified": 5}  # steps
@@ -60,9 +63,10 @@ def infer(
     least 400 (Vehtari et al. 2024); chains if R-hat is below 1.01 and the effective sample size of
     bulk and tail at least 400 (Vehtari et al. 2021). With the guide's draws go a fifth as many of
     the prior, so that a mode which the guide misses shows where the prior hits it. What passes is
-    resampled to equal weights. A step that a program does not allow, such as refinement of a
-    discrete latent, is left out; where no step passes, ``certified`` is false and the draws are
-    those of the last one.
+    resampled to equal weights; where more than two in a hundred draws would be copies of another,
+    from four, or sixteen, times as many. A step that a program does not allow, such as refinement
+    of a discrete latent, is left out; where no step passes, ``certified`` is false and the draws
+    are those of the last one.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -145,22 +149,25 @@ def infer_blocks(
     with posterior.evaluation_mode(seed):
         units = sum(z[0, 0].numel() for z in posterior[:1].sample(1, "prior").values())
     refuse_beyond_memory(4 * draws * units, f"draws={draws} for each data point", "take fewer")
-    size = max(1, min(BLOCK_ELEMENTS // (units * max(draws, WEIGHTED_DRAWS)), len(posterior)))
+    at_once = BLOCK_ELEMENTS // units  # draws of all data points in flight
+    size = max(1, min(at_once // max(draws, WEIGHTED_DRAWS), len(posterior)))
     work = progress.part(1.0, total=len(posterior))
     for index, first in enumerate(range(0, len(posterior), size)):
         part = posterior[first : first + size]
         of_part = derived_seed(seed, f"infer {index}")
-        yield _Escalation(part, draws, of_part).run(target, work.part(len(part)))
+        yield _Escalation(part, draws, of_part, at_once).run(target, work.part(len(part)))
 
 
 class _Escalation:
     """The steps, for a few data points at once: each step takes those that none before passed."""
 
-    def __init__(self, posterior: Posterior, draws: int, seed: int) -> None:
+    def __init__(self, posterior: Posterior, draws: int, seed: int, at_once: int) -> None:
         self.posterior, self.draws, self.seed = posterior, draws, seed
         self.left = torch.arange(len(posterior))
         self.place, self.refined = 0, posterior
         self.left_out: dict[str, str] = {}
+        self.repeated = torch.zeros(len(posterior), dtype=torch.double)
+        self.at_once = at_once
         self.found: Codes | None = None
         self.generator = torch.Generator().manual_seed(derived_seed(seed, "resampling"))
 
@@ -223,7 +230,26 @@ class _Escalation:
             again = posterior[few.nonzero()[:, 0]]
             more = weigh(again, MORE * WEIGHTED_DRAWS, seed, defensive=HALF)
             passed[few] = self._weighted(more, rows[few])
+        if self.draws > 1:
+            self._spread(posterior, rows, passed)
         return passed
+
+    def _spread(self, posterior: Posterior, rows: Tensor, passed: Tensor) -> None:
+        """Where resampled draws are copies of each other, take them from more draws."""
+        assert self.found is not None
+        for times in POOLS:
+            crowded = passed & (self.repeated[rows] > MOST_REPEATED)
+            pool = times * max(self.draws, WEIGHTED_DRAWS)
+            places = crowded.nonzero()[:, 0]
+            for number, some in enumerate(places.split(max(1, self.at_once // pool))):
+                if not len(some):  # of none, torch makes one part
+                    continue
+                seed = self._seed(f"spread {self.place} {times} {number}")
+                drawn = weigh(posterior[some], pool, seed, defensive=ELSEWHERE)
+                kept = drawn.passes(LEAST_ESS)
+                self.repeated[rows[some[kept]]] = drawn.repeated(self.draws)[kept]
+                for site, z in drawn.resampled(self.draws, self.generator).items():
+                    self.found.latents[site][:, rows[some[kept]]] = z[:, kept]
 
     def _anneal(self, progress: Progress) -> None:
         work = progress.part(1.0, transitions(len(self.left), ANNEALING))
@@ -262,6 +288,7 @@ class _Escalation:
     ) -> None:
         """Write down what a step found, and go on with what did not pass."""
         latents = found.resampled(self.draws, self.generator)
+        self.repeated[rows] = found.repeated(self.draws)
         if self.found is None:
             self.found = Codes.blank(len(self.posterior), latents)
         codes = self.found

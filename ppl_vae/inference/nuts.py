@@ -1,9 +1,18 @@
 """Inference without the guide: Pyro's NUTS on all data points at once."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pyro
 import torch
-from pyro.infer import MCMC, NUTS
+from pyro.infer import NUTS
+from pyro.poutine import block
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 
+from ..compiled.engine import Compiled
+from ..compiled.kernels import step_by_step
 from ..errors import check_type
 from ..programs.posterior import Posterior
 from ..programs.sites import Latents
@@ -46,19 +55,72 @@ def sample_posterior(
     counted = (progress or Progress()).part(1.0, total=WARMUP + DRAWS)
     coordinates = Unconstrained(posterior)
 
-    def potential(state: State) -> Tensor:
-        return -coordinates.densities(state)[1].sum()
+    program = posterior.program
+    # Ten thousand calls of one shape: Pyro's part of a call is half of it, and takes no graph.
+    slope = Compiled(
+        lambda state: _slope(coordinates, state),
+        "compiled",
+        [program],
+        type(program).__name__,
+        compiler=step_by_step,
+        quiet=True,
+    )
 
-    with posterior.evaluation_mode(seed), frozen(posterior.program):
+    def potential(state: State) -> Tensor:
+        if not torch.is_grad_enabled():
+            return -coordinates.densities(state)[1].sum()
+        energy: Tensor = _Potential.apply(slope, list(state), *state.values())
+        return energy
+
+    with posterior.evaluation_mode(seed), frozen(program):
         start = coordinates.draw(CHAINS, "prior")
-        with torch.enable_grad():
-            chains = MCMC(
-                NUTS(potential_fn=potential, max_tree_depth=TREE_DEPTH),
-                num_samples=DRAWS,
-                warmup_steps=WARMUP,
-                initial_params=start,
-                disable_progbar=True,
-                hook_fn=lambda *_: counted.advance(1),
-            )
-            chains.run()
-        return coordinates.latents(chains.get_samples())
+        kernel = NUTS(potential_fn=potential, max_tree_depth=TREE_DEPTH)
+        return coordinates.latents(_run(kernel, start, counted))
+
+
+def _run(kernel: NUTS, start: State, counted: Progress) -> State:
+    """Draws after the warm-up, of shape (S, *shape of the start) by site.
+
+    As ``pyro.infer.MCMC`` runs a kernel, but for its handler that hides sites: under a handler no
+    graph is run, and there is none to hide them from, unless it is the caller's.
+    """
+    kept: list[State] = []
+    with (
+        pyro.validation_enabled(False),
+        torch.enable_grad(),
+        block() if am_i_wrapped() else nullcontext(),
+    ):
+        kernel.initial_params = start
+        kernel.setup(WARMUP)
+        state: Any = start
+        for step in range(WARMUP + DRAWS):
+            state = kernel.sample(state)
+            if step >= WARMUP:
+                kept.append({site: u.detach() for site, u in state.items()})
+            counted.advance(1)
+        kernel.cleanup()
+    return {site: torch.stack([u[site] for u in kept]) for site in start}
+
+
+def _slope(coordinates: Unconstrained, state: State) -> tuple[Tensor, State]:
+    """The potential energy of all chains together, and its gradient."""
+    with torch.enable_grad():
+        state = {site: u.clone().requires_grad_() for site, u in state.items()}
+        energy = -coordinates.densities(state)[1].sum()
+        gradient = torch.autograd.grad(energy, list(state.values()))
+    return energy.detach(), dict(zip(state, gradient, strict=True))
+
+
+class _Potential(torch.autograd.Function):
+    """An energy that comes with its gradient, for Pyro to ask autograd for."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Callable[[State], Any], sites: list[str], *u: Tensor) -> Tensor:
+        energy, gradient = slope({s: v.detach() for s, v in zip(sites, u, strict=True)})
+        ctx.gradient = [gradient[site] for site in sites]
+        found: Tensor = energy
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        return None, None, *(slopes[0] * gradient for gradient in ctx.gradient)

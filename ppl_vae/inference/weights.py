@@ -67,6 +67,10 @@ class Weighted:
         index = index[torch.randperm(count, generator=generator)]
         return {site: take_draws(z, index) for site, z in self.latents.items()}
 
+    def repeated(self, count: int) -> Tensor:
+        """The share of so many resampled draws that are copies of another, of shape (N,)."""
+        return (count * self.smoothed.exp() - 1).clamp(min=0).sum(0) / count
+
     def moments(self) -> tuple[Latents, Latents]:
         """Means and standard deviations by site, of shape (N, ...)."""
         share = self.smoothed.exp()
