@@ -48,5 +48,8 @@ def _write(path: Path, ending: str, columns: dict[str, Any]) -> None:
     with path.open("wb") as stream:  # since PyArrow takes no name that is not UTF-8
         if ending == ".csv":
             table.to_csv(stream, index=False)
-        else:
-            table.to_parquet(stream, index=False)
+        else:  # pandas 2 would ask the stream for its name
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), stream)
