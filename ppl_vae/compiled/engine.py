@@ -73,9 +73,6 @@ class Compiled:
             ``"auto"`` does all, where that is worth it; ``"eager"`` none.
         modules: Whose modes, training or evaluation, make another shape.
         name: What messages call the function.
-        compiler: Takes a graph and its inputs, and gives what runs in its place.
-        quiet: Whether no warning says what cannot be captured: where a graph is for speed alone,
-            and nobody asked for it.
 
     Raises:
         InputError: If there is no such engine.
@@ -83,6 +80,8 @@ class Compiled:
     Attributes:
         on_progress: Told by a note before something is compiled, and after it.
         on_result: Takes the results of each call, such as the step of an optimizer.
+        compiler: Takes a graph and its inputs, and gives what runs in its place.
+        quiet: Whether no warning says what cannot be captured, where nobody asked for a graph.
         recordable: Gives what changes when ``on_result`` must be recorded anew in a CUDA graph.
 
     Example:
@@ -98,18 +97,15 @@ class Compiled:
         engine: Engine = "auto",
         modules: Iterable[Any] = (),
         name: str = "the program",
-        compiler: Compiler = compile_graph,
-        quiet: bool = False,
     ) -> None:
         if engine not in get_args(Engine):
             raise InputError("engine", f"must be one of {get_args(Engine)}, got {engine!r}")
         self.function, self.engine, self.name = function, engine, name
-        self.compiler, self.quiet = compiler, quiet
+        self.compiler, self.quiet = compile_graph, False
         self.on_progress: OnProgress = lambda share, note: None
         self.on_result: Callable[[Any], None] = lambda results: None
         self.recordable: Callable[[], Any] = lambda: None
-        self.shapes = Shapes(modules)
-        self._told: set[str] = set()
+        self.shapes, self._told = Shapes(modules), set[str]()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Handlers around a call want to see the sites, which a graph lacks.
@@ -176,17 +172,14 @@ class Compiled:
         if worth and sys.getprofile() is not None:  # there is but one such hook, and guards need it
             self._warn("a profiler sees its calls, as cProfile does, and nothing can be captured")
             return False
-        if worth and shape.compiled >= MOST_GRAPHS:
-            self._refuse(shape, f"{MOST_GRAPHS} graphs were made, and each time something changed")
-        elif worth and shape.graph is None and self.graphs >= MOST_GRAPHS:
-            self._refuse(shape, f"there are {MOST_GRAPHS} graphs already, for other arguments")
+        if worth and (surplus := _surplus(shape, self.graphs)):
+            self._refuse(shape, surplus)
         return worth and not shape.refused
 
     def _compile(self, shape: Shape, leaves: list[Any], call: Callable[[], Any]) -> Any:
         self.on_progress(0.0, "compiling, once")
         try:
-            wanted = self.engine == "compiled"
-            refusal = _make_graph(shape, self.function, leaves, wanted, self.compiler)
+            refusal = _make_graph(shape, self.function, leaves, self.engine, self.compiler)
         finally:
             self.on_progress(0.0, "")
         if shape.graph is not None:
@@ -241,6 +234,15 @@ def _is_due(shape: Shape, wanted: bool, first: bool) -> bool:
     return shape.calls > 1 and ((wanted and first) or _saves(shape, shape.calls))
 
 
+def _surplus(shape: Shape, graphs: int) -> str:
+    """Why there are graphs enough, if there are."""
+    if shape.compiled >= MOST_GRAPHS:
+        return f"{MOST_GRAPHS} graphs were made, and each time something changed"
+    if shape.graph is None and graphs >= MOST_GRAPHS:
+        return f"there are {MOST_GRAPHS} graphs already, for other arguments"
+    return ""
+
+
 def _saves(shape: Shape, calls: int) -> bool:
     return worth_compiling(calls / shape.weight, shape.numbers)
 
@@ -249,7 +251,7 @@ def _make_graph(
     shape: Shape,
     function: Callable[..., Any],
     leaves: list[Any],
-    wanted: bool,
+    engine: Engine,
     compiler: Compiler,
 ) -> str:
     """Capture a call and compile what it did. This is a rehearsal, which leaves no trace.
@@ -258,7 +260,7 @@ def _make_graph(
         shape: What is given the graph.
         function: What is called.
         leaves: Its arguments.
-        wanted: Whether it is compiled even if that does not save enough.
+        engine: If ``"compiled"``, it is compiled even if that does not save enough.
         compiler: What compiles it.
 
     Returns:
@@ -275,7 +277,7 @@ def _make_graph(
                 "graph: hand it over as a tensor"
             )
         shape.weight = max(1.0, len(found.graph.graph.nodes) / OPERATIONS)
-        if wanted or _saves(shape, shape.calls):
+        if engine == "compiled" or _saves(shape, shape.calls):
             shape.compiled_at, shape.compiled = shape.calls, shape.compiled + 1
             shape.next_check = FIRST_CHECK
             states = random_state(), found.drawn
@@ -298,7 +300,7 @@ def _make_again(
     with rehearsal(buffers), suppress(CaptureError):
         shape.call(function, leaves)  # makes the parameters
     with rehearsal(buffers):
-        _make_graph(shape, function, leaves, True, compiler)
+        _make_graph(shape, function, leaves, "compiled", compiler)
     for parameter in _parameters(modules):
         parameter.grad = before.get(id(parameter))
     shape.restore(kept)

@@ -62,9 +62,8 @@ def sample_posterior(
         "compiled",
         [program],
         type(program).__name__,
-        compiler=step_by_step,
-        quiet=True,
     )
+    slope.compiler, slope.quiet = step_by_step, True
 
     def potential(state: State) -> Tensor:
         if not torch.is_grad_enabled():
