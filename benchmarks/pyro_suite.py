@@ -1,7 +1,7 @@
 """Pyro's own tests and examples with CompiledSVI in the place of SVI.
 
     python benchmarks/pyro_suite.py CHECKOUT examples [--steps 100] [--only hmm]
-    python benchmarks/pyro_suite.py CHECKOUT tests [--only test_enum]
+    python benchmarks/pyro_suite.py CHECKOUT tests [--only test_enum] [--seconds 60]
 
 CHECKOUT is a checkout of github.com/pyro-ppl/pyro; nothing of it is copied. Each example runs
 twice, each time in another process, until it has taken so many steps. Printed are how many of its
@@ -24,6 +24,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,8 @@ from pyro_data import FOLDER, make_data, use_data
 EXAMPLE = re.compile(r'"([\w/-]+\.py[^"]*)"')
 COUNTS = re.compile(r"--(num-steps|num-epochs|epochs|num-vi-steps|max_epochs)[= ]\d+")
 COMPARED, TO_COMPILE = 20, 300
-RECORD: dict = {}
+DRIFT = 1e-6  # relative, of losses in double precision, after some hundred steps
+LONG_TEST = 40  # steps
 WATCH: dict[str, Any] = {}
 TESTS = ("tests/infer", "tests/optim", "tests/contrib/easyguide")
 
@@ -64,9 +68,15 @@ def replace_svi(ours: bool, steps: int, seconds: float, record: dict) -> None:
             note_step(loss, time.perf_counter() - start)
             return loss
 
+    put_in_place(Timed)
+
+
+def put_in_place(kind: Any) -> None:
+    """Put a class in the place of SVI, wherever Pyro has that."""
+    stock = pyro.infer.svi.SVI
     for name, module in list(sys.modules.items()):
-        if name.startswith("pyro") and getattr(module, "SVI", None) is stock:
-            setattr(module, "SVI", Timed)  # noqa: B010
+        if name.startswith("pyro.") and getattr(module, "SVI", None) is stock:
+            setattr(module, "SVI", kind)  # noqa: B010
 
 
 def note_step(loss: Any, seconds: float) -> None:
@@ -197,60 +207,114 @@ def main_examples(arguments: argparse.Namespace) -> None:
         print(f"speed-up: {statistics.median(compiled):.2f} ({low:.2f} to {high:.2f})")
 
 
-def pytest_configure() -> None:
-    """As a plugin of pytest, in a process of its own: run Pyro's tests with another SVI."""
-    if run := os.environ.get("PYRO_SUITE"):
-        import torch
-
-        import ppl_vae.compiled.engine
-
-        as_it_is = lambda graph, inputs: torch.no_grad()(graph.forward)  # noqa: E731
-        ppl_vae.compiled.engine.compile_graph = as_it_is
-        replace_svi(run == "ours", sys.maxsize, math.inf, RECORD)
-
-
-def pytest_unconfigure() -> None:
-    """Write what was recorded."""
-    if output := os.environ.get("PYRO_SUITE_OUTPUT"):
-        Path(output).write_text(json.dumps({**RECORD, "losses": [], "seconds": []}))
-
-
-def run_tests(file: Path, checkout: Path, run: str, seconds: float) -> tuple[str, dict]:
-    """The last line of pytest, and what was recorded."""
+def run_tests(
+    file: Path, run: str, arguments: argparse.Namespace, only: Iterable[str] = ()
+) -> dict[str, dict]:
+    """What was recorded of each test of a file, or of some, as far as they came in time."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "record.json")
-        plugins = str(Path(__file__).parent)
-        environment = os.environ | {"PYRO_SUITE": run, "PYRO_SUITE_OUTPUT": str(output)}
-        environment["PYTHONPATH"] = os.pathsep.join([plugins, os.environ.get("PYTHONPATH", "")])
+        output = Path(folder, "records.jsonl")
+        output.touch()
+        Path(folder, "only").write_text("\n".join(only))
+        paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {
+            "PYRO_SUITE": run,
+            "PYRO_SUITE_OUTPUT": str(output),
+            "PYRO_SUITE_SECONDS": str(arguments.seconds),
+            "PYRO_SUITE_ONLY": str(Path(folder, "only")),
+            "PYTHONPATH": paths,
+        }
         # Pyro is the one that is installed, and imported by now.
         command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        command += ["-p", "pyro_suite", "-W", "default", str(file)]
-        try:
-            done = subprocess.run(
+        command += ["-p", "pyro_plugin", "-W", "default", *arguments.pytest, str(file)]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(
                 command,
-                cwd=checkout,
-                capture_output=True,
-                text=True,
-                check=False,
+                cwd=arguments.checkout,
                 env=environment,
-                timeout=seconds,
+                timeout=arguments.file_seconds,
+                check=False,
+                **quiet,
             )
-        except subprocess.TimeoutExpired:
-            return f"took more than {seconds:.0f} s", {}
-        record = json.loads(output.read_text()) if output.exists() else {}
-    return (done.stdout.strip().splitlines() or ["nothing ran"])[-1], record
+        records = [json.loads(line) for line in output.read_text().splitlines()]
+    return {record["test"]: record for record in records}
+
+
+def differences(stock: dict, ours: dict) -> list[str]:
+    """In what a test differs between the two, if it was through under both."""
+    found = []
+    if stock["outcome"] != ours["outcome"]:
+        found.append(f"{stock['outcome']} became {ours['outcome']} ({ours['error'][:150]})")
+    pairs = list(zip(stock["losses"], ours["losses"], strict=False))
+    for step, (some, others) in enumerate(pairs):
+        if not all(map(near, some, others)):
+            found.append(f"loss {step} of {len(pairs)} is {others}, and was {some}")
+            break
+    if len(stock["losses"]) != len(ours["losses"]):
+        found.append(f"{len(ours['losses'])} losses, not {len(stock['losses'])}")
+    some, others = stock["parameters"] or {}, ours["parameters"] or {}
+    if some.keys() != others.keys() or not all(near(some[name], others[name]) for name in some):
+        found.append("the parameters at the end")
+    return found
+
+
+def near(one: float, other: float) -> bool:
+    """Whether numbers are the same but for rounding that many steps have carried on."""
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    return math.isclose(one, other, rel_tol=DRIFT, abs_tol=DRIFT)
+
+
+def speed_up(stock: dict, ours: dict) -> float | None:
+    """How much less a step takes, in the median over the second half of a test."""
+    count = min(len(stock["seconds"]), len(ours["seconds"]))
+    if count < LONG_TEST or not ours["compiled"]:
+        return None
+    medians = [statistics.median(f["seconds"][count // 2 : count]) for f in (stock, ours)]
+    return medians[0] / medians[1]
+
+
+def tell_tests(name: str, stock: dict[str, dict], ours: dict[str, dict]) -> list[str]:
+    """Print what a file comes to, and return the tests that differ."""
+    late = [t for t in stock if "too long" in (stock[t]["outcome"], ours.get(t, {}).get("outcome"))]
+    both = [test for test in stock if test in ours and test not in late]
+    with_svi = sum(bool(record["svis"]) for record in stock.values())
+    passed = [sum(run[t]["outcome"] == "passed" for t in both) for run in (stock, ours)]
+    svis, compiled = (sum(ours[t][key] for t in both) for key in ("svis", "compiled"))
+    speeds = [s for t in both if (s := speed_up(stock[t], ours[t])) is not None]
+    took = [sum(run[t]["took"] for t in both) for run in (stock, ours)]
+    speed = (
+        f"{statistics.median(speeds):.2f} over {len(speeds)} tests" if speeds else "not measured"
+    )
+    print(
+        f"- {name}: {len(stock)} tests ran, {with_svi} use SVI, {len(both)} of these ran under "
+        f"both, {len(late)} took too long; passed: stock {passed[0]}, ours {passed[1]}; "
+        f"{compiled} of {svis} SVIs had graphs, in {sum(bool(ours[t]['compiled']) for t in both)} "
+        f"tests; speed-up {speed}; {took[0]:.0f} s became {took[1]:.0f} s",
+        flush=True,
+    )
+    reasons = Counter(re.sub(r"\d+", "N", r) for t in both for r in set(ours[t]["reasons"]))
+    for reason, count in reasons.most_common(8):
+        print(f"    {count} times: {reason[:160]}", flush=True)
+    differ = []
+    for test in both:
+        if told := differences(stock[test], ours[test]):
+            differ.append(test)
+            print(f"    DIFFERS {test}: {'; '.join(told)}", flush=True)
+    return differ
 
 
 def main_tests(arguments: argparse.Namespace) -> None:
-    checkout = Path(arguments.checkout)
+    checkout, differ, count = Path(arguments.checkout), [], 0
     for file in sorted(f for folder in TESTS for f in (checkout / folder).rglob("test_*.py")):
         if "SVI" not in file.read_text() or not re.search(arguments.only, file.name):
             continue
-        stock, _ = run_tests(file, checkout, "stock", arguments.seconds)
-        ours, record = run_tests(file, checkout, "ours", arguments.seconds)
-        compiled = f"{record.get('compiled', 0)} of {record.get('svis', 0)} compiled"
-        name = file.relative_to(checkout)
-        print(f"- {name}: stock {stock}; ours {ours}; {compiled}", flush=True)
+        stock = run_tests(file, "stock", arguments)
+        with_svi = [test for test in stock if stock[test]["svis"]]
+        ours = run_tests(file, "ours", arguments, with_svi) if with_svi else {}
+        differ += tell_tests(str(file.relative_to(checkout)), stock, ours)
+        count += len(stock.keys() & ours.keys())
+    print(f"{count} tests, of which {len(differ)} differ")
 
 
 def main() -> None:
@@ -260,6 +324,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="those whose command or name has it")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60.0, help="the most for one of them")
+    parser.add_argument("--file-seconds", type=float, default=900.0, help="for a file of tests")
+    parser.add_argument("--pytest", nargs="*", default=[], help="what else pytest is given")
     arguments = parser.parse_args()
     arguments.checkout = str(Path(arguments.checkout).resolve())
     if arguments.what == "examples":

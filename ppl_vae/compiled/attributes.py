@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from .guards import MISSING
 from .sources import Names, derives_from_standard, of_library, of_program
+from .subsamples import NOTE
 
 if TYPE_CHECKING:
     from .state import State
 
-OF_PARAMETERS = {"unconstrained"}  # what Pyro keeps on them
+OF_PARAMETERS = {"unconstrained", NOTE}  # what Pyro keeps on them
 
 
 def by_name(state: "State", owner: Any, names: Names, called: str) -> None:

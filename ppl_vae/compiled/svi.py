@@ -15,6 +15,7 @@ from ..choices import Engine
 from .engine import Compiled
 from .fused import FusedOptimizer
 from .leaf_gradients import zero_gradients
+from .subsamples import Rows, note_rows, rows_apart
 
 
 class _Shown:
@@ -124,24 +125,25 @@ class CompiledSVI(pyro.infer.SVI):
         """As :meth:`step`, but the loss may be a tensor, so that nobody waits for a GPU."""
         if self.__joint.optim is not self.optim:
             self.__joint = FusedOptimizer(self.optim)
-        loss, _ = self.__gradients(*args, **kwargs)
-        return loss
+        return self.__gradients(*args, **kwargs)[0]
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Estimate the loss as :meth:`step` does, and change nothing."""
         with torch.no_grad():
             return _as_floats(self.__losses(*args, **kwargs))
 
-    def __loss_and_gradients(self, *args: Any, **kwargs: Any) -> "tuple[Any, Parameters]":
-        """The loss, and the parameters that the program used; gradients are left in ``.grad``."""
-        with poutine.trace(param_only=True) as found:
+    def __loss_and_gradients(self, *args: Any, **kwargs: Any) -> "tuple[Any, Parameters, Rows]":
+        """The loss, the parameters used, and their rows; gradients are left in ``.grad``."""
+        with rows_apart() as rows, poutine.trace(param_only=True) as found:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
-        sites: Any = found.trace.nodes.values()
-        return loss, Parameters(site["value"].unconstrained() for site in sites)
+            sites: Any = found.trace.nodes.values()
+            parameters = Parameters(site["value"].unconstrained() for site in sites)
+            return loss, parameters, rows(parameters.tensors)
 
-    def __descend(self, results: "tuple[Any, Parameters]") -> None:
+    def __descend(self, results: "tuple[Any, Parameters, Rows]") -> None:
         """Step along the gradients."""
         self.__moved = results[1].tensors
+        note_rows(self.__moved, results[2])
         self.__joint.step(self.__moved)
         zero_gradients(self.__moved)
 

@@ -152,7 +152,14 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        hook = sys.getprofile()
+        sys.setprofile(None)  # below there is but torch's code, whose every call would be seen
+        try:
+            return self._carry_out(func, args, kwargs or {})
+        finally:
+            sys.setprofile(hook)
+
+    def _carry_out(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         for tensor in tensors:
             self._see(tensor)
