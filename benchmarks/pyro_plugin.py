@@ -55,13 +55,14 @@ def pytest_configure() -> None:
             return note(super().evaluate_loss(*args, **kwargs))
 
     put_in_place(Recorded)
-    warn = engine.Compiled._warn
+    kind: Any = engine.Compiled
+    warn = kind._warn
 
     def warn_and_note(self: Any, reason: str, cause: str = "") -> None:
         NOW["reasons"].append(reason)
         warn(self, reason, cause)
 
-    engine.Compiled._warn = warn_and_note
+    kind._warn = warn_and_note
 
 
 def note(loss: Any) -> Any:
@@ -110,7 +111,7 @@ def sizes() -> dict[str, float]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[Any]:
-    report = yield
+    report: Any = yield
     if call.when == "call" or (call.when == "setup" and report.outcome != "passed"):
         late = call.excinfo is not None and call.excinfo.errisinstance(TooLong)
         svis = NOW.pop("svis", [])
