@@ -47,6 +47,7 @@ class Capture:
         path: The whole numbers that Python has decided by, each with the line that read it.
         drawn: The state of torch's random numbers, once it was through.
         guards: What the graph takes for granted of Python's state.
+        located: Which inputs are tensors that this state holds, too, and which of them.
     """
 
     graph: fx.GraphModule
@@ -60,6 +61,7 @@ class Capture:
     path: list[tuple[int | float, str]]
     drawn: list[Tensor]
     guards: Guards
+    located: list[tuple[int, int]]
 
 
 def capture(function: Callable[..., Any], *inputs: Tensor) -> Capture:
@@ -134,6 +136,7 @@ class _Capturing:
             path=[(value, where) for _, value, where in self.operations.decisions],
             drawn=drawn,
             guards=self.recorder.state.guards,
+            located=located_among(inputs, self.recorder.state.guards),
         )
 
     def _trace(self, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -257,6 +260,11 @@ def set_random_state(state: list[Tensor]) -> None:
     torch.set_rng_state(state[0])
     if len(state) > 1:
         torch.cuda.set_rng_state_all(state[1:])
+
+
+def located_among(inputs: Iterable[Tensor], guards: Guards) -> list[tuple[int, int]]:
+    """Which inputs are tensors that Python's state holds, too: their positions and identities."""
+    return [pair for pair in enumerate(map(id, inputs)) if pair[1] in guards.located]
 
 
 def _called(tensor: Tensor, parameters: dict[str, Tensor]) -> str:

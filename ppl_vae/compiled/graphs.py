@@ -9,7 +9,14 @@ from torch.utils import _pytree as pytree
 
 from ..errors import first_line
 from .agreement import agree, agree_in_double
-from .capture import Capture, CaptureError, random_state, rehearsal, set_random_state
+from .capture import (
+    Capture,
+    CaptureError,
+    located_among,
+    random_state,
+    rehearsal,
+    set_random_state,
+)
 from .cuda_graph import CUDAGraphCallable
 from .leaf_gradients import add_gradients, gradients_apart, has_no_gradient
 from .tracing import memory
@@ -31,7 +38,7 @@ class Graph:
     def __init__(self, found: Capture, run: Callable[..., Any]) -> None:
         self.closed, self.run, self._changed = found.closed, run, list(found.before)
         self.plain, self.guards, self.targets = found.graph, found.guards, found.leaves
-        self._sets_gradients = found.sets_gradients
+        self._sets_gradients, self._located = found.sets_gradients, found.located
         self._draws = any(
             torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
             for node in found.graph.graph.nodes
@@ -51,6 +58,8 @@ class Graph:
         """What speaks against a run now, apart from guards; nothing, if all is well."""
         if self._sets_gradients and not all(map(has_no_gradient, self.targets)):
             return "its own code sets gradients, and there are some already"
+        if located_among(inputs, self.guards) != self._located:
+            return "an argument is another tensor than before of those that the program holds, too"
         if self._changed and self._overlaps(inputs):
             return "it changes a tensor that shares its memory with another"
         return ""

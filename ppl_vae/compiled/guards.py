@@ -19,14 +19,14 @@ def same(one: Any, other: Any) -> bool:
     """Whether two values mean the same to a program: one object, or equal scalars of one type.
 
     Example:
-        >>> same(0.1, 1 / 10), same(1, 1.0), same(0.0, -0.0), same([1], [1])
-        (True, False, False, False)
+        >>> same(0.1, 1 / 10), same(1, 1.0), same(0.0, -0.0), same(0.0, 0.1), same([1], [1])
+        (True, False, False, False, False)
     """
     if one is other:
         return True
     if type(one) is not type(other) or not isinstance(one, (*SCALARS, Enum)):
         return False
-    if isinstance(one, float) and one == 0:
+    if isinstance(one, float) and one == other == 0:
         return math.copysign(1, one) == math.copysign(1, other)
     return bool(one == other)
 
@@ -48,6 +48,8 @@ class Guards:
         arrays: NumPy arrays, with their contents.
         tensors: What graphs read beside their arguments, with all that decides about a graph.
         parameters: What Pyro's store holds, by name.
+        located: Tensors that the program's state holds, by identity. They may be arguments, too:
+            a program can tell that.
         names: What entries and all the others are called in messages, by (kind, position).
     """
 
@@ -63,6 +65,7 @@ class Guards:
     arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     tensors: list[tuple[Tensor, tuple[Any, ...]]] = field(default_factory=list)
     parameters: list[tuple[str, Tensor]] = field(default_factory=list)
+    located: dict[int, Tensor] = field(default_factory=dict)
     names: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def add(self, kind: str, guard: tuple[Any, ...], name: str) -> None:

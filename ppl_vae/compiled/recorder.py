@@ -30,7 +30,10 @@ from .sources import (
 )
 from .state import State
 
-UNTRACEABLE = {"globals", "eval", "exec", "environ", "getenv", "__import__"}
+UNTRACEABLE = {
+    "globals", "eval", "exec", "environ", "getenv", "__import__", "f_back", "_getframe",
+    "currentframe", "_current_frames",
+}  # fmt: skip
 IMPORTS = importlib.import_module.__code__
 BUILTINS = {"eval", "exec"}  # net.eval() is another
 GRADIENTS = {"grad", "zero_grad"}

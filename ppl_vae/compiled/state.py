@@ -61,7 +61,7 @@ class State:
         guards: What was recorded.
         functions: The functions that were found, by their code.
         seen: All values that were looked into.
-        located: The identities of the tensors that were found.
+        located: The tensors that were found, by identity.
     """
 
     def __init__(self, refuse: Callable[[str], None]) -> None:
@@ -71,7 +71,7 @@ class State:
         self._recorded: set[Any] = set()
         self._absent: dict[int, set[str]] = {}
         self._of_classes: dict[type, Any] = {}
-        self.located: set[int] = set()
+        self.located = self.guards.located
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether it is known where the program found a tensor."""
@@ -90,12 +90,14 @@ class State:
         if isinstance(value, nn.Module):
             _open_module(self, value, names, called)
         if isinstance(value, Tensor):
-            self.located.add(id(value))
+            self.located[id(value)] = value
             self.hooks(value, called)
             if value.__dict__ or names.every:
                 by_name(self, value, names, called)
         elif isinstance(value, ModuleType):
-            if not trusted(getattr(value, "__file__", None) or "<frozen"):
+            if trusted(getattr(value, "__file__", None) or "<frozen"):
+                _record_functions(self, value, names, called)
+            else:
                 by_name(self, value, names, called)
         elif isinstance(value, type):
             if not of_library(value):
@@ -198,6 +200,15 @@ def _is_atom(value: Any) -> bool:
     return isinstance(value, ATOMS)
 
 
+def _record_functions(state: State, module: ModuleType, names: Names, called: str) -> None:
+    """Record what code names of a module of torch, Pyro or Python, and look into modules only."""
+    entries = vars(module)
+    for name in names.attributes & entries.keys():
+        state.record("entries", (entries, name, entries[name]), f"{called}.{name}")
+        if isinstance(entries[name], ModuleType):
+            state.open(entries[name], names, f"{called}.{name}")
+
+
 def _open_manager(state: State, value: Any, names: Names, called: str) -> None:
     # Another is made at each use. One that has been used does not hold these any more.
     entries = vars(value)
@@ -246,7 +257,7 @@ def _open_parts(state: State, module: nn.Module, called: str) -> None:
     entries = module.__dict__
     for values in (module._parameters, module._buffers, module._modules):
         _record_dict(state, values, called)
-        state.located.update(id(value) for value in values.values() if isinstance(value, Tensor))
+        state.located.update((id(t), t) for t in values.values() if isinstance(t, Tensor))
     for name, parameter in module._parameters.items():
         if parameter is not None:
             state.hooks(parameter, f"{called}.{name}")
@@ -277,10 +288,10 @@ def _open_whole(state: State, thing: Any, names: Names, called: str) -> None:
     """Record numbers, tensors and collections of an object of torch, NumPy or Pyro."""
     entries = getattr(thing, "__dict__", None)
     opened: tuple[type, ...] = (
-        Tensor, FunctionType, MethodType, tuple, list, np.ndarray, nn.Module,
+        Tensor, FunctionType, MethodType, functools.partial, tuple, list, np.ndarray, nn.Module,
     )  # fmt: skip
     if isinstance(thing, Messenger | Trace):  # such as condition()'s data; others' change
-        opened = (*opened, dict)
+        opened = (*opened, dict, set)
     if isinstance(thing, ParamStoreDict):
         _record_dict(state, thing._params, called)
     for name, value in list((entries or {}).items()):

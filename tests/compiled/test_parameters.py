@@ -64,7 +64,7 @@ def parametrized(kind):
 
 
 def batch_normalized(kind):
-    # A bias would have no gradient but rounding, which Adam scales up.
+    # A bias before normalization has a gradient of nothing but rounding, which Adam enlarges.
     net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3))
 
     def model():

@@ -5,6 +5,7 @@ import functools
 import importlib
 import random
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -154,6 +155,18 @@ def failing_once(kind):
     yield from steps(kind, model)
 
 
+def from_the_caller(kind):
+    def model():
+        frame = sys._getframe()
+        while "number_of_step" not in frame.f_locals:
+            frame = frame.f_back
+        normal(loc(), scale=1.0 + frame.f_locals["number_of_step"])
+
+    svi = svi_of(kind, model)
+    for number_of_step in range(6):  # noqa: B007
+        yield svi.step()
+
+
 NEVER = {
     "Python's random numbers": (by_python, "it draws Python's random numbers"),
     "NumPy's random numbers": (by_numpy, "it draws NumPy's random numbers"),
@@ -167,6 +180,7 @@ NEVER = {
     "globals by name": (by_name_of_a_global, "it reads globals"),
     "a module by name": (imported, "it calls import_module"),
     "a branch by a value": (branching, r"control flow .*test_refusals.py, line \d+"),
+    "what its caller holds": (from_the_caller, "it reads (f_back|_getframe)"),
     "values in Python": (failing_once, r"control flow .*test_refusals.py, line \d+"),
 }
 

@@ -252,6 +252,47 @@ def setting_changed(kind):
             yield svi.step()
 
 
+def number_made_zero(kind):
+    net = nn.GRU(3, 3, num_layers=2, dropout=0.5)
+
+    def model():
+        pyro.module("net", net)
+        normal(net(X)[0])
+
+    svi = svi_of(kind, model)
+    for step in range(12):
+        net.dropout = 0.5 if step < 6 else 0.0
+        yield svi.step()
+
+
+def list_of_hidden_sites(kind):
+    hidden = ["one"]
+
+    def model():
+        for name in ("one", "two"):
+            pyro.sample(name, dist.Normal(loc(), 1.0).to_event(1), obs=torch.full((3,), len(name)))
+        pyro.sample("three", dist.Normal(loc(), 1.0).to_event(1), obs=torch.ones(3))
+
+    svi = svi_of(kind, pyro.poutine.block(model, hide=hidden))
+    for step in range(12):
+        hidden[:] = ["one"] if step < 6 else ["three"]
+        yield svi.step()
+
+
+def function_of_a_library(kind):
+    def model():
+        normal(nn.functional.softplus(loc()))
+
+    svi, before = svi_of(kind, model), nn.functional.softplus
+    try:
+        for step in range(12):
+            if step == 6:
+                nn.functional.softplus = lambda x: 2 * x
+            yield svi.step()
+    finally:
+        nn.functional.softplus = before
+
+
 CHANGES = {
     "a closure's cell": (changed_cell, "weight in model was 1.0, and now is 2.0"),
     "an argument of a partial": (changed_partial, "['scale'] was 1.0, and now is 2.0"),
@@ -259,6 +300,9 @@ CHANGES = {
     "the rate of dropout": (dropout_changed, ".p was 0.5, and now is 0.1"),
     "a buffer given another tensor": (buffer_reassigned, "['scale'] is another object now"),
     "a module in another's place": (module_replaced, "['body'] is another object now"),
+    "a number that becomes zero": (number_made_zero, "net.dropout was 0.5, and now is 0.0"),
+    "a list in a function of a handler": (list_of_hidden_sites, "hide_fn[2] has other items"),
+    "a function of a library": (function_of_a_library, "softplus is another object now"),
     "a handler's number": (handler_changed, ".scale was 1.0, and now is 2.0"),
     "an objective's particles": (objective_changed, "num_particles was 1, and now is 3"),
     "the model of an SVI": (model_replaced, "model is another object now"),
@@ -272,3 +316,17 @@ def test_a_program_that_is_changed_is_run_as_it_is(name):
     outcome = compare(program)
     assert outcome.graphs >= 1
     assert any(reason in told for _, told in outcome.reasons)
+
+
+def test_an_argument_that_is_what_the_program_holds_is_told_from_others():
+    def program(kind):
+        special = SimpleNamespace(x=X.clone())
+
+        def model(x):
+            normal(loc(), x, scale=2.0 if x is special.x else 1.0)
+
+        svi = svi_of(kind, model)
+        for step in range(12):
+            yield svi.step(X if step < 6 else special.x)
+
+    assert compare(program).graphs == 1
