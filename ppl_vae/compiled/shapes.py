@@ -175,11 +175,14 @@ class Shape:
 
     def of_tensors(self, function: Callable[..., Any], leaves: list[Any]) -> Callable[..., Any]:
         """The function of these tensors alone."""
+        # It must not hold the tensors, or they would be taken for some of the program's own.
+        given = [isinstance(x, Tensor | float) for x in leaves]
+        others = [None if is_given else x for x, is_given in zip(leaves, given, strict=True)]
 
         def call(*tensors: Tensor) -> Any:
-            given = iter(tensors)
-            filled = [next(given) if isinstance(x, Tensor | float) else x for x in leaves]
-            return self.call(function, filled)
+            left = iter(tensors)
+            pairs = zip(others, given, strict=True)
+            return self.call(function, [next(left) if is_given else x for x, is_given in pairs])
 
         return call
 
