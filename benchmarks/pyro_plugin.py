@@ -61,7 +61,7 @@ def pytest_configure() -> None:
         NOW["reasons"].append(reason)
         warn(self, reason, cause)
 
-    engine.Compiled._warn = warn_and_note
+    setattr(engine.Compiled, "_warn", warn_and_note)  # noqa: B010
 
 
 def note(loss: Any) -> Any:
@@ -109,7 +109,7 @@ def sizes() -> dict[str, float]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[Any]:
+def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     report = yield
     if call.when == "call" or (call.when == "setup" and report.outcome != "passed"):
         late = call.excinfo is not None and call.excinfo.errisinstance(TooLong)
