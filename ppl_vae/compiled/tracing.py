@@ -163,6 +163,8 @@ class Operations(TorchDispatchMode):
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         for tensor in tensors:
             self._see(tensor)
+        if kwargs.get("generator") is not None:
+            self._run.refuse("it draws from a generator of its own", sys._getframe(2))
         if torch.Tag.inplace_view in func.tags and self._is_given(args[0]):
             self._run.refuse("it changes the shape of a tensor in place", sys._getframe(1))
         if func is torch.ops.aten._local_scalar_dense.default and self._is_exact(args[0]):

@@ -155,6 +155,14 @@ def failing_once(kind):
     yield from steps(kind, model)
 
 
+def from_one_made_anew(kind):
+    def model():
+        generator = torch.Generator().manual_seed(3)
+        normal(loc() + torch.rand(3, generator=generator))
+
+    yield from steps(kind, model)
+
+
 def from_the_caller(kind):
     def model():
         frame = sys._getframe()
@@ -172,6 +180,7 @@ NEVER = {
     "NumPy's random numbers": (by_numpy, "it draws NumPy's random numbers"),
     "a generator of NumPy's": (by_a_generator, "it draws from coin, a Generator of its own"),
     "a generator of torch's": (by_torchs_own, "it draws from own, a Generator of its own"),
+    "a generator made anew": (from_one_made_anew, "it draws from a generator of its own"),
     "an iterator": (from_an_iterator, "it reads batches, a range_iterator"),
     "a counter": (counted, "it changes count"),
     "an average by assignment": (averaged, "it changes self.mean"),
