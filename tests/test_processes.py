@@ -10,7 +10,7 @@ import torch
 
 from ppl_vae import InputError, Run
 from ppl_vae.storage.tensors import read_tensors
-from ppl_vae.training.processes import Processes
+from ppl_vae.training.processes import Processes, check_layers
 
 from .resuming import assert_same
 from .together import SETTINGS, fitted
@@ -76,9 +76,9 @@ def test_one_process_speaks_and_writes(tmp_path):
 
 def test_normalization_over_the_batch_is_refused():
     program = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    Processes().check_layers(program)
+    check_layers(Processes(), program)
     with pytest.raises(InputError, match="'1'"):
-        Processes(1, 2).check_layers(program)
+        check_layers(Processes(1, 2), program)
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 1), (7, 2), (7, 3), (2, 5)])

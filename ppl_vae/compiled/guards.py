@@ -48,8 +48,7 @@ class Guards:
         arrays: NumPy arrays, with their contents.
         tensors: What graphs read beside their arguments, with all that decides about a graph.
         parameters: What Pyro's store holds, by name.
-        located: Tensors that the program's state holds, by identity. They may be arguments, too:
-            a program can tell that.
+        located: Tensors that the state holds, by identity, of which some may be arguments, too.
         names: What entries and all the others are called in messages, by (kind, position).
     """
 

@@ -95,10 +95,8 @@ class State:
             if value.__dict__ or names.every:
                 by_name(self, value, names, called)
         elif isinstance(value, ModuleType):
-            if trusted(getattr(value, "__file__", None) or "<frozen"):
-                _record_functions(self, value, names, called)
-            else:
-                by_name(self, value, names, called)
+            is_trusted = trusted(getattr(value, "__file__", None) or "<frozen")
+            (_record_functions if is_trusted else by_name)(self, value, names, called)
         elif isinstance(value, type):
             if not of_library(value):
                 by_name(self, value, names, called)

@@ -20,9 +20,9 @@ from .processes import Processes
 from .record import recorded
 from .settings import Settings
 from .shared_state import seed_own
-from .state import MAX_DIVERGENCES
+from .state import LR_FACTOR, MAX_DIVERGENCES
 from .step import Refit
-from .trainer import LR_FACTOR, DivergenceError, Trainer
+from .trainer import DivergenceError, Trainer
 
 LOG = logging.getLogger(__name__)
 

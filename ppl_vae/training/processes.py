@@ -68,20 +68,6 @@ class Processes:
             return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         return name
 
-    def check_layers(self, program: nn.Module) -> None:
-        """Refuse what each process would compute of its own share alone.
-
-        Raises:
-            InputError: If the program has batch normalization.
-        """
-        for name, module in program.named_modules():
-            if self.count > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                raise InputError(
-                    f"layer {name!r}",
-                    "normalizes by the data points of its own process, not of the whole batch",
-                    "use nn.LayerNorm or nn.GroupNorm, or fit in one process",
-                )
-
     def share(self, batch: Batch) -> tuple[Batch, bool]:
         """This process's data points of a batch, and whether they count.
 
@@ -167,6 +153,21 @@ class Processes:
                 f"lost one of its {self.count} processes",
                 "see what that one said; a run goes on from its newest checkpoint",
             ) from error
+
+
+def check_layers(processes: Processes, program: nn.Module) -> None:
+    """Refuse what each process would compute of its own share alone.
+
+    Raises:
+        InputError: If the program has batch normalization.
+    """
+    for name, module in program.named_modules():
+        if processes.count > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise InputError(
+                f"layer {name!r}",
+                "normalizes by the data points of its own process, not of the whole batch",
+                "use nn.LayerNorm or nn.GroupNorm, or fit in one process",
+            )
 
 
 def add_gradients(processes: Processes, parameters: Sequence[Tensor], counts: bool) -> None:

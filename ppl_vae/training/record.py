@@ -15,6 +15,7 @@ from ..runs.config import software_versions
 from ..runs.directory import Run
 from ..storage.memory import tell_lack_of_memory
 from .history import History
+from .shared_state import send_state
 from .state import State
 from .trainer import Trainer
 
@@ -60,11 +61,17 @@ def recorded(
 
 def _begin(trainer: Trainer, history: History) -> bool:
     """Begin, or continue, as the first process does; say whether it continues."""
-    continues = trainer.begin()
-    vars(history).update(trainer.processes.said_by_first(vars(history)))
-    if not continues:
+    processes = trainer.processes
+    state = send_state(processes, trainer.last)
+    if state is None:
+        processes.copy_first([*trainer.program.state_dict().values()])
+        trainer.best = trainer.tensors.weights()
+    elif not processes.is_first:
+        trainer.restore(state)
+    vars(history).update(processes.said_by_first(vars(history)))
+    if state is None:
         trainer.snapshot()
-    return continues
+    return state is not None
 
 
 class _Record:

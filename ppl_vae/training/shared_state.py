@@ -1,5 +1,6 @@
 """What each process of a fit has for itself in a state, and how all begin with the same."""
 
+from collections.abc import Callable
 from typing import Any
 
 import safetensors.torch
@@ -69,6 +70,29 @@ def send_state(processes: Processes, state: State | None) -> State | None:
     mine = state or State({}, {})  # which nobody reads but of the first
     tensors = processes.sent_by_first(safetensors.torch.save(mine.tensors))
     return State(safetensors.torch.load(tensors), processes.said_by_first(mine.plain))
+
+
+def score_together(
+    processes: Processes, cause: str, validation: Callable[[], dict[str, float]]
+) -> tuple[dict[str, float], str]:
+    """The score that the first process has, or why there is none.
+
+    Scores may differ in rounding, and what follows from them is decided once.
+
+    Arguments:
+        processes: All of which come here.
+        cause: Why nothing can be scored, the same in all of them.
+        validation: Scores the validation data, or raises ``FloatingPointError``.
+    """
+    row: dict[str, float] = {}
+    if not cause:
+        try:
+            row = validation()
+        except FloatingPointError as error:
+            cause = str(error)
+    if processes.all(not cause):
+        return processes.said_by_first(row), ""
+    return {}, cause or "another process could not score the validation data"
 
 
 def _name(name: str, rank: int) -> str:

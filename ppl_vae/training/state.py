@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..programs.protocol import Program, device_of
 
 MAX_DIVERGENCES = 3  # in a row, the last of which ends a fit
+LR_FACTOR = 0.1  # what a divergence multiplies the learning rate by
 
 
 @dataclass
@@ -64,6 +65,14 @@ class Counters:
             return f"the loss became {loss}"
         self.loss, self.seen = self.loss + loss, self.seen + seen
         return ""
+
+    def diverge(self) -> int:
+        """Count a divergence, after which the learning rate is lower; how many in a row."""
+        self.num_divergences += 1
+        self.last_rollback = self.steps
+        if self.num_divergences < MAX_DIVERGENCES:
+            self.lr_scale *= LR_FACTOR
+        return self.num_divergences
 
     def begin_epoch(self) -> None:
         """Start to count the batches of another epoch."""

@@ -15,10 +15,10 @@ from ..data.dataset import DataSet
 from ..programs.protocol import Program, device_of
 from ..progress import Progress
 from .batches import EpochBatches
-from .processes import Processes
+from .processes import Processes, check_layers
 from .schedule import Schedule
 from .settings import Settings
-from .shared_state import gather_states, restore_states, send_state
+from .shared_state import gather_states, restore_states, score_together
 from .state import (
     MAX_DIVERGENCES,
     Counters,
@@ -31,7 +31,6 @@ from .validation import Validation
 
 LOSS_CHECKS = 50  # in an epoch, each of which waits for a GPU
 SNAPSHOT_STEPS = 50  # before a state is worth its copy
-LR_FACTOR = 0.1  # what a divergence multiplies the learning rate by
 
 
 class DivergenceError(Exception):
@@ -51,16 +50,14 @@ class Trainer:
     rate, while data and draws go on. The second time in a row, they go back to the best weights,
     and Adam starts afresh; the third time ends the fit.
 
-    Arguments are those of :func:`ppl_vae.fit`, the program on its device, what a refit trains, and
-    the processes that fit together.
+    Arguments: as of :func:`ppl_vae.fit`, the program on its device; what a refit trains, processes.
 
     Attributes:
         best: The weights with the best score so far.
         last, on_snapshot: The last snapshot, and what is called when there is a new one.
 
     Raises:
-        InputError: If the validation data do not suit the program, or the program the objective,
-            or its layers several processes.
+        InputError: If the program does not suit the validation data, objective, or processes.
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class Trainer:
         processes: Processes | None = None,
     ) -> None:
         self.processes = processes or Processes()
-        self.processes.check_layers(cast(nn.Module, program))
+        check_layers(self.processes, cast(nn.Module, program))
         self.program, self.settings, self.device = program, settings, device_of(program)
         self.batches = EpochBatches(data, settings.batch_size, settings.seed, self.device)
         self.validation = Validation(program, data, settings, refit)
@@ -82,6 +79,7 @@ class Trainer:
         self.svi_step = SVIStep(
             program, settings, self.schedule, engine, refit, enumerated, self.processes
         )
+        self.shapes = self.svi_step.svi.gradients.shapes  # what the engine has compiled
         self.tensors = TrainedTensors(program, self.svi_step.optimizer)
         self.refit, self.counters, self.best = refit, Counters(), self.tensors.weights()
         self.last: State | None = None
@@ -138,23 +136,16 @@ class Trainer:
     def _validated(self) -> dict[str, float]:
         """Score the validation data, with the newest weights that can be scored."""
         while True:
-            row: dict[str, float] = {}
-            if not (cause := self.check()):
-                try:
-                    row = self.validation()
-                except FloatingPointError as error:
-                    cause = str(error)
-            if self.processes.all(not cause):
-                # Scores may differ in rounding, and what follows from them is decided once.
-                return self.processes.said_by_first(row)
-            self.roll_back(cause or "another process could not score the validation data")
+            row, cause = score_together(self.processes, self.check(), self.validation)
+            if not cause:
+                return row
+            self.roll_back(cause)
 
     def update_best(self, row: Mapping[str, float]) -> bool:
         """Make the present weights the best if they score better; say whether they do."""
-        if (score := self.validation.score(row)) > self.counters.best_score:
+        if is_best := (score := self.validation.score(row)) > self.counters.best_score:
             self.best, self.counters.best_score = self.tensors.weights(), score
-            return True
-        return False
+        return is_best
 
     def check(self) -> str:
         """Why the state is not sound; nothing if it is."""
@@ -166,10 +157,9 @@ class Trainer:
         if self.counters.steps > self.counters.last_rollback:
             self.counters.num_divergences = 0
         tensors = self.tensors.copy() | prefixed("best", self.best)
-        states, plain = gather_states(self.processes, self.device, self._shapes)
+        states, plain = gather_states(self.processes, self.device, self.shapes)
         tensors |= states | self.batches.states()
-        plain |= asdict(self.counters)
-        self.last = State(tensors, plain)
+        self.last = State(tensors, plain | asdict(self.counters))
         self.on_snapshot()
         return self.last
 
@@ -181,37 +171,14 @@ class Trainer:
         """
         assert self.last is not None
         counters = self.counters
-        counters.num_divergences += 1
-        counters.last_rollback = counters.steps
-        if counters.num_divergences >= MAX_DIVERGENCES:
+        if counters.diverge() >= MAX_DIVERGENCES:
             raise DivergenceError(cause)
-        if counters.num_divergences == 1:
-            self.tensors.put_back(self.last.tensors)
-            target = f"step {self.last.plain['steps']}"
-        else:
-            self.tensors.put_back(prefixed("program", self.best))
-            target = "the best weights"
-        counters.lr_scale *= LR_FACTOR
-        words = f"{cause} by step {counters.steps}: rolled back to {target}, "
-        words += f"learning rate scaled by {counters.lr_scale:g}"
+        first = counters.num_divergences == 1
+        self.tensors.put_back(self.last.tensors if first else prefixed("program", self.best))
+        target = f"step {self.last.plain['steps']}" if first else "the best weights"
+        rate = f"learning rate scaled by {counters.lr_scale:g}"
+        words = f"{cause} by step {counters.steps}: rolled back to {target}, {rate}"
         warnings.warn(words, DivergenceWarning, stacklevel=2)
-
-    def begin(self) -> bool:
-        """Continue from the state of the first process, if it has one, or begin with its weights.
-
-        Returns:
-            Whether there was a state.
-        """
-        if (state := send_state(self.processes, self.last)) is None:
-            self.processes.copy_first([*self.program.state_dict().values()])
-            self.best = self.tensors.weights()
-        elif not self.processes.is_first:
-            self.restore(state)
-        return state is not None
-
-    @property
-    def _shapes(self) -> Any:
-        return self.svi_step.svi.gradients.shapes
 
     def restore(self, state: State) -> None:
         """Continue from a snapshot, perhaps one of another process.
@@ -222,6 +189,6 @@ class Trainer:
         counters = Counters.restored(state.plain, len(self.batches))
         self.tensors.check_sizes(state.tensors)
         self.batches.restore(state.tensors)
-        restore_states(self.processes, state, self.device, self._shapes, self.settings.seed)
+        restore_states(self.processes, state, self.device, self.shapes, self.settings.seed)
         self.tensors.put_back(state.tensors)
         self.counters, self.best, self.last = counters, state.part("best"), state
