@@ -89,9 +89,7 @@ class Trainer:
         """What is left of a pass over the training data, and one over the validation data.
 
         Returns the row of :class:`ppl_vae.training.fit.History`; ``progress`` is told of steps.
-
-        Raises:
-            DivergenceError: If it diverged three times in a row.
+        Raises :class:`DivergenceError` if it diverged three times in a row.
         """
         counters, progress = self.counters, progress or Progress()
         start = time.perf_counter() - counters.seconds
@@ -149,8 +147,8 @@ class Trainer:
 
     def check(self) -> str:
         """Why the state is not sound; nothing if it is."""
-        is_sound = self.processes.all(self.tensors.are_finite())
-        return "" if is_sound else "a gradient was not finite"
+        sound = self.processes.all(self.tensors.are_finite())
+        return "" if sound else "a gradient was not finite"
 
     def snapshot(self) -> State:
         """Copy the state, which must be sound."""
