@@ -8,6 +8,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+ROUNDINGS = 16  # of the inputs, by which results may differ
 DOUBLES = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -30,6 +31,46 @@ def agree(some: Any, others: Any, ulps: float | None = None) -> bool:
     if one_spec != two_spec:
         return False
     return all(_near(a, b, ulps) for a, b in zip(ones, twos, strict=True))
+
+
+def agree_nearby(some: Any, others: Any, plain: Any, nearby: Any) -> bool:
+    """Whether two trees of results are the same but for what rounding their inputs changes.
+
+    Where terms cancel, as in a gradient at the optimum, rounding is large on the scale of what is
+    left of them.
+
+    Arguments:
+        some: A tree of tensors and numbers.
+        others: One of the same structure.
+        plain: What they are computed to be, operation by operation.
+        nearby: What that becomes where all inputs are larger by their rounding.
+
+    Example:
+        >>> two, three, four = ([torch.tensor(x)] for x in (2e-9, 3e-9, 4e-9))
+        >>> agree_nearby(two, three, two, four), agree_nearby(two, three, two, two)
+        (True, False)
+    """
+    trees = [pytree.tree_flatten(tree) for tree in (some, others, plain, nearby)]
+    if any(spec != trees[0][1] for _, spec in trees):
+        return False
+    leaves = zip(*(leaves for leaves, _ in trees), strict=True)
+    return all(_near(one, other, None) or _near_by(one, other, *two) for one, other, *two in leaves)
+
+
+def _near_by(one: Any, other: Any, plain: Any, nearby: Any) -> bool:
+    if not all(isinstance(x, Tensor) and x.is_floating_point() for x in (one, other)):
+        return False
+    if one.shape != other.shape:
+        return False
+    allowed = ROUNDINGS * _size(nearby - plain)
+    return bool(torch.isclose(one, other, rtol=0.0, atol=allowed, equal_nan=True).all())
+
+
+def larger(tensor: Tensor) -> Tensor:
+    """A tensor whose numbers are larger by their rounding."""
+    copied = tensor.detach().clone()
+    rounded = copied.is_floating_point() or copied.is_complex()
+    return copied * (1 + torch.finfo(copied.dtype).eps) if rounded else copied
 
 
 def _near(one: Any, other: Any, ulps: float | None) -> bool:
@@ -102,7 +143,7 @@ def _near_in_double(found: Tensor, expected: Tensor, nearby: Tensor, single: Ten
     if single.dtype in DOUBLES:
         unit = torch.finfo(single.dtype).eps * max(_size(expected), _size(single))
     else:  # it was in double precision before: allow what rounding its inputs changes
-        unit = 16 * _size(nearby - expected)
+        unit = ROUNDINGS * _size(nearby - expected)
     return bool(torch.isclose(found, expected, rtol=0.0, atol=unit, equal_nan=True).all())
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..errors import first_line
-from .agreement import agree, agree_in_double
+from .agreement import agree, agree_in_double, agree_nearby, larger
 from .capture import (
     Capture,
     CaptureError,
@@ -110,12 +110,18 @@ class Graph:
         """Whether nothing that it reads is elsewhere."""
         return all(tensor.is_cuda for tensor in (*inputs, *self.closed))
 
-    def __call__(self, inputs: list[Tensor], plain: bool = False) -> tuple[Any, list[Tensor]]:
+    def __call__(
+        self,
+        inputs: list[Tensor],
+        plain: bool = False,
+        closed: Sequence[Tensor] | None = None,
+    ) -> tuple[Any, list[Tensor]]:
         """The results, and what is to be added to the gradient of each leaf.
 
         Arguments:
             inputs: The tensors of a call.
             plain: Whether to carry out what was captured, one operation after the other.
+            closed: What takes the place of what is read beside them.
 
         Raises:
             GraphError: If it does not run through. Then nothing is changed, and nothing drawn.
@@ -127,7 +133,7 @@ class Graph:
         state = random_state() if self._draws and not recorded else []
         before = [] if recorded else [(t, t.detach().clone()) for t in self.changed(inputs)]
         try:
-            outputs = list(run(*inputs, *self.closed))
+            outputs = list(run(*inputs, *(self.closed if closed is None else closed)))
             self._follow(outputs)
         except Exception as error:
             if state:
@@ -217,8 +223,10 @@ def run_beside(graph: Graph, inputs: list[Tensor], function: Callable[[], Any]) 
 
     Returns:
         The function's results, and whether the graph comes to the same: once it is compiled, or
-        else one operation after the other.
+        else one operation after the other, or but for what rounding of its inputs changes.
     """
+    state = random_state()
+    changed = {id(tensor): larger(tensor) for tensor in graph.changed(inputs)}
     with rehearsal(graph.changed(inputs)):
         again = graph(inputs)
     with rehearsal(graph.changed(inputs)):
@@ -226,4 +234,13 @@ def run_beside(graph: Graph, inputs: list[Tensor], function: Callable[[], Any]) 
     with gradients_apart(graph.targets) as gradients:
         results = function()
         expected = results, gradients()
-    return results, agree(again, expected) or agree(plain, expected, ROUNDING)
+    if agree(again, expected) or agree(plain, expected, ROUNDING):
+        return results, True
+    given = [changed.get(id(t), larger(t)) for t in (*inputs, *graph.closed)]
+    try:
+        with rehearsal():
+            set_random_state(state)
+            nearby = graph(given[: len(inputs)], plain=True, closed=given[len(inputs) :])
+    except GraphError:  # there is no path nearby
+        return results, False
+    return results, agree_nearby(again, expected, plain, nearby)
