@@ -57,7 +57,7 @@ class Stumbles(Minimal):
 @pytest.mark.parametrize("steps", [100, 230, 300, 420])
 @pytest.mark.parametrize("kind", [Odd, Stumbles])
 def test_whatever_the_program_is(tmp_path, monkeypatch, kind, steps):
-    monkeypatch.setattr("ppl_vae.training.trainer.LR_FACTOR", 0.7)  # or it soon stands still
+    monkeypatch.setattr("ppl_vae.training.state.LR_FACTOR", 0.7)  # or it soon stands still
     program = kind()
     start = copy.deepcopy(program)
     fit(program, DATA, SHORT, run=new(tmp_path / "a", program), progress=False)
