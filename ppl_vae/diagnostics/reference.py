@@ -7,7 +7,7 @@ import torch
 import xarray
 
 from ..errors import InputError
-from ..inference.nuts import DRAWS, WARMUP, sample_posterior
+from ..inference import nuts
 from ..labels import variable
 from ..programs.posterior import Posterior
 from ..programs.scoring import rows_at_once
@@ -21,7 +21,6 @@ from .uniformity import squared_distance
 from .verdicts import DiagnosticResult, Verdict, advice, needed
 
 QUESTION = "What would exact inference have said?"
-MAX_R_HAT, MIN_ESS = 1.01, 400.0  # Vehtari et al. 2021, sections 4.1 and 4.2
 SOURCE = "Hoffman & Gelman 2014; Vehtari et al. 2021; Lopez-Paz & Oquab 2017; Kuiper 1960"
 
 
@@ -57,7 +56,7 @@ def ask_reference(
         InputError: If a latent site is discrete, the guide is a point mass, or no chain mixed.
     """
     posterior.sites.require_density()
-    exact = sample_posterior(posterior, derived_seed(seed, "NUTS"), progress)
+    exact = nuts.sample_posterior(posterior, derived_seed(seed, "NUTS"), progress)
     return compare_with(posterior, exact, seed)
 
 
@@ -86,11 +85,11 @@ def compare_with(posterior: Posterior, exact: Latents, seed: int) -> DiagnosticR
     statistics = chain_statistics(z_chains)
     feature_ess = chain_statistics(feature_chains)["ess_mean"].min(1)
     effective = np.minimum(statistics["ess_bulk"], statistics["ess_tail"])
-    mixed = (statistics["r_hat"].max(1) < MAX_R_HAT) & (effective.min(1) > MIN_ESS)
+    mixed = nuts.mixed(statistics["r_hat"].max(1), effective.min(1))
     if not mixed.any():
         raise InputError(
             "NUTS",
-            f"did not mix within {WARMUP} + {DRAWS} steps (R-hat up to "
+            f"did not mix within {nuts.WARMUP} + {draw_count} steps (R-hat up to "
             f"{statistics['r_hat'].max():.2f}, effective draws from {effective.min():.0f}), so "
             "its draws cannot serve as a reference",
         )
@@ -279,4 +278,4 @@ def _dataset(arrays: dict, units: list[str]) -> xarray.Dataset:
         "mixed": ("whether the chains mixed", "1"),
     }
     variables = {n: variable(dims, values, *meanings[n]) for n, (dims, values) in arrays.items()}
-    return xarray.Dataset(variables, {"unit": units}, {"warmup": WARMUP})
+    return xarray.Dataset(variables, {"unit": units}, {"warmup": nuts.WARMUP})

@@ -16,10 +16,10 @@ from ..programs.posterior import Data, Posterior
 from ..programs.protocol import Program
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
-from ..storage.arviz_io import chain_statistics, with_places
+from ..storage.arviz_io import with_places
 from ..storage.memory import refuse_beyond_memory
 from .codes import METHODS, Codes
-from .nuts import sample_posterior
+from .nuts import DRAWS, LEAST_ESS, mixed, mixing, sample_posterior
 from .refine import refine
 from .weights import Weighted, weigh
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import xarray  # an extra
 
 # Enough for the error of a mean to be 5 % of a standard deviation (Vehtari et al. 2021, of chains).
-LEAST_ESS, MOST_R_HAT = 400, 1.01
 WEIGHTED_DRAWS, MORE = 1000, 4  # draws, and how many times as many where that helps
 HALF = 0.5  # of these come from elsewhere
 # Resampled draws may be copies of each other up to this share; else they are taken from so many
@@ -260,20 +259,19 @@ class _Escalation:
     def _sample(self, progress: Progress) -> None:
         rows, posterior = self.left, self.posterior[self.left]
         work = progress.part(1.0, total=len(posterior))
-        parts = []
+        parts, found = [], []
         for first in range(0, len(posterior), NUTS_ROWS):
             part = posterior[first : first + NUTS_ROWS]
             drawn = sample_posterior(part, self._seed(f"NUTS {first}"), work.part(len(part)))
-            parts.append({site: z.cpu() for site, z in drawn.items()})
-        drawn = {site: torch.cat([p[site] for p in parts], dim=2) for site in parts[0]}
-        units = [z.flatten(3) if z.dim() > 3 else z[..., None] for z in drawn.values()]
-        chains = chain_statistics(torch.cat(units, 3).transpose(0, 1).double().numpy())
-        r_hat = torch.as_tensor(chains["r_hat"]).amax(1)
-        ess = torch.as_tensor(np.minimum(chains["ess_bulk"], chains["ess_tail"])).amin(1)
-        flat = {site: z.flatten(0, 1) for site, z in drawn.items()}
+            found.append(mixing(drawn))  # of all draws, of which the last are kept
+            parts.append({site: z[-DRAWS:].cpu() for site, z in drawn.items()})
+        flat = {s: torch.cat([p[s] for p in parts], dim=2).flatten(0, 1) for s in parts[0]}
+        r_hat, ess = (np.concatenate(values) for values in zip(*found, strict=True))
         equal = torch.zeros(next(iter(flat.values())).shape[:2])
-        kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * ess, ess)
-        self._take(rows, (r_hat < MOST_R_HAT) & (ess >= LEAST_ESS), kept, {"r_hat": r_hat})
+        sizes = torch.as_tensor(ess)
+        kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * sizes, sizes)
+        passed = torch.as_tensor(mixed(r_hat, ess))
+        self._take(rows, passed, kept, {"r_hat": torch.as_tensor(r_hat)})
 
     def _weighted(self, weighted: Weighted, rows: Tensor) -> Tensor:
         """Write down what weighted draws tell of some data points. What passed."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro.infer import NUTS
@@ -18,10 +19,13 @@ from ..programs.posterior import Posterior
 from ..programs.sites import Latents
 from ..programs.unconstrained import State, Unconstrained
 from ..progress import Progress
+from ..storage.arviz_io import chain_statistics
 from .own_family import frozen
 
-# Draws for R-hat below 1.01 of every unit of every datum, where chains mix (Vehtari et al. 2021).
 CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 500, 6
+# Of so many draws of chains that mix, R-hat is above 1.01 for one unit in a hundred, by chance.
+MORE = 2
+MOST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
 
 
 def sample_posterior(
@@ -32,7 +36,7 @@ def sample_posterior(
     The posteriors of N data points are one posterior of N independent blocks, and so are several
     chains of each. One run of NUTS, with a diagonal mass matrix that is adapted to every coordinate
     of every block, moves all of them for hardly more than the cost of one. Chains start at draws
-    from the prior.
+    from the prior, and go on for twice as many draws where 500 are not enough for all data.
 
     Arguments:
         posterior: The posterior of N data points.
@@ -44,15 +48,16 @@ def sample_posterior(
 
     Raises:
         InputError: If a latent site is discrete, or its support cannot be mapped to real numbers.
+        ModuleNotFoundError: If ArviZ is not installed, which is in the extra ``diagnose``.
 
     Example:
         >>> from ppl_vae.models import LinearGaussian
         >>> ppca, x = LinearGaussian((5,)), torch.randn(3, 5, dtype=torch.float64)
-        >>> sample_posterior(Posterior(ppca, x), seed=0)["z"].shape
-        torch.Size([500, 4, 3, 2])
+        >>> sample_posterior(Posterior(ppca, x), seed=0)["z"].shape[1:]
+        torch.Size([4, 3, 2])
     """
     check_type("posterior", posterior, Posterior)
-    counted = (progress or Progress()).part(1.0, total=WARMUP + DRAWS)
+    counted = (progress or Progress()).part(1.0, total=WARMUP + MORE * DRAWS)
     coordinates = Unconstrained(posterior)
 
     program = posterior.program
@@ -74,10 +79,31 @@ def sample_posterior(
     with posterior.evaluation_mode(seed), frozen(program):
         start = coordinates.draw(CHAINS, "prior")
         kernel = NUTS(potential_fn=potential, max_tree_depth=TREE_DEPTH)
-        return coordinates.latents(_run(kernel, start, counted))
+        return _run(kernel, start, counted, coordinates.latents)
 
 
-def _run(kernel: NUTS, start: State, counted: Progress) -> State:
+def mixing(drawn: Latents) -> tuple[np.ndarray, np.ndarray]:
+    r"""R-hat of the unit of each datum that has mixed least, and the effective draws of one.
+
+    Arguments:
+        drawn: Draws by site, of shape (S draws, C chains, N, \*event shape).
+
+    Returns:
+        R-hat, and the effective sample size of bulk or tail, whichever is smaller; (N,) each.
+    """
+    units = [z.flatten(3) if z.dim() > 3 else z[..., None] for z in drawn.values()]
+    chains = chain_statistics(torch.cat(units, 3).transpose(0, 1).double().cpu().numpy())
+    return chains["r_hat"].max(1), np.minimum(chains["ess_bulk"], chains["ess_tail"]).min(1)
+
+
+def mixed(r_hat: np.ndarray, ess: np.ndarray) -> np.ndarray:
+    """Whether chains have mixed, by what :func:`mixing` gives (Vehtari et al. 2021)."""
+    return (r_hat < MOST_R_HAT) & (ess >= LEAST_ESS)
+
+
+def _run(
+    kernel: NUTS, start: State, counted: Progress, latents: Callable[[State], Latents]
+) -> Latents:
     """Draws after the warm-up, of shape (S, *shape of the start) by site.
 
     As ``pyro.infer.MCMC`` runs a kernel, but for its handler that hides sites: under a handler no
@@ -92,13 +118,20 @@ def _run(kernel: NUTS, start: State, counted: Progress) -> State:
         kernel.initial_params = start
         kernel.setup(WARMUP)
         state: Any = start
-        for step in range(WARMUP + DRAWS):
+        for step in range(WARMUP + MORE * DRAWS):
             state = kernel.sample(state)
             if step >= WARMUP:
                 kept.append({site: u.detach() for site, u in state.items()})
             counted.advance(1)
+            if len(kept) == DRAWS and mixed(*mixing(latents(_stacked(kept)))).all():
+                break
         kernel.cleanup()
-    return {site: torch.stack([u[site] for u in kept]) for site in start}
+    counted.finish()
+    return latents(_stacked(kept))
+
+
+def _stacked(states: list[State]) -> State:
+    return {site: torch.stack([state[site] for state in states]) for site in states[0]}
 
 
 def _slope(coordinates: Unconstrained, state: State) -> tuple[Tensor, State]:

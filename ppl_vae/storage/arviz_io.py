@@ -146,9 +146,9 @@ def chain_statistics(values: np.ndarray) -> dict[str, np.ndarray]:
         and standard deviation, ``ess_bulk``, ``ess_tail``, ``ess_mean`` and ``ess_sd``; each of
         shape (N, L).
     """
+    arviz = load_arviz()
     import xarray
 
-    arviz = load_arviz()
     dataset = xarray.Dataset({"z": (("chain", "draw", "datum", "latent"), values)})
     with np.errstate(divide="ignore", invalid="ignore"):  # of values that are constant
         sizes = {
