@@ -21,7 +21,14 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..diagnostics.repair import Repair
+
+WORDS = {
+    True: "The refit guide is better, and its run is the one to use.",
+    False: "No guide that was tried is better than the one before.",
+}
 
 app = typer.Typer()
 
@@ -80,7 +87,19 @@ def repair(
     file = opened.results / "repair.json"
     with replacing(file) as (temporary,):
         temporary.write_text(json.dumps({**found.as_dict(), **about}, indent=2) + "\n")
-    _show(found, {**about, "results": str(file)}, as_json)
+    page = opened.results / "repair.html"
+    _write_page(page, found, {**about, "seed": seed})
+    _show(found, {**about, "results": str(file), "report": str(page)}, as_json)
+
+
+def _write_page(file: "Path", found: "Repair", about: dict[str, Any]) -> None:
+    from ..diagnostics.beside import write_beside
+
+    words = [WORDS[found.improved]]
+    if found.refused:
+        words.append(f"There was no refit: {found.refused}.")
+    title = f"{about['parent']} before and after its repair"
+    write_beside(file, found.columns, title, " ".join(words), about)
 
 
 def _show(found: "Repair", about: dict[str, Any], as_json: bool) -> None:
@@ -105,11 +124,7 @@ def _show(found: "Repair", about: dict[str, Any], as_json: bool) -> None:
         table.add_row(question, *cells)
     console = Console()
     console.print(table)
-    words = {
-        True: "The refit guide is better, and its run is the one to use.",
-        False: "No guide that was tried is better than the one before.",
-    }
-    console.print(words[found.improved])
+    console.print(WORDS[found.improved])
     if found.refused:
         console.print(f"There was no refit: {found.refused}", markup=False, highlight=False)
     if "refined" in found.columns:

@@ -222,8 +222,8 @@ def _uncertified(codes: Codes) -> Verdict:
     return Verdict(
         coverage.QUESTION,
         given,
-        f"weighted draws of refined guides pass for {int(np.sum(~left))} of {len(left)} data; "
-        "annealing and NUTS are for the others",
+        f"weighted draws of refined guides pass for {int(np.sum(~left))} of {len(left)} data"
+        + ("; annealing and NUTS are for the others" if left.any() else ""),
         statistic="share of data whose weighted draws do not pass",
         value=value,
         error=error,

@@ -1,60 +1,30 @@
 """A diagnosis as one self-contained HTML page, without scripts or requests, for phones too."""
 
-import base64
-import html
 import json
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import xarray
 from matplotlib.figure import Figure
 
-from ..errors import InputError, as_path, check_type, first_line, printable
+from ..errors import InputError, check_type
 from ..plots import figures as plots
-from ..plots.drawing import png_or_warning
 from ..runs.config import WEIGHTS
 from ..runs.directory import METRICS, Run
-from ..storage.files import replacing
 from ..storage.tensors import digest_of, read_tensors
 from . import plots as diagnostic_plots
 from .calibration import DRAWS
 from .diagnosis import Diagnosis
+from .pages import Show, fill, pictures, write_page
 from .remedies import Remedy, possible
-from .verdicts import GRADES, Verdict, sentence
-
-DPI = 110
+from .verdicts import GRADES
 
 
 class OlderWeightsWarning(UserWarning):
     """A diagnosis is not of the weights that its run has."""
-
-
-STYLE = """
-:root { --ink: #1d2733; --soft: #5b6875; --line: #dfe4ea; --page: #f6f7f9; --card: #fff; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink); background: var(--page);
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { margin: .5rem 0 0; font-size: 1.5rem; } h2 { margin: 2rem 0 .5rem; font-size: 1.15rem; }
-p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .9rem; }
-.card { background: var(--card); border: 1px solid var(--line); border-left-width: .4rem;
-  border-radius: .4rem; padding: .6rem .9rem; margin: .6rem 0; overflow-wrap: anywhere; }
-.grade { float: right; margin-left: .6rem; padding: 0 .6rem; border-radius: 1rem; color: #fff;
-  font-size: .85rem; font-weight: 600; }
-.pass { border-left-color: #2e7d46; } .grade.pass { background: #2e7d46; }
-.caution { border-left-color: #b26a00; } .grade.caution { background: #b26a00; }
-.fail { border-left-color: #b3261e; } .grade.fail { background: #b3261e; }
-.cannot-say { border-left-color: #6b7783; } .grade.cannot-say { background: #6b7783; }
-figure { margin: .6rem 0; background: var(--card); border: 1px solid var(--line);
-  border-radius: .4rem; padding: .5rem; overflow-x: auto; }
-figure img { display: block; width: 100%; min-width: 20rem; height: auto; }
-figcaption { color: var(--soft); font-size: .85rem; }
-table { border-collapse: collapse; font-size: .9rem; } td { padding: .15rem .8rem .15rem 0;
-  vertical-align: top; overflow-wrap: anywhere; }
-"""
 
 
 PICTURES: list[tuple[str, str, str, Callable[[xarray.Dataset], Figure]]] = [
@@ -143,6 +113,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         InputError: If the page cannot be written, or the diagnosis lacks arrays that it shows.
 
     Example:
+        >>> from ppl_vae.diagnostics.verdicts import Verdict
         >>> from ppl_vae.storage.arviz_io import as_inference_data
         >>> verdict = Verdict("Is q(z|x) calibrated?", "cannot say", "nobody asked")
         >>> nothing = as_inference_data({}, {})
@@ -151,17 +122,7 @@ def write_report(file: str | Path, diagnosis: Diagnosis, run: Run | None = None)
         True
     """
     check_type("diagnosis", diagnosis, Diagnosis)
-    try:
-        page = render(diagnosis, run)
-    except InputError:
-        raise
-    except Exception as error:  # whatever incomplete or malformed groups raise
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(
-            "the diagnosis", f"cannot be shown ({reason})", "diagnose-again"
-        ) from error
-    with replacing(as_path("file", file)) as (temporary,):
-        temporary.write_text(page, encoding="utf-8")
+    write_page(file, partial(render, diagnosis, run), "the diagnosis")
 
 
 def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
@@ -172,33 +133,19 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     )
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
-    ready = _ready(diagnosis, run)
     if older := _older(diagnosis, run):
         warnings.warn(older, OlderWeightsWarning, stacklevel=2)
-    body = [
-        f"<h1>How far can q(z|x) be trusted?</h1><p>{escape(title)}: {counts}</p>",
-        f'<p class="card caution">{escape(older)}.</p>' if older else "",
-        f'<p id="reading"><strong>{escape(diagnosis.reading)}</strong></p>',
-        *(_card(key, verdict, ready.get(key, [])) for key, verdict in diagnosis.verdicts.items()),
-    ]
-    for heading, caption, draw in _figures(groups, run):
-        png = png_or_warning(f"{heading!r} of the report", draw, DPI)
-        if png is not None:
-            body.append(f"<h2>{escape(heading)}</h2>{_picture(heading, caption, png)}")
-    about = {name: value for name, value in diagnosis.about.items() if name != "takes"}
-    body.append(f"<h2>The diagnosis</h2>{_table(about)}")
-    if run is not None:
-        fit = {**run.config.arguments, **run.config.settings}
-        body.append(f"<h2>The settings of the fit</h2>{_table(fit)}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # The page loads nothing, whatever a name in it says.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">"
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head>"
-        f"<body>{''.join(body)}</body></html>\n"
+    return fill(
+        "report.html",
+        title=title,
+        counts=counts,
+        older=older,
+        reading=diagnosis.reading,
+        verdicts=diagnosis.verdicts,
+        remedies=_ready(diagnosis, run),
+        pictures=pictures(_figures(groups, run), "the report"),
+        about={name: value for name, value in diagnosis.about.items() if name != "takes"},
+        fit={} if run is None else {**run.config.arguments, **run.config.settings},
     )
 
 
@@ -214,40 +161,12 @@ def _older(diagnosis: Diagnosis, run: Run | None) -> str:
     return "" if same else "These verdicts are of older weights than the run has: diagnose it again"
 
 
-def escape(text: str) -> str:
-    """Text without markup, and without characters that command a display."""
-    return html.escape(printable(text))
-
-
 def _ready(diagnosis: Diagnosis, run: Run | None) -> dict[str, list[Remedy]]:
     """The remedies of each question, of the run if there is one."""
     if run is None:
         return diagnosis.remedies
     allowed = possible(diagnosis.remedies, run.config)
     return {q: [r.of(run.path, run.config) for r in found] for q, found in allowed.items()}
-
-
-def _card(key: str, verdict: Verdict, remedies: list[Remedy]) -> str:
-    kind = verdict.grade.replace(" ", "-")
-    lines = [
-        f'<span class="grade {escape(kind)}">{escape(verdict.grade)}</span>',
-        f"<strong>{escape(verdict.question)}</strong><p>{escape(sentence(verdict.meaning))}</p>",
-    ]
-    if verdict.remedy:
-        lines.append(f"<p><em>Try:</em> {escape(verdict.remedy)}.</p>")
-    for remedy in remedies:
-        words = f"{remedy.changes}; takes {remedy.cost}"
-        lines.append(
-            f'<p><code>{escape(remedy.command)}</code><br><span class="soft">{escape(words)}</span>'
-            "</p>"
-        )
-    if verdict.statistic_text:
-        measured = f"{verdict.statistic}: {verdict.statistic_text}"
-        lines.append(
-            f'<p class="soft">{escape(measured)} &middot; {escape(verdict.threshold)} &middot; '
-            f"{escape(verdict.source)}</p>"
-        )
-    return f'<section class="card {escape(kind)}" id="{escape(key)}">{"".join(lines)}</section>'
 
 
 def _check_calibration(calibration: xarray.Dataset) -> None:
@@ -257,9 +176,7 @@ def _check_calibration(calibration: xarray.Dataset) -> None:
         raise ValueError(f"ranks are not among {DRAWS} draws")
 
 
-def _figures(
-    groups: dict[str, xarray.Dataset], run: Run | None
-) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+def _figures(groups: dict[str, xarray.Dataset], run: Run | None) -> Iterator[Show]:
     """Heading, caption and what draws the figure, of all groups that there are."""
     if "calibration" in groups:
         _check_calibration(groups["calibration"])
@@ -274,7 +191,7 @@ def _figures(
         yield "Latent map", "Means of q(z|x) of the test data.", lambda: _latent_map(groups)
 
 
-def _training(run: Run) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+def _training(run: Run) -> Iterator[Show]:
     if (run.path / METRICS).exists() and (epochs := run.metrics()):
         yield "The fit", "", lambda: plots.training_curves(epochs)
 
@@ -285,20 +202,3 @@ def _latent_map(groups: dict[str, xarray.Dataset]) -> Figure:
     labels = torch.tensor(per_datum["label"].values) if "label" in per_datum else None
     names = json.loads(per_datum.attrs.get("label_names", "[]"))
     return plots.latent_map(means, labels, names)
-
-
-def _picture(heading: str, caption: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    shown = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return (
-        f'<figure><img alt="{escape(heading)}" src="data:image/png;base64,{data}">{shown}</figure>'
-    )
-
-
-def _table(about: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
-        for name, value in about.items()
-        if value is not None
-    )
-    return f"<table>{rows}</table>"

@@ -155,6 +155,8 @@ RUN = [
     ("gradients-ending", ["gradients", "run", "--output", "x.npy"], "x.npy"),
     ("sample-ending", ["sample", "run", "--output", "x.jpg"], "x.jpg"),
     ("reconstruct-ending", ["reconstruct", "run", "--output", ".npy"], ".npy"),
+    ("report-twice", ["report", "run", "run"], "RUN"),
+    ("report-of-none", ["report", "run", "none"], "none"),
     ("report-no-folder", ["report", "run", "--output", "no/x.html"], "no"),
     ("report-folder", ["report", "run", "--output", "x.html"], "x.html", made("x.html")),
     ("sample-no-folder", ["sample", "run", "--output", "no/x.png"], "no"),
