@@ -102,6 +102,7 @@ class Coupling(nn.Module):
 
     WIDTH = 64
     LOG_SCALE = 2.0
+    NUMBERS = 2  # for each coordinate that moves: shift and log scale
 
     def __init__(self, latent_dim: int, context: int, second: bool) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class Coupling(nn.Module):
         self.second = second
         self.sizes = [latent_dim // 2, latent_dim - latent_dim // 2]
         fixed, moved = self.sizes if second else self.sizes[::-1]
-        self.network = MLP(fixed + context, 2 * moved, (self.WIDTH,))
+        self.network = MLP(fixed + context, self.NUMBERS * moved, (self.WIDTH,))
         last: Any = self.network[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -143,9 +144,11 @@ class Coupling(nn.Module):
         return torch.cat([fixed, moved] if self.second else [moved, fixed], -1)
 
 
-def make_couplings(latent_dim: int, context: int = 0, count: int = 4) -> nn.ModuleList:
-    """Couplings that move each half in turn; see :class:`Coupling`."""
-    return nn.ModuleList(Coupling(latent_dim, context, i % 2 == 0) for i in range(count))
+def make_couplings(
+    latent_dim: int, context: int = 0, kind: type[nn.Module] = Coupling
+) -> nn.ModuleList:
+    """Four couplings that move each half in turn; see :class:`Coupling`."""
+    return nn.ModuleList(kind(latent_dim, context, i % 2 == 0) for i in range(4))
 
 
 class Coupled(Transform):

@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from ppl_vae import Posterior
 from ppl_vae.models import GUIDES, PRIORS, VAE, Decoder, Encoder
 from ppl_vae.models.distributions import Coupled, Coupling
+from ppl_vae.models.guides.spline import SplineCoupling
 from ppl_vae.models.networks import inverse_positive
 
 NOISE = 0.75  # as exact in single precision, which likelihoods round to
@@ -67,8 +68,9 @@ def test_densities_integrate_to_one_and_draws_have_them(name):
     make = parts()[name]
     log_density, area = on_a_grid(make())
     density = log_density.exp()
-    # Smooth and zero at the edges: sums on a grid are then exact to machine precision.
-    assert density.sum() * area == pytest.approx(1, abs=1e-6)
+    # Smooth and zero at the edges: sums on a grid are then exact to machine precision. Where pieces
+    # of a spline meet, densities have kinks, and the error is of second order in the step.
+    assert density.sum() * area == pytest.approx(1, abs=2e-3 if "spline" in name else 1e-6)
     entropy = -(density * log_density).sum() * area
     z = make().sample((20_000,))
     surprise = -make().log_prob(z)
@@ -112,10 +114,10 @@ def test_features_of_many_data_are_independent(guide):
 
 
 def test_one_latent_variable_is_no_flow():
-    for option in ({"guide": "flow"}, {"prior": "flow"}):
+    for option in ({"guide": "flow"}, {"guide": "spline"}, {"prior": "flow"}):
         with pytest.raises(ValueError, match="latent_dim must be at least 2 for a flow"):
             VAE((5,), latent_dim=1, **option)
-    others = [{"guide": g} for g in GUIDES if g != "flow"]
+    others = [{"guide": g} for g in GUIDES if g not in ("flow", "spline")]
     others += [{"prior": p} for p in PRIORS if p != "flow"]
     for option in others:
         vae = VAE((5,), 1, (4,), **option)
@@ -124,8 +126,9 @@ def test_one_latent_variable_is_no_flow():
 
 
 @pytest.mark.parametrize("second", [True, False])
-def test_a_coupling_is_inverted_and_knows_its_volume(second):
-    coupling = shaken(Coupling(5, 2, second))
+@pytest.mark.parametrize("kind", [Coupling, SplineCoupling])
+def test_a_coupling_is_inverted_and_knows_its_volume(kind, second):
+    coupling = shaken(kind(5, 2, second))
     context = torch.randn(2, dtype=torch.float64)
     x = 100 * torch.randn(5, dtype=torch.float64)  # anywhere
     y, volume = coupling(x, context)
@@ -142,11 +145,13 @@ def test_a_coupling_is_inverted_and_knows_its_volume(second):
     torch.testing.assert_close(found, coupling(other, context)[1])
 
 
-@pytest.mark.parametrize("prior", ["standard", "flow"])
-def test_a_flow_begins_as_the_plain_vae(prior):
+@pytest.mark.parametrize(
+    ("guide", "prior"), [("flow", "standard"), ("flow", "flow"), ("spline", "standard")]
+)
+def test_a_flow_begins_as_the_plain_vae(guide, prior):
     x = torch.rand(9, 7, dtype=torch.float64).round()
     plain = VAE((7,), 3, (8,)).double()
-    bent = VAE((7,), 3, (8,), guide="flow", prior=prior).double()
+    bent = VAE((7,), 3, (8,), guide=guide, prior=prior).double()
     with torch.no_grad():
         for name, parameter in plain.named_parameters():
             theirs = bent.get_parameter(name)  # the encoder has more outputs

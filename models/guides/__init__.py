@@ -18,6 +18,7 @@ from .flow import FlowGuide
 from .full import Full
 from .low_rank import LowRank
 from .mixture import MixtureGuide
+from .spline import SplineGuide
 
 GUIDES: dict[str, type[nn.Module]] = {
     "diagonal": Diagonal,
@@ -25,7 +26,8 @@ GUIDES: dict[str, type[nn.Module]] = {
     "low-rank": LowRank,
     "mixture": MixtureGuide,
     "flow": FlowGuide,
+    "spline": SplineGuide,
 }
 """The registry of families by name. A new one is one file and one line here."""
 
-__all__ = ["GUIDES", "Diagonal", "FlowGuide", "Full", "LowRank", "MixtureGuide"]
+__all__ = ["GUIDES", "Diagonal", "FlowGuide", "Full", "LowRank", "MixtureGuide", "SplineGuide"]

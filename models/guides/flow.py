@@ -3,7 +3,7 @@
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ..distributions import make_couplings, make_flow
+from ..distributions import Coupling, make_couplings, make_flow
 from ..networks import positive
 
 
@@ -23,10 +23,11 @@ class FlowGuide(nn.Module):
     """
 
     CONTEXT = 64  # features c of the datum, beside mean and scale
+    coupling: type[nn.Module] = Coupling
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.couplings = make_couplings(latent_dim, self.CONTEXT)
+        self.couplings = make_couplings(latent_dim, self.CONTEXT, self.coupling)
         self.sizes = [latent_dim, latent_dim, self.CONTEXT]
         self.features = sum(self.sizes)
 

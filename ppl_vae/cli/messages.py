@@ -45,6 +45,7 @@ EXTRAS = {
     "anndata": {"anndata"},
     "data": {"pandas", "PIL", "pyarrow", "sklearn", "torchvision"},
     "diagnose": {"arviz", "h5netcdf", "h5py", "matplotlib", "scipy", "xarray"},
+    "flows": {"zuko"},
     "tensorboard": {"tensorboard"},
 }
 """Modules that the extras of the package install."""

@@ -113,7 +113,9 @@ def train(
     ] = None,
     guide: Annotated[
         str | None,
-        in_model(help="q(z|x): diagonal (vae), full, low-rank, mixture (all normal), or flow."),
+        in_model(
+            help="q(z|x): diagonal (vae), full, low-rank, mixture (all normal), flow, spline."
+        ),
     ] = None,
     prior: Annotated[
         str | None, in_model(help="p(z): standard (vae), mixture (both normal), vamp, or flow.")
