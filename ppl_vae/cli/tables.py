@@ -125,7 +125,9 @@ def show_classification(estimates: dict[str, Estimate]) -> None:
             table.add_row(
                 title, *(f"{v:.4f}" for v in (estimates[name].mean, estimates[name].stderr))
             )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print("log p(x) above is log p(x, y) of data whose label y is known", style="dim")
 
 
 def show_remedies(remedies: "list[tuple[Remedy, list[str]]]") -> None:
