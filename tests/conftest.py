@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyro
@@ -16,6 +17,7 @@ from hypothesis import settings
 import ppl_vae
 from ppl_vae import cli
 from ppl_vae.diagnostics.diagnosis import write_diagnosis
+from ppl_vae.inference import nuts
 from ppl_vae.models import VAE
 from ppl_vae.runs import checkpoints
 
@@ -62,6 +64,39 @@ def _signals():
 def _one_thread():
     # Two workers share two cores, and sums must not depend on how work is split.
     torch.set_num_threads(1)
+
+
+WHOLE = {"WARMUP": nuts.WARMUP, "DRAWS": nuts.DRAWS}
+WHOLE |= {"MOST_R_HAT": nuts.MOST_R_HAT, "LEAST_ESS": nuts.LEAST_ESS}
+
+
+@contextmanager
+def _chains(**settings):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setattr(nuts, name, value)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_chains():
+    """Most tests do not ask whether NUTS has mixed, and it takes longer than all else."""
+    with _chains(WARMUP=60, DRAWS=60, MOST_R_HAT=10.0, LEAST_ESS=1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole_chains():
+    """NUTS as users have it, for a module."""
+    with _chains(**WHOLE):
+        yield
+
+
+@pytest.fixture
+def whole_chains_once():
+    """NUTS as users have it, for a test."""
+    with _chains(**WHOLE):
+        yield
 
 
 @pytest.fixture(scope="session")

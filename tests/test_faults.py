@@ -53,14 +53,14 @@ def the_same(faults, one, other):
 
 
 def test_fits_that_are_killed_and_resumed_end_as_if_they_had_not_been(faults):
-    assert all(same for same, _ in faults.kills(runs=3, epochs=5))
+    assert all(same for same, _ in faults.kills(runs=3, epochs=3))
 
 
 def test_flipped_bits_are_refused_or_harmless(faults, tmp_path):
     run = faults.make_run(tmp_path)
-    for name, counts in faults.flips(run, count=200, block=40):
+    for name, counts in faults.flips(run, count=80, block=16):
         assert counts.keys() <= {"refused", "harmless"}, name
-        assert counts.total() == 40
+        assert counts.total() == 16
 
 
 def test_checkpoints_take_their_share_of_a_fit_and_no_more(faults, tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_at_any_moment(faults, tmp_path, shell):
     words = [*map(str, FIT), "--output"]
     assert shell(*words, "whole")[0] == 0
     sizes = sorted({f.stat().st_size for f in (tmp_path / "whole").rglob("*") if f.is_file()})
-    for number, size in enumerate(sizes[:: len(sizes) // 4]):
+    for number, size in enumerate(sizes[:: len(sizes) // 3]):
 
         def limited(size=size, number=number):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
@@ -200,7 +200,7 @@ def test_data_that_vanish_midway(shell, faults, tmp_path):
     rows = np.random.default_rng(0).normal(size=(200, 5))
     np.save(tmp_path / "table.npy", rows)
     words = ["train", "--data", "table.npy", "--likelihood", "gaussian", "--hidden", "8"]
-    words += ["--batch-size", "2", "--epochs", "300", "--engine", "eager", "--output", "run"]
+    words += ["--batch-size", "2", "--epochs", "40", "--engine", "eager", "--output", "run"]
     child, output = faults.start(faults.shell(*words))
     while not list(tmp_path.glob("run/checkpoints/*")):
         time.sleep(0.05)

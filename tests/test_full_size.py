@@ -5,7 +5,7 @@ import pytest
 import ppl_vae
 from ppl_vae.models import VAE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_chains")]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,9 @@ def by_datum(found, name):
     return found.inference[name].values
 
 
+pytestmark = pytest.mark.usefixtures("whole_chains")
+
+
 def test_draws_and_moments_are_those_of_the_posterior(correlated):  # noqa: F811
     ppca, x = correlated
     found = ppl_vae.infer(ppca, x, draws=800, seed=1)
