@@ -90,7 +90,9 @@ def modules(requirements):
     return {MODULES.get(name, name) for name in names(requirements)}
 
 
-OPTIONAL = modules(EXTRAS["data"] + EXTRAS["diagnose"] + EXTRAS["tensorboard"] + EXTRAS["anndata"])
+OPTIONAL = modules(
+    sum((EXTRAS[e] for e in ("data", "diagnose", "flows", "tensorboard", "anndata")), start=[])
+)
 
 
 def python_without_extras(code, folder):
@@ -160,7 +162,7 @@ def test_a_wheel_has_every_file(installed):
         return {
             file.relative_to(folder).as_posix()
             for file in folder.rglob("*")
-            if file.suffix in (".py", ".pyi", ".typed")
+            if file.suffix in (".py", ".pyi", ".typed", ".html", ".css")
         }
 
     ours = {name for name in files(ROOT / "ppl_vae") if not name.startswith("models/")}
