@@ -90,9 +90,8 @@ def modules(requirements):
     return {MODULES.get(name, name) for name in names(requirements)}
 
 
-OPTIONAL = modules(
-    sum((EXTRAS[e] for e in ("data", "diagnose", "flows", "tensorboard", "anndata")), start=[])
-)
+USED = ("data", "diagnose", "flows", "tensorboard", "anndata")
+OPTIONAL = modules([requirement for extra in USED for requirement in EXTRAS[extra]])
 
 
 def python_without_extras(code, folder):
