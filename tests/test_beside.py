@@ -10,6 +10,7 @@ import pytest
 import ppl_vae
 from ppl_vae.diagnostics.beside import statistics, write_beside
 from ppl_vae.diagnostics.diagnosis import write_diagnosis
+from ppl_vae.diagnostics.report import OlderWeightsWarning
 from ppl_vae.diagnostics.verdicts import Verdict
 
 from .strangers import some_diagnosis
@@ -38,10 +39,20 @@ def test_runs_of_one_name_keep_what_tells_them_apart(strangers_run, shell):
     assert "deeper/run" in Path("both.html").read_text()
 
 
+def test_a_diagnosis_of_older_weights_says_so(strangers_run, shell, tmp_path):
+    shutil.copytree(strangers_run, tmp_path / "other")
+    found = some_diagnosis()
+    of_others = replace(found, about={**found.about, "weights": "of another fit"})
+    write_diagnosis(tmp_path / "other/results", of_others)
+    with pytest.warns(OlderWeightsWarning, match="^other: These verdicts are of older weights"):
+        assert shell("report", "run", "other")[0] == 0
+    assert Path("run/side-by-side.html").read_text().count("older weights") == 1
+
+
 def test_markup_in_names_is_text(tmp_path):
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
     column = {evil: Verdict(evil, "fail", evil, evil, 1.0, 0.1)}
-    write_beside(tmp_path / "a.html", {evil: column, "b": {}}, evil, evil, {evil: evil})
+    write_beside(tmp_path / "a.html", {evil: column, "b": {}}, evil, [evil], {evil: evil})
     page = (tmp_path / "a.html").read_text()
     assert "<img src=x" not in page
     assert "\x1b" not in page
@@ -62,5 +73,5 @@ def test_each_statistic_stands_where_its_value_is():
 
 def test_nothing_is_refused(tmp_path):
     with pytest.raises(ppl_vae.InputError, match="no verdict"):
-        write_beside(tmp_path / "a.html", {"a": {}}, "a", "...", {})
+        write_beside(tmp_path / "a.html", {"a": {}}, "a", ["..."], {})
     assert list(tmp_path.iterdir()) == []

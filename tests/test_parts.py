@@ -1,6 +1,8 @@
 """Guides and priors: normalized, right at any value and along draws, exact where that is known."""
 
 import math
+import subprocess
+import sys
 
 import pyro
 import pyro.distributions as dist
@@ -125,6 +127,17 @@ def test_one_latent_variable_is_no_flow():
         vae = VAE((5,), 1, (4,), **option)
         assert vae.guide(torch.zeros(3, 5)).shape == (3, 1)
         assert math.isfinite(Trace_ELBO().loss(vae.model, vae.guide, torch.zeros(3, 5)))
+
+
+def test_a_spline_leaves_validation_as_it_is():
+    """Of everybody's distributions, which importing zuko turns off."""
+    code = (
+        "import sys, torch; from ppl_vae.models import VAE; assert 'zuko' not in sys.modules;"
+        "VAE((5,), 2, guide='spline'); assert 'zuko' in sys.modules;"
+        "torch.distributions.Normal(0.0, -1.0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ValueError" in done.stderr
 
 
 @pytest.mark.parametrize("second", [True, False])

@@ -74,6 +74,7 @@ def less_work(monkeypatch):
 @pytest.mark.usefixtures("less_work")
 @pytest.mark.parametrize(("guide", "prior"), [
     ("full", "mixture"), ("mixture", "flow"), ("flow", "vamp"), ("low-rank", "standard"),
+    ("spline", "standard"),
 ])  # fmt: skip
 def test_all_questions_are_answered(guide, prior):
     vae, _ = some_vae(guide, prior)

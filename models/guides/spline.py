@@ -27,6 +27,9 @@ class SplineCoupling(Coupling):
 
     PIECES = 8
     NUMBERS = 3 * PIECES - 1  # widths, heights, and slopes between pieces
+    # Given to zuko, whose own defaults differ between versions, and so would densities of one run.
+    # Slopes between 1/100 and 100 bound how far an inverse stretches rounding.
+    BOUND, LEAST_SLOPE = 5.0, 1e-2
 
     def __init__(self, latent_dim: int, context: int, second: bool) -> None:
         super().__init__(latent_dim, context, second)
@@ -51,7 +54,8 @@ class SplineCoupling(Coupling):
     def _spline(self, fixed: Tensor, context: Tensor) -> Any:
         context = context.expand(*fixed.shape[:-1], context.shape[-1])
         numbers = self.network(torch.cat([fixed, context], -1)).unflatten(-1, (-1, self.NUMBERS))
-        return self.spline(*numbers.split([self.PIECES, self.PIECES, self.PIECES - 1], -1))
+        pieces = numbers.split([self.PIECES, self.PIECES, self.PIECES - 1], -1)
+        return self.spline(*pieces, bound=self.BOUND, slope=self.LEAST_SLOPE)
 
 
 class SplineGuide(FlowGuide):

@@ -44,7 +44,7 @@ REMEDIES = {
 EXTRAS = {
     "anndata": {"anndata"},
     "data": {"pandas", "PIL", "pyarrow", "sklearn", "torchvision"},
-    "diagnose": {"arviz", "h5netcdf", "h5py", "matplotlib", "scipy", "xarray"},
+    "diagnose": {"arviz", "h5netcdf", "h5py", "jinja2", "matplotlib", "scipy", "xarray"},
     "flows": {"zuko"},
     "tensorboard": {"tensorboard"},
 }

@@ -99,7 +99,7 @@ def _write_page(file: "Path", found: "Repair", about: dict[str, Any]) -> None:
     if found.refused:
         words.append(f"There was no refit: {found.refused}.")
     title = f"{about['parent']} before and after its repair"
-    write_beside(file, found.columns, title, " ".join(words), about)
+    write_beside(file, found.columns, title, words, about)
 
 
 def _show(found: "Repair", about: dict[str, Any], as_json: bool) -> None:

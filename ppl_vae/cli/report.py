@@ -1,7 +1,8 @@
 """``ppl-vae report``: the page of a diagnosis, or of several side by side."""
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,19 +56,19 @@ def report(
 def _write_beside(file: Path, runs: "list[Run]") -> None:
     from ..diagnostics.beside import write_beside
     from ..diagnostics.diagnosis import read_diagnosis
+    from ..diagnostics.report import OlderWeightsWarning, older_weights
 
-    names = _names([run.path for run in runs])
-    found = dict(zip(names, (read_diagnosis(run.results) for run in runs), strict=True))
-    about: dict[str, Any] = {}
-    for name, diagnosis in found.items():
-        about |= {f"{name}: {key}": diagnosis.about.get(key) for key in ("program", "data", "seed")}
-    write_beside(
-        file,
-        {name: diagnosis.verdicts for name, diagnosis in found.items()},
-        ", ".join(names),
-        "  ".join(f"{name}: {diagnosis.reading}" for name, diagnosis in found.items()),
-        about,
-    )
+    columns, summary, about = {}, [], {}
+    for name, run in zip(_names([run.path for run in runs]), runs, strict=True):
+        diagnosis = read_diagnosis(run.results)
+        columns[name] = diagnosis.verdicts
+        summary.append(f"{name}: {diagnosis.reading}")
+        if older := older_weights(diagnosis, run):
+            warnings.warn(f"{name}: {older}", OlderWeightsWarning, stacklevel=2)
+            summary.append(f"{name}: {older}.")
+        for key in ("program", "data", "seed"):
+            about[f"{name}: {key}"] = diagnosis.about.get(key)
+    write_beside(file, columns, ", ".join(columns), summary, about)
 
 
 def _names(paths: list[Path]) -> list[str]:

@@ -1,6 +1,6 @@
 """Verdicts side by side: of several runs, or before and after a repair."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def write_beside(
     file: str | Path,
     columns: Mapping[str, Column],
     title: str,
-    summary: str,
+    summary: Sequence[str],
     about: Mapping[str, Any],
 ) -> None:
     """Write verdicts side by side as one self-contained HTML page.
@@ -37,7 +37,7 @@ def write_beside(
         file: Where.
         columns: Verdicts, by the name of their column.
         title: What is compared.
-        summary: What came of it, in a sentence.
+        summary: What came of it, a paragraph each.
         about: Runs, data, seed and the like.
 
     Raises:
@@ -45,7 +45,7 @@ def write_beside(
 
     Example:
         >>> one, other = (Verdict("?", "fail", "...", value=v, error=0.1) for v in (3.0, 2.0))
-        >>> write_beside("a.html", {"a": {"gaps": one}, "b": {"gaps": other}}, "a, b", "...", {})
+        >>> write_beside("a.html", {"a": {"gaps": one}, "b": {"gaps": other}}, "a, b", ["..."], {})
         >>> "2.00 ± 0.10" in Path("a.html").read_text()
         True
     """

@@ -133,7 +133,7 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     )
     grades = [verdict.grade for verdict in diagnosis.verdicts.values()]
     counts = ", ".join(f"{grades.count(g)} {g}" for g in GRADES if g in grades)
-    if older := _older(diagnosis, run):
+    if older := older_weights(diagnosis, run):
         warnings.warn(older, OlderWeightsWarning, stacklevel=2)
     return fill(
         "report.html",
@@ -149,7 +149,7 @@ def render(diagnosis: Diagnosis, run: Run | None = None) -> str:
     )
 
 
-def _older(diagnosis: Diagnosis, run: Run | None) -> str:
+def older_weights(diagnosis: Diagnosis, run: Run | None) -> str:
     """That a diagnosis is not of the weights that its run has, if so."""
     judged = diagnosis.about.get("weights")
     if run is None or judged is None or not run.has_weights():

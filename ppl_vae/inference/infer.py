@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,12 +13,13 @@ from ..evidence.annealing import Annealing, anneal_posterior, transitions
 from ..programs.per_datum import JointGaussian
 from ..programs.posterior import Data, Posterior
 from ..programs.protocol import Program
+from ..programs.sites import Latents
 from ..progress import OnProgress, Progress
 from ..runtime import check_seed, derived_seed
 from ..storage.arviz_io import with_places
 from ..storage.memory import refuse_beyond_memory
 from .codes import METHODS, Codes
-from .nuts import DRAWS, LEAST_ESS, mixed, mixing, sample_posterior
+from .nuts import LEAST_ESS, mixed, mixing, sample_posterior
 from .refine import refine
 from .weights import Weighted, weigh
 
@@ -259,19 +259,20 @@ class _Escalation:
     def _sample(self, progress: Progress) -> None:
         rows, posterior = self.left, self.posterior[self.left]
         work = progress.part(1.0, total=len(posterior))
-        parts, found = [], []
         for first in range(0, len(posterior), NUTS_ROWS):
-            part = posterior[first : first + NUTS_ROWS]
-            drawn = sample_posterior(part, self._seed(f"NUTS {first}"), work.part(len(part)))
-            found.append(mixing(drawn))  # of all draws, of which the last are kept
-            parts.append({site: z[-DRAWS:].cpu() for site, z in drawn.items()})
-        flat = {s: torch.cat([p[s] for p in parts], dim=2).flatten(0, 1) for s in parts[0]}
-        r_hat, ess = (np.concatenate(values) for values in zip(*found, strict=True))
+            some = slice(first, first + NUTS_ROWS)
+            seed = self._seed(f"NUTS {first}")
+            drawn = sample_posterior(posterior[some], seed, work.part(len(rows[some])))
+            self._chains(drawn, rows[some])
+
+    def _chains(self, drawn: Latents, rows: Tensor) -> None:
+        """Write down what chains tell of some data points."""
+        found = mixing(drawn)
+        r_hat, ess = (torch.as_tensor(values) for values in found)
+        flat = {site: z.flatten(0, 1).cpu() for site, z in drawn.items()}
         equal = torch.zeros(next(iter(flat.values())).shape[:2])
-        sizes = torch.as_tensor(ess)
-        kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * sizes, sizes)
-        passed = torch.as_tensor(mixed(r_hat, ess))
-        self._take(rows, passed, kept, {"r_hat": torch.as_tensor(r_hat)})
+        kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * ess, ess)
+        self._take(rows, torch.as_tensor(mixed(*found)), kept, {"r_hat": r_hat})
 
     def _weighted(self, weighted: Weighted, rows: Tensor) -> Tensor:
         """Write down what weighted draws tell of some data points. What passed."""

@@ -23,8 +23,7 @@ from ..storage.arviz_io import chain_statistics
 from .own_family import frozen
 
 CHAINS, WARMUP, DRAWS, TREE_DEPTH = 4, 250, 500, 6
-# Of so many draws of chains that mix, R-hat is above 1.01 for one unit in a hundred, by chance.
-MORE = 2
+MORE = 2  # times as many draws, where chains that mix may have missed the thresholds by chance
 MOST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
 
 
