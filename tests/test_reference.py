@@ -59,16 +59,16 @@ def test_a_graph_of_the_posterior_moves_chains_as_pyro_does(monkeypatch):
 
 
 def test_chains_go_on_where_they_have_not_mixed(monkeypatch):
-    monkeypatch.setattr(nuts, "WARMUP", 20)
-    monkeypatch.setattr(nuts, "DRAWS", 20)
+    monkeypatch.setattr(nuts, "WARMUP", 60)
+    monkeypatch.setattr(nuts, "DRAWS", 100)
     program = ppca()
     posterior, counts = Posterior(program, draw(program, 3)), []
     for most in (10.0, 0.5):  # none is that low
         monkeypatch.setattr(nuts, "MOST_R_HAT", most)
         monkeypatch.setattr(nuts, "LEAST_ESS", 1)
         counts.append(sample_posterior(posterior, seed=4)["z"])
-    assert [len(draws) for draws in counts] == [20, 40]
-    assert torch.equal(counts[0], counts[1][:20])  # the same chains
+    assert [len(draws) for draws in counts] == [100, 200]
+    assert torch.equal(counts[0], counts[1][:100])  # the same chains
 
 
 def test_nuts_finds_correlations(monkeypatch):
