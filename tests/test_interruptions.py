@@ -2,6 +2,7 @@
 
 import copy
 import random
+import signal
 import sys
 
 import pyro
@@ -170,6 +171,30 @@ def test_an_interrupt_at_any_line(tmp_path, monkeypatch):
         fit(again, DATA, FEW, run=run, resume=begun, progress=False)
         assert_same(whole.path, run.path)
         assert [file.name for file in run.path.rglob(".*")] == [".lock"]
+
+
+@pytest.mark.parametrize("error", [InputError("process", "has ended", ""), KeyboardInterrupt()])
+def test_a_signal_while_the_end_is_written_waits_for_it(tmp_path, monkeypatch, error):
+    program, step, write = bernoulli(), Trainer.step, checkpoints.Checkpoints.write
+
+    def stumble(trainer, batch):
+        if trainer.counters.steps == 200:
+            raise error
+        return step(trainer, batch)
+
+    def interrupted(self, steps, *args):
+        if steps:
+            signal.raise_signal(signal.SIGINT)
+        write(self, steps, *args)
+
+    monkeypatch.setattr(Trainer, "step", stumble)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e-30)  # nothing is written before the end
+    run = new(tmp_path / "run", program)
+    monkeypatch.setattr(checkpoints.Checkpoints, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(program, DATA, SHORT, run=run, progress=False)
+    assert int(run.checkpoints.files()[0].name[5:14]) == 179
+    assert run.metrics()[-1]["epoch"] == 1
 
 
 def test_a_program_that_raises_loses_no_more_than_an_interrupt(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ FILES = sorted([*OURS, *MODELS])
 # What each package, or file at the top, may import: all that stands in lines above its own.
 LAYERS = [
     {"errors"},
-    {"choices", "labels", "progress", "runtime"},
+    {"choices", "labels", "progress", "runtime", "signals"},
     {"storage"},
     {"compiled", "data"},
     {"programs"},

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import ppl_vae
-from ppl_vae.cli import app, signals, terminal
+from ppl_vae import signals
+from ppl_vae.cli import app, terminal
 from ppl_vae.cli.terminal import LOG, StandardOutput
 from ppl_vae.progress import progress_bar
 

@@ -1,6 +1,6 @@
 """The command line: one file a command."""
 
-from .signals import handled, leave, leave_or_raise
+from ..signals import handled, leave, leave_or_raise
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ppl_vae import __version__
 
 from ..errors import InputError, printable
+from ..signals import INTERRUPTED
 from . import (
     compare,
     diagnose,
@@ -33,7 +34,6 @@ from . import (
 )
 from .hints import COMMANDS, nearest, option_hint
 from .messages import in_flags, missing_extra
-from .signals import INTERRUPTED
 from .terminal import LOG, speaking, write_line
 
 

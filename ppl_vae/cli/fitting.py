@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 from ..errors import shell_word
+from ..signals import handled
 from .epoch_log import EpochLog
-from .signals import handled
 from .terminal import LOG
 
 

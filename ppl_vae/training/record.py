@@ -13,6 +13,7 @@ from ..errors import InputError, first_line
 from ..runs.checkpoints import CheckpointWarning
 from ..runs.config import software_versions
 from ..runs.directory import Run
+from ..signals import first_waits
 from ..storage.memory import tell_lack_of_memory
 from .history import History
 from .shared_state import send_state
@@ -52,7 +53,7 @@ def recorded(
         yield
         record.save()
     except BaseException:  # divergence, an interrupt, no memory on a GPU, whatever is raised
-        with suppress(InputError):
+        with first_waits(), suppress(InputError):  # one signal may follow another error
             record.save()
         raise
     finally:

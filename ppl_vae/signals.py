@@ -1,4 +1,4 @@
-"""Signals that ask a command to end. It imports next to nothing: they may come at once."""
+"""Signals that ask a process to end. It imports next to nothing: they may come at once."""
 
 import contextlib
 import os
@@ -30,6 +30,44 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     finally:
         for sign, earlier in before.items():
             signal.signal(sign, earlier)
+
+
+@contextmanager
+def first_waits() -> Iterator[None]:
+    """Let the first signal that asks to end wait until the block is done; a second one does not.
+
+    For what is short, and would be lost. Signals that end the process at once still do.
+
+    Example:
+        >>> done = []
+        >>> try:
+        ...     with first_waits():
+        ...         signal.raise_signal(signal.SIGINT)
+        ...         done.append("written")
+        ... except KeyboardInterrupt:
+        ...     done.append("interrupted")
+        >>> done
+        ['written', 'interrupted']
+    """
+    waiting: list[int] = []
+    before: dict[int, Any] = {}
+
+    def wait(sign: int, frame: FrameType | None) -> None:
+        waiting.append(sign)
+        if len(waiting) > 1:
+            before[sign](sign, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        before = {s: h for s in ENDING if callable(h := signal.getsignal(s))}
+    try:
+        for sign in before:
+            signal.signal(sign, wait)
+        yield
+    finally:
+        for sign, earlier in before.items():
+            signal.signal(sign, earlier)
+        if len(waiting) == 1:
+            signal.raise_signal(waiting[0])
 
 
 def leave_or_raise(_: int, frame: FrameType | None) -> NoReturn:
