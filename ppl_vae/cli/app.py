@@ -134,6 +134,9 @@ def _options(
         LOG.setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
+SHARED = ("train", "evaluate", "encode", "diagnose")  # commands that several processes share
+
+
 def _in_several_processes(command: str) -> None:
     """Let one process of a machine speak, and none do what each would write for itself.
 
@@ -142,7 +145,7 @@ def _in_several_processes(command: str) -> None:
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         LOG.setLevel(logging.CRITICAL)
-    if command != "train":
+    if command not in SHARED:
         raise InputError(f"ppl-vae {command}", "runs in one process", "leave out torchrun")
 
 

@@ -45,7 +45,9 @@ def diagnose(
     from ..progress import progress_bar
     from ..runtime import check_seed
     from ..storage.files import make_folder
+    from ..training.processes import Processes
     from .opening import open_data, open_program
+    from .shares import gathered
 
     effort = Effort(data_points, draws, simulations, gap_points, nuts_points)
     check_seed(seed)
@@ -53,8 +55,12 @@ def diagnose(
     data = match_data(program, open_data(opened, data_dir))
     opened.metrics()  # which the report shows: better refused now than then
     make_folder(opened.results)
+    examination = diagnosis.Examination(program, data, effort, seed)
+    processes = Processes.launched().join()
     with progress_bar("diagnosing") as on_progress:
-        found = diagnosis.diagnose(program, data, effort, seed, on_progress)
+        share = examination.shares(processes.count)[processes.rank]
+        answers = gathered(processes, examination.answer(share, on_progress))
+    found = examination.concluded({key: answer for part in answers for key, answer in part.items()})
     files = diagnosis.write_diagnosis(opened.results, found)
     write_report(opened.report, found, opened)
     about = {"results": [str(f) for f in files], "report": str(opened.report)}

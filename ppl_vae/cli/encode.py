@@ -50,6 +50,7 @@ def encode(
 
     Each is found by the cheapest method whose draws can be relied on, and the file says which one.
     """
+    from ..data.batch import Batch
     from ..errors import InputError
     from ..inference.codes import Codes
     from ..inference.infer import infer_blocks
@@ -60,6 +61,7 @@ def encode(
     from ..storage.files import replacing
     from .opening import choose_rows, open_program
     from .output import output_file, with_names
+    from .shares import by_shares
     from .tables import show_codes
 
     opened, program = open_program(run, model, device)
@@ -69,10 +71,15 @@ def encode(
     batch, rows, what, names = choose_rows(
         opened, program, data, split, data_points, data_dir, seed
     )
-    posterior, drawn = Posterior(program, batch, rows), 1 if draws is None else draws
+    drawn = 1 if draws is None else draws
     with progress_bar(f"encoding {batch.size} data points") as on_progress:
-        progress = Progress(on_progress)
-        codes = Codes.joined(list(infer_blocks(posterior, drawn, method, seed, progress)))
+
+        def encoded(part: Batch, place: slice, own: int) -> Codes:
+            posterior = Posterior(program, part, rows[place])
+            blocks = infer_blocks(posterior, drawn, method, own, Progress(on_progress))
+            return Codes.joined(list(blocks))
+
+        codes = Codes.joined(by_shares(batch, seed, encoded))
     about = {"data": what, "method": method, "seed": seed, "run": str(run), "output": str(file)}
     if file.suffix == ".nc":
         found = codes.inference_data(rows, about, with_draws=draws is not None)

@@ -60,8 +60,6 @@ def evaluate(
     """
     from ..evidence import results
     from ..evidence.annealing import Annealing
-    from ..inference.estimate import estimate
-    from ..progress import progress_bar
     from ..storage.tensors import digest_of
     from .opening import choose_data, classified, open_program
     from .output import output_file
@@ -83,8 +81,7 @@ def evaluate(
     scored = "simulated" if rows is None else split or "test"
     file = output_file(output, opened.results, f"{scored}-{estimator}.nc", ".nc")
     results.refuse_taken(file)
-    with progress_bar(f"scoring {batch.size} data points") as on_progress:
-        _, scores = estimate(estimator, program, batch, draws, annealing, seed, on_progress)
+    scores = _scores(estimator, program, batch, draws, annealing, seed)
     about: dict[str, Any] = {"split": scored, "estimator": estimator, "draws": draws}
     if anneals:
         about |= {name: getattr(annealing, name) for name in choices}
@@ -111,6 +108,28 @@ def evaluate(
     show(estimates, about, as_json, ledger)
     if found is not None and not as_json:
         show_classification(found.estimates(seed))
+
+
+def _scores(
+    estimator: Estimator, program: Any, batch: Any, draws: int, annealing: Any, seed: int
+) -> Any:
+    """The scores of all data, by the processes that share them."""
+    from ..evidence.scores import Scores
+    from ..inference.estimate import conclude, estimate
+    from ..progress import progress_bar
+    from .shares import by_shares
+
+    with progress_bar(f"scoring {batch.size} data points") as on_progress:
+        parts = by_shares(
+            batch,
+            seed,
+            lambda part, _, own: estimate(
+                estimator, program, part, draws, annealing, own, on_progress
+            ),
+        )
+    if len(parts) == 1:
+        return parts[0][1]
+    return conclude(Scores.joined([scores for _, scores in parts]), program, parts[0][0])
 
 
 def _draw_reliability(file: Path, found: Any) -> bool:

@@ -30,6 +30,7 @@ from ..runs.directory import Run
 from ..runs.loading import check_size, find_class
 from ..runtime import pick_device
 from ..storage.memory import refuse_beyond_memory
+from ..training.processes import Processes
 from ..training.settings import Settings
 from .model_options import find_model
 
@@ -38,7 +39,8 @@ def open_program(path: Path, model: str | None, device: str) -> tuple[Run, Progr
     """Open a run and load its program; ``model`` names its class where it is not one of ours."""
     run = Run.open(path)
     kind = None if model is None else find_model(model)[0]
-    return run, run.load(kind).to(pick_device(device))
+    name = Processes.launched().device_name(device)
+    return run, run.load(kind).to(pick_device(name))
 
 
 def reopen(

@@ -129,45 +129,92 @@ def diagnose(
         >>> diagnosis.verdicts["coverage"].grade, diagnosis.verdicts["calibration"].grade
         ('pass', 'pass')
     """
-    effort, seed = Effort() if effort is None else effort, check_seed(seed)
-    check_type("effort", effort, Effort)
-    data = match_data(program, data)
-    batch = data.batch("test", seed).rows(slice(effort.data_points))
-    rows = data.test.rows[: effort.data_points]
-    check_shapes(program, batch)
-    own = check_quantities(quantities, batch.x)
-    _refuse_effort(effort, batch.x)
+    examination = Examination(program, data, effort, seed, quantities)
+    return examination.concluded(examination.answer(questions, on_progress))
 
-    @cache
-    def posterior() -> Posterior:
-        return Posterior(program, batch, rows)  # where it fails, no question has an answer
 
-    asked = questions_of(posterior, data, effort, seed, own)
-    asked = {key: asked[key] for key in _chosen(questions, asked)}
-    progress = Progress(on_progress, sum(cost for _, _, cost in asked.values()))
-    answers = {}
-    for key, (question, ask, cost) in asked.items():
-        progress.advance(0.0, key)
-        answers[key] = _answer(question, ask, progress.part(cost))
-    groups = _groups(answers, data, batch.size)
-    left_out = ""
-    try:
-        groups |= shown_groups(posterior(), derived_seed(seed, "shown"), groups["diagnostics"])
-    except Exception as error:  # as in _answer
-        groups |= data_groups(batch)
-        left_out = f"there are no draws: {type(error).__name__}: {first_line(error)}"
-    about: dict[str, Any] = {
-        "program": type(program).__name__,
-        "data": data.source,
-        "seed": seed,
-        "held_out": batch.size,
-        "weights": digest_of(program.state_dict()),
-        "takes": ", ".join(inspect.signature(type(program)).parameters),
-        **asdict(effort),
-        **({"left_out": left_out} if left_out else {}),
-    }
-    verdicts = {key: answer.verdict for key, answer in answers.items()}
-    return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
+class Examination:
+    """The questions about a program, for who asks some of them here and others elsewhere.
+
+    Its arguments are those of :func:`diagnose`, which asks all of them. Their seeds do not depend
+    on which others are asked.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        data: DataSet,
+        effort: Effort | None = None,
+        seed: int = 0,
+        quantities: Mapping[str, Quantity] | None = None,
+    ) -> None:
+        effort, self.seed = Effort() if effort is None else effort, check_seed(seed)
+        check_type("effort", effort, Effort)
+        self.program, self.data, self.effort = program, match_data(program, data), effort
+        self.batch = self.data.batch("test", seed).rows(slice(effort.data_points))
+        rows = self.data.test.rows[: effort.data_points]
+        check_shapes(program, self.batch)
+        own = check_quantities(quantities, self.batch.x)
+        _refuse_effort(effort, self.batch.x)
+
+        @cache
+        def posterior() -> Posterior:
+            return Posterior(program, self.batch, rows)  # where it fails, none has an answer
+
+        self._posterior = posterior
+        self._asked = questions_of(posterior, self.data, effort, self.seed, own)
+
+    def shares(self, count: int) -> list[list[str]]:
+        """The questions in so many parts, none of which takes much longer than the others."""
+        parts: list[list[str]] = [[] for _ in range(count)]
+        spent = [0.0] * count
+        for cost, key in sorted(((cost, key) for key, (_, _, cost) in self._asked.items()))[::-1]:
+            least = spent.index(min(spent))
+            parts[least].append(key)
+            spent[least] += cost
+        return parts
+
+    def answer(
+        self, questions: Collection[str] | None = None, on_progress: OnProgress | None = None
+    ) -> dict[str, DiagnosticResult]:
+        """Ask questions, by default all. One that cannot be answered has a verdict that says so.
+
+        Raises:
+            InputError: If there is no such question.
+        """
+        asked = {key: self._asked[key] for key in _chosen(questions, self._asked)}
+        progress = Progress(on_progress, sum(cost for _, _, cost in asked.values()))
+        answers = {}
+        for key, (question, ask, cost) in asked.items():
+            progress.advance(0.0, key)
+            answers[key] = _answer(question, ask, progress.part(cost))
+        return answers
+
+    def concluded(self, answers: Mapping[str, DiagnosticResult]) -> Diagnosis:
+        """The diagnosis that answers make together."""
+        answers = {key: answers[key] for key in self._asked if key in answers}
+        groups = _groups(answers, self.data, self.batch.size)
+        left_out = ""
+        try:
+            shown = shown_groups(
+                self._posterior(), derived_seed(self.seed, "shown"), groups["diagnostics"]
+            )
+            groups |= shown
+        except Exception as error:  # as in _answer
+            groups |= data_groups(self.batch)
+            left_out = f"there are no draws: {type(error).__name__}: {first_line(error)}"
+        about: dict[str, Any] = {
+            "program": type(self.program).__name__,
+            "data": self.data.source,
+            "seed": self.seed,
+            "held_out": self.batch.size,
+            "weights": digest_of(self.program.state_dict()),
+            "takes": ", ".join(inspect.signature(type(self.program)).parameters),
+            **asdict(self.effort),
+            **({"left_out": left_out} if left_out else {}),
+        }
+        verdicts = {key: answer.verdict for key, answer in answers.items()}
+        return Diagnosis(verdicts, arviz_io.as_inference_data(groups, about), about)
 
 
 def _chosen(questions: Collection[str] | None, known: Collection[str]) -> list[str]:

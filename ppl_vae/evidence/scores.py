@@ -1,7 +1,8 @@
 r"""The ELBO, its terms site by site, and bounds on log p(x), each with a standard error."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -76,6 +77,16 @@ class Scores:
     prior: dict[str, Tensor] = field(default_factory=dict)
     guide: dict[str, Tensor] = field(default_factory=dict)
     analytic_kl: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Scores]") -> "Scores":
+        """The scores of the data points of all parts."""
+
+        def together(table: str) -> dict[str, Tensor]:
+            tables = [getattr(part, table) for part in parts]
+            return {name: torch.cat([t[name] for t in tables]) for name in tables[0]}
+
+        return cls(**{f.name: together(f.name) for f in fields(cls)})
 
     def __repr__(self) -> str:
         means = (f"{name} {estimate}" for name, estimate in self.estimates().items())

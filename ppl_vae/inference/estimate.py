@@ -87,7 +87,7 @@ def estimate(
         scores = score_posterior(posterior, draws, seed, progress)
         if estimator == "refined":
             _add_refined(scores.per_datum, posterior, draws, seed, progress)
-        return batch, scores
+        return batch, conclude(scores, program, batch)
     moves = transitions(batch.size, annealing, both_ways=estimator == "bdmc")
     moved = progress.part(moves * _transition_cost(annealing), total=max(1, moves))
     reverse = None
@@ -99,15 +99,29 @@ def estimate(
     found = scores.per_datum
     found["ais_bound"], found["ais_error"] = forward.bound, forward.error
     found["acceptance"] = forward.acceptance
-    # One choice for all data: the larger of two noisy bounds, point by point, would not be one.
-    tighter = max("ais_bound", "iw_bound", key=lambda name: found[name].mean().item())
-    found["kl_to_posterior"] = found[tighter] - found["elbo"]
-    add_bits(found, tighter, posterior)
     if reverse is not None:
         found["upper_bound"], found["upper_error"] = -reverse.bound, reverse.error
         found["gap"] = found["upper_bound"] - found["ais_bound"]
         found["kl_to_posterior_upper"] = found["upper_bound"] - found["elbo"]
-    return batch, scores
+    return batch, conclude(scores, program, batch)
+
+
+def conclude(scores: Scores, program: Program, batch: Batch) -> Scores:
+    """Scores with what follows from the tightest bound on log p(x) among them.
+
+    It is chosen once for all data: the larger of two noisy bounds, point by point, would not be
+    one. Scores that were found in parts, and joined, are concluded again.
+    """
+    found = scores.per_datum
+    if "refined_bound" in found:
+        tightest = "refined_bound"
+    elif "ais_bound" in found:
+        tightest = max("ais_bound", "iw_bound", key=lambda name: found[name].mean().item())
+    else:
+        return scores
+    found["kl_to_posterior"] = found[tightest] - found["elbo"]
+    add_bits(found, tightest, Posterior(program, batch))
+    return scores
 
 
 def _add_refined(
@@ -128,8 +142,6 @@ def _add_refined(
         return {"refined_bound": bound, "refined_error": error, "k_hat": k_hat}
 
     found |= refined.reduce(weigh, draws, derived_seed(seed, "draws of refined guides"), progress)
-    found["kl_to_posterior"] = found["refined_bound"] - found["elbo"]
-    add_bits(found, "refined_bound", posterior)
 
 
 def work(estimator: Estimator, size: int, draws: int, annealing: Annealing) -> int:

@@ -131,6 +131,14 @@ class Processes:
         padded = _tensor(data.ljust(int(longest)))
         return [json.loads(other.numpy().tobytes()) for other in self.each(padded)]
 
+    def at_first(self, value: Any) -> list[Any]:
+        """What each process has, of any kind, in the first; nothing in the others."""
+        if self.count == 1:
+            return [value]
+        found = [None] * self.count if self.is_first else None
+        self.together(dist.gather_object, value, found)
+        return found or []
+
     def each(self, tensor: Tensor) -> list[Tensor]:
         """The tensors that the processes have, all of one shape and type, on the CPU."""
         if self.count == 1:
@@ -149,9 +157,9 @@ class Processes:
             function(*args)
         except RuntimeError as error:  # of which all of torch.distributed's errors are
             raise InputError(
-                "this fit",
+                "this command",
                 f"lost one of its {self.count} processes",
-                "see what that one said; a run goes on from its newest checkpoint",
+                "see what that one said; a fit goes on from its newest checkpoint",
             ) from error
 
 
