@@ -1,4 +1,4 @@
-"""The plan of docs/scale.md: its simulation is the sum that one writes down, where that is exact."""
+"""The plan of docs/scale.md: its simulation is the sum that one writes down, where it is exact."""
 
 import importlib.util
 import sys
