@@ -13,6 +13,8 @@ import torch._inductor
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .disk_cache import kept
+
 aten = torch.ops.aten
 # Operations of the longest graph that is compiled, which takes some 40 ms for each. Longer ones, of
 # loops in Python, run operation by operation, but without Pyro.
@@ -24,7 +26,8 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
 
     On a processor it takes matrix products from oneDNN, which on some is twice as fast as the
     library that ``torch.mm`` calls, and logarithms in softplus and its kin from a series, a tenth
-    of the time of ``log1p``. A graph of more than ``LONGEST`` operations is left as it is.
+    of the time of ``log1p``. A graph of more than ``LONGEST`` operations is left as it is. The
+    next process finds what was compiled; see ``ppl_vae.compiled.disk_cache``.
 
     Arguments:
         graph: What :func:`ppl_vae.compiled.capture.capture` recorded.
@@ -46,7 +49,13 @@ def compile_graph(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[.
             graph = trace(*(tensor.detach() for tensor in inputs))
         with torch.no_grad():
             flat: list[Any] = [tensor.detach() for tensor in inputs]
-            compiled = torch._inductor.compile(graph, flat, options={"fallback_random": True})
+            with kept() as settings:
+                compiled = torch._inductor.standalone_compile(
+                    graph,
+                    flat,
+                    dynamic_shapes="from_example_inputs",
+                    options={"config_patches": {"fallback_random": True, **settings}},
+                )
         run = torch.no_grad()(compiled)
         run(*inputs)
     return run
@@ -73,15 +82,18 @@ def step_by_step(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what torch says of its own insides while it compiles from the user."""
-    log = logging.getLogger("torch.utils.cpp_extension")  # such as that there is no CUDA
-    level = log.level
-    log.setLevel(logging.ERROR)
+    # Such as that there is no CUDA, or that what was compiled cannot be kept.
+    names = ("torch.utils.cpp_extension", "torch._inductor.standalone_compile")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def log1p_of_unit(u: Tensor) -> Tensor:
