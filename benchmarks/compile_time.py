@@ -1,4 +1,4 @@
-"""How long the default fit to MNIST takes to start: the first process that compiles it, and the next.
+"""How long the default fit to MNIST takes to start, in the first process and in the next.
 
     python benchmarks/compile_time.py
     python benchmarks/compile_time.py --rounds 5 --latent-dim 50
@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import torch
 
 
-def start(latent_dim: int, engine: str) -> None:
+def start(latent_dim: int, engine: Any) -> None:
     """Fit for a few steps; print seconds of the import, and of the fit."""
     begin = time.perf_counter()
     import ppl_vae
