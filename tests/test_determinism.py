@@ -24,7 +24,10 @@ SCRIPT = """
 import random, sys
 import numpy, torch
 from ppl_vae import cli
+from ppl_vae.inference import nuts
 
+nuts.WARMUP = nuts.DRAWS = 60
+nuts.MOST_R_HAT, nuts.LEAST_ESS = 10.0, 1
 torch.set_num_threads(1)
 random.seed({seed}), numpy.random.seed({seed}), torch.manual_seed({seed})
 for words in {commands}:

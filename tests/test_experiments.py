@@ -34,7 +34,13 @@ def test_the_shell_knows_every_experiment():
     assert get_args(ExperimentName) == tuple(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("generate", "gap") else pytest.mark.slow)
+        for n in EXPERIMENTS
+    ],
+)
 def test_quick_experiments_write_tables_a_figure_and_their_config(name, shell, tmp_path):
     code, out, err = shell("experiment", name, "--quick", "--output", "found", "--json")
     assert (code, err) == (0, "")

@@ -12,6 +12,7 @@ import ppl_vae
 from ppl_vae import InputError, Posterior
 from ppl_vae.data.sources import load_rows
 from ppl_vae.inference import infer as module
+from ppl_vae.inference import nuts
 from ppl_vae.inference.unlike import FEWEST, score_rows
 from ppl_vae.inference.weights import weigh
 from ppl_vae.models import VAE, LinearGaussian
@@ -116,6 +117,20 @@ def test_what_no_step_passes_is_said(monkeypatch):
     found = ppl_vae.infer(ppca, x, draws=10, target="refined")
     assert not by_datum(found, "certified").any()
     assert set(by_datum(found, "method")) == {"refined full"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_chains_are_taken_where_nothing_else_passes(monkeypatch, dtype):
+    monkeypatch.setattr(module, "LEAST_ESS", 10**9)
+    for setting, fewer in (("WARMUP", 60), ("DRAWS", 60), ("MOST_R_HAT", 10.0), ("LEAST_ESS", 1)):
+        monkeypatch.setattr(nuts, setting, fewer)
+    torch.manual_seed(0)
+    program = VAE((5,), latent_dim=2, hidden=(4,)).to(dtype)
+    found = ppl_vae.infer(program, (torch.rand(3, 5) > 0.5).to(dtype), draws=20)
+    assert set(by_datum(found, "method")) == {"NUTS"}
+    assert by_datum(found, "certified").all()
+    assert found.posterior["z"].dtype == torch.zeros(0, dtype=dtype).numpy().dtype
+    assert np.isfinite(found.posterior["z"]).all()
 
 
 def test_steps_that_a_program_does_not_allow_are_left_out_with_the_reason(monkeypatch):

@@ -55,7 +55,9 @@ class Stumbles(Minimal):
 
 
 @pytest.mark.filterwarnings("ignore::ppl_vae.training.trainer.DivergenceWarning")
-@pytest.mark.parametrize("steps", [100, 230, 300, 420])
+@pytest.mark.parametrize(
+    "steps", [100, 300, *(pytest.param(n, marks=pytest.mark.slow) for n in (230, 420))]
+)
 @pytest.mark.parametrize("kind", [Odd, Stumbles])
 def test_whatever_the_program_is(tmp_path, monkeypatch, kind, steps):
     monkeypatch.setattr("ppl_vae.training.state.LR_FACTOR", 0.7)  # or it soon stands still
@@ -96,10 +98,20 @@ END_OF_AN_EPOCH = [
 ]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A program as it began, and the run of its fit."""
+    torch.manual_seed(0)
+    start, path = bernoulli(), tmp_path_factory.mktemp("undisturbed") / "run"
+    fit(copy.deepcopy(start), DATA, SHORT, run=new(path, start), progress=False)
+    return start, path
+
+
 @pytest.mark.parametrize(("kind", "name"), END_OF_AN_EPOCH)
-def test_between_the_end_of_an_epoch_and_its_checkpoint(tmp_path, monkeypatch, kind, name):
-    start = bernoulli()
-    fit(copy.deepcopy(start), DATA, SHORT, run=new(tmp_path / "a", start), progress=False)
+def test_between_the_end_of_an_epoch_and_its_checkpoint(
+    undisturbed, tmp_path, monkeypatch, kind, name
+):
+    start, whole = undisturbed
     method, step, taken = getattr(kind, name), Trainer.step, []
 
     def counted(trainer, batch):
@@ -118,7 +130,7 @@ def test_between_the_end_of_an_epoch_and_its_checkpoint(tmp_path, monkeypatch, k
     with pytest.raises(KeyboardInterrupt):
         fit(copy.deepcopy(start), DATA, SHORT, run=run, progress=False)
     fit(bernoulli(), DATA, SHORT, run=run, resume=True, progress=False)
-    assert_same(tmp_path / "a", tmp_path / "b")
+    assert_same(whole, tmp_path / "b")
 
 
 OURS = ("ppl_vae.training", "ppl_vae.runs", "ppl_vae.storage")

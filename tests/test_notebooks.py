@@ -16,7 +16,14 @@ nuts.WARMUP, nuts.DRAWS, nuts.MOST_R_HAT, nuts.LEAST_ESS = 60, 60, 10.0, 1
 """
 
 
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+LONG = ("03_posterior_diagnostics", "04_your_own_model", "05_counts")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(f, marks=pytest.mark.slow if f.stem in LONG else ()) for f in NOTEBOOKS],
+    ids=lambda file: file.stem,
+)
 # Jupyter's own libraries leave sockets and event loops to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

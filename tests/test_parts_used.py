@@ -16,12 +16,14 @@ from .test_parts import shaken
 from .test_priors import check_mean_is_one
 from .yardsticks import by_quadrature
 
-PAIRS = [
-    *((guide, "standard") for guide in GUIDES),
+QUICK = [("full", "standard"), ("flow", "standard"), ("mixture", "vamp")]
+OTHERS = [
+    *((guide, "standard") for guide in GUIDES if guide not in ("full", "flow")),
     *(("diagonal", prior) for prior in PRIORS if prior != "standard"),
-    ("mixture", "vamp"),
 ]
-every_pair = pytest.mark.parametrize(("guide", "prior"), PAIRS)
+every_pair = pytest.mark.parametrize(
+    ("guide", "prior"), [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in OTHERS)]
+)
 
 
 def some_vae(guide, prior, size=50):

@@ -31,7 +31,7 @@ WEIGHTED_DRAWS, MORE = 1000, 4  # draws, and how many times as many where that h
 HALF = 0.5  # of these come from elsewhere
 # Resampled draws may be copies of each other up to this share; else they are taken from so many
 # times as many, of which few come from elsewhere: the weights have passed already.
-MOST_REPEATED, POOLS, ELSEWHERE = 0.02, (4, 16), 0.05
+MOST_REPEATED, POOLS, ELSEWHERE = 0.02, (2, 3, 4, 8, 16), 0.05
 STEPS = 300  # of Adam
 ANNEALING = Annealing(chains=1024, temperatures=25, leapfrog_steps=5, start="mixture")
 REACH: dict[Target, int] = {"guide": 1, "refined": 3, "certified": 5}  # steps
@@ -63,7 +63,7 @@ def infer(
     bulk and tail at least 400 (Vehtari et al. 2021). With the guide's draws go a fifth as many of
     the prior, so that a mode which the guide misses shows where the prior hits it. What passes is
     resampled to equal weights; where more than two in a hundred draws would be copies of another,
-    from four, or sixteen, times as many. A step that a program does not allow, such as refinement
+    from up to sixteen times as many. A step that a program does not allow, such as refinement
     of a discrete latent, is left out; where no step passes, ``certified`` is false and the draws
     are those of the last one.
 
@@ -157,18 +157,81 @@ def infer_blocks(
         yield _Escalation(part, draws, of_part, at_once).run(target, work.part(len(part)))
 
 
+class _Found:
+    """What steps have found so far of N data points; a later step replaces what one before it did.
+
+    Attributes:
+        codes: All of it, once there is any.
+        seen: What some step has tried, of shape (N,).
+        repeated: The share of draws that are copies of another, of shape (N,).
+    """
+
+    def __init__(self, size: int, draws: int, seed: int) -> None:
+        self.size, self.draws = size, draws
+        self.codes: Codes | None = None
+        self.seen = torch.zeros(size, dtype=torch.bool)
+        self.repeated = torch.zeros(size, dtype=torch.double)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def weighted(self, place: int, weighted: Weighted, rows: Tensor) -> Tensor:
+        """Write down what weighted draws tell of some data points. What passed."""
+        evidence, error = weighted.evidence()
+        about = {"log_evidence": evidence, "log_evidence_error": error, "k_hat": weighted.k_hat}
+        return self._take(place, rows, weighted.passes(LEAST_ESS), weighted, about)
+
+    def chains(self, place: int, drawn: Latents, rows: Tensor) -> Tensor:
+        """Write down what chains tell of some data points. What passed."""
+        found = mixing(drawn)
+        r_hat, ess = (torch.as_tensor(values) for values in found)
+        flat = {site: z.flatten(0, 1).cpu() for site, z in drawn.items()}
+        equal = torch.zeros(next(iter(flat.values())).shape[:2], dtype=torch.double)
+        kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * ess, ess)
+        return self._take(place, rows, torch.as_tensor(mixed(*found)), kept, {"r_hat": r_hat})
+
+    def replace(self, drawn: Weighted, rows: Tensor) -> None:
+        """Resample from other draws of some data points, where these pass too."""
+        assert self.codes is not None
+        kept = drawn.passes(LEAST_ESS)
+        self.repeated[rows[kept]] = drawn.repeated(self.draws)[kept]
+        for site, z in drawn.resampled(self.draws, self.generator).items():
+            self.codes.latents[site][:, rows[kept]] = z[:, kept]
+
+    def _take(
+        self,
+        place: int,
+        rows: Tensor,
+        passed: Tensor,
+        found: Weighted,
+        statistics: Mapping[str, Tensor],
+    ) -> Tensor:
+        latents = found.resampled(self.draws, self.generator)
+        self.seen[rows] = True
+        self.repeated[rows] = found.repeated(self.draws)
+        if self.codes is None:
+            self.codes = Codes.blank(self.size, latents)
+        codes = self.codes
+        for site, z in latents.items():
+            codes.latents[site][:, rows] = z.to(codes.latents[site].dtype)
+        for table, values in zip((codes.mean, codes.sd), found.moments(), strict=True):
+            for site, z in values.items():
+                table[site][rows] = z.double()
+        codes.k_hat[rows] = codes.r_hat[rows] = torch.nan
+        for name, statistic in {"ess": found.ess, **statistics}.items():
+            getattr(codes, name)[rows] = statistic.double()
+        codes.method[rows], codes.certified[rows] = place, passed
+        return passed
+
+
 class _Escalation:
     """The steps, for a few data points at once: each step takes those that none before passed."""
 
     def __init__(self, posterior: Posterior, draws: int, seed: int, at_once: int) -> None:
         self.posterior, self.draws, self.seed = posterior, draws, seed
         self.left = torch.arange(len(posterior))
-        self.place, self.refined = 0, posterior
+        self.place, self.is_last, self.refined = 0, False, posterior
         self.left_out: dict[str, str] = {}
-        self.repeated = torch.zeros(len(posterior), dtype=torch.double)
         self.at_once = at_once
-        self.found: Codes | None = None
-        self.generator = torch.Generator().manual_seed(derived_seed(seed, "resampling"))
+        self.found = _Found(len(posterior), draws, derived_seed(seed, "resampling"))
 
     def run(self, target: Target, progress: Progress) -> Codes:
         """Take steps until all data points have passed, or there are no more."""
@@ -180,29 +243,41 @@ class _Escalation:
             (self._sample, 0.15),
         ]
         for self.place, (step, share) in enumerate(steps[: REACH[target]]):
+            self.is_last = self.place == REACH[target] - 1
             if len(self.left):
                 try:
                     step(progress.part(share))
                 except InputError as error:
                     name = METHODS[self.place].replace(" ", "_")
                     self.left_out[name] = f"{error.culprit} {error.problem}"
+        codes, rows = self.found.codes, self.left[~self.found.seen[self.left]]
+        if codes is not None and len(rows):  # which no step after the first could take
+            self.place = 0
+            self._weigh(self.posterior[rows], rows, Progress())
         progress.finish()
-        if self.found is None:
+        if codes is None:
             raise InputError("the posterior", f"has no draws: {'; '.join(self.left_out.values())}")
-        self.found.left_out = self.left_out
-        return self.found
+        codes.left_out = self.left_out
+        return codes
 
     def _guide(self, progress: Progress) -> None:
-        self._weigh(self.posterior, self.left, progress)
+        self._try(progress, lambda rows, work: self._weigh(self.posterior[rows], rows, work))
 
     def _diagonal(self, progress: Progress) -> None:
-        """For some first; for the rest, which the next step would pass too, if it was worth it."""
+        def refined(rows: Tensor, work: Progress) -> Tensor:
+            found = self._refine("diagonal", rows, work.part(0.8))
+            return self._weigh(found, rows, work.part(0.2))
+
+        self._try(progress, refined)
+
+    def _try(self, progress: Progress, step: Callable[[Tensor, Progress], Tensor]) -> None:
+        """Take a step for some; for the rest, which the next one would pass too, if it is worth it
+        or there is no next one."""
         work = progress.part(1.0, total=len(self.left))
         for rows in (self.left[:PILOT], self.left[PILOT:]):
             if len(rows):
-                refined = self._refine("diagonal", rows, work.part(0.8 * len(rows)))
-                passed = self._weigh(refined, rows, work.part(0.2 * len(rows)))
-                if passed.double().mean() < WORTH:
+                passed = step(rows, work.part(len(rows)))
+                if passed.double().mean() < WORTH and not self.is_last:
                     break
 
     def _full(self, progress: Progress) -> None:
@@ -219,7 +294,7 @@ class _Escalation:
         """Weigh the draws of a guide; where they are but too few, take more. What passed."""
         work = progress.part(1.0, total=len(posterior) * WEIGHTED_DRAWS)
         weighted = weigh(posterior, WEIGHTED_DRAWS, self._seed(f"weigh {self.place}"), work)
-        passed = self._weighted(weighted, rows)
+        passed = self._passed(rows, self.found.weighted(self.place, weighted, rows))
         few = ~passed & (weighted.ess >= LEAST_ESS / MORE)
         if not isinstance(posterior.program, JointGaussian):
             # Draws at twice the scale mend a heavy tail; more of the same do not.
@@ -228,33 +303,36 @@ class _Escalation:
             seed = self._seed(f"weigh more {self.place}")
             again = posterior[few.nonzero()[:, 0]]
             more = weigh(again, MORE * WEIGHTED_DRAWS, seed, defensive=HALF)
-            passed[few] = self._weighted(more, rows[few])
+            passed[few] = self._passed(rows[few], self.found.weighted(self.place, more, rows[few]))
         if self.draws > 1:
-            self._spread(posterior, rows, passed)
+            self._spread(posterior, rows, passed, weighted)
         return passed
 
-    def _spread(self, posterior: Posterior, rows: Tensor, passed: Tensor) -> None:
-        """Where resampled draws are copies of each other, take them from more draws."""
-        assert self.found is not None
-        for times in POOLS:
-            crowded = passed & (self.repeated[rows] > MOST_REPEATED)
-            pool = times * max(self.draws, WEIGHTED_DRAWS)
-            places = crowded.nonzero()[:, 0]
-            for number, some in enumerate(places.split(max(1, self.at_once // pool))):
-                if not len(some):  # of none, torch makes one part
-                    continue
-                seed = self._seed(f"spread {self.place} {times} {number}")
+    def _spread(
+        self, posterior: Posterior, rows: Tensor, passed: Tensor, weighted: Weighted
+    ) -> None:
+        """Where resampled draws are copies of each other, take them from more draws.
+
+        From as many as their weights ask for; where these were too few, from the next number.
+        """
+        pools = [times * max(self.draws, WEIGHTED_DRAWS) for times in POOLS]
+        foreseen = weighted.pool_for(self.draws, MOST_REPEATED, pools)
+        left = passed & (self.found.repeated[rows] > MOST_REPEATED)
+        for pool in pools:
+            places = (left & (foreseen <= pool)).nonzero()[:, 0]
+            for number, first in enumerate(range(0, len(places), max(1, self.at_once // pool))):
+                some = places[first : first + max(1, self.at_once // pool)]
+                seed = self._seed(f"spread {self.place} {pool} {number}")
                 drawn = weigh(posterior[some], pool, seed, defensive=ELSEWHERE)
-                kept = drawn.passes(LEAST_ESS)
-                self.repeated[rows[some[kept]]] = drawn.repeated(self.draws)[kept]
-                for site, z in drawn.resampled(self.draws, self.generator).items():
-                    self.found.latents[site][:, rows[some[kept]]] = z[:, kept]
+                self.found.replace(drawn, rows[some])
+            left &= self.found.repeated[rows] > MOST_REPEATED
 
     def _anneal(self, progress: Progress) -> None:
         work = progress.part(1.0, transitions(len(self.left), ANNEALING))
         start = self.refined if len(self.refined) == len(self.left) else self.posterior[self.left]
         run = anneal_posterior(start, ANNEALING, self._seed("annealed"), work, keep=True)
-        self._weighted(Weighted.of(run.latents, run.log_weight), self.left)
+        weighted = Weighted.of(run.latents, run.log_weight)
+        self._passed(self.left, self.found.weighted(self.place, weighted, self.left))
 
     def _sample(self, progress: Progress) -> None:
         rows, posterior = self.left, self.posterior[self.left]
@@ -263,44 +341,12 @@ class _Escalation:
             some = slice(first, first + NUTS_ROWS)
             seed = self._seed(f"NUTS {first}")
             drawn = sample_posterior(posterior[some], seed, work.part(len(rows[some])))
-            self._chains(drawn, rows[some])
+            self._passed(rows[some], self.found.chains(self.place, drawn, rows[some]))
 
-    def _chains(self, drawn: Latents, rows: Tensor) -> None:
-        """Write down what chains tell of some data points."""
-        found = mixing(drawn)
-        r_hat, ess = (torch.as_tensor(values) for values in found)
-        flat = {site: z.flatten(0, 1).cpu() for site, z in drawn.items()}
-        equal = torch.zeros(next(iter(flat.values())).shape[:2])
-        kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * ess, ess)
-        self._take(rows, torch.as_tensor(mixed(*found)), kept, {"r_hat": r_hat})
-
-    def _weighted(self, weighted: Weighted, rows: Tensor) -> Tensor:
-        """Write down what weighted draws tell of some data points. What passed."""
-        evidence, error = weighted.evidence()
-        passed = weighted.passes(LEAST_ESS)
-        about = {"log_evidence": evidence, "log_evidence_error": error}
-        self._take(rows, passed, weighted, about | {"k_hat": weighted.k_hat})
-        return passed
-
-    def _take(
-        self, rows: Tensor, passed: Tensor, found: Weighted, statistics: Mapping[str, Tensor]
-    ) -> None:
-        """Write down what a step found, and go on with what did not pass."""
-        latents = found.resampled(self.draws, self.generator)
-        self.repeated[rows] = found.repeated(self.draws)
-        if self.found is None:
-            self.found = Codes.blank(len(self.posterior), latents)
-        codes = self.found
-        for site, z in latents.items():
-            codes.latents[site][:, rows] = z
-        for table, values in zip((codes.mean, codes.sd), found.moments(), strict=True):
-            for site, z in values.items():
-                table[site][rows] = z.double()
-        codes.k_hat[rows] = codes.r_hat[rows] = torch.nan
-        for name, statistic in {"ess": found.ess, **statistics}.items():
-            getattr(codes, name)[rows] = statistic.double()
-        codes.method[rows], codes.certified[rows] = self.place, passed
+    def _passed(self, rows: Tensor, passed: Tensor) -> Tensor:
+        """Go on with what did not pass."""
         self.left = self.left[~torch.isin(self.left, rows[passed])]
+        return passed
 
     def _seed(self, purpose: str) -> int:
         return derived_seed(self.seed, purpose)

@@ -1,6 +1,7 @@
 """Weighted draws: a guide's, and a few of the prior's that show what it misses."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,32 @@ class Weighted:
     def repeated(self, count: int) -> Tensor:
         """The share of so many resampled draws that are copies of another, of shape (N,)."""
         return (count * self.smoothed.exp() - 1).clamp(min=0).sum(0) / count
+
+    def pool_for(self, count: int, most: float, pools: Sequence[int]) -> Tensor:
+        """How many draws to resample some from, so that at most a share of these are copies.
+
+        Arguments:
+            count: How many are resampled.
+            most: The share.
+            pools: Numbers of draws to choose from, ascending.
+
+        Returns:
+            The first that is enough for each data point, or the last one, of shape (N,). Of T draws
+            whose weights have mean one, the share is E max(0, w - T / count).
+
+        Example:
+            >>> log_weight = torch.tensor([[0.0, 0.0], [0.0, math.log(5.0)]]).double()
+            >>> weighted = Weighted(
+            ...     {}, log_weight, log_weight.log_softmax(0), torch.zeros(2), torch.zeros(2)
+            ... )
+            >>> weighted.pool_for(10, 0.01, [10, 20, 40])
+            tensor([10, 20])
+        """
+        weight = len(self.smoothed) * self.smoothed.exp()
+        share = torch.stack([(weight - pool / count).clamp(min=0).mean(0) for pool in pools])
+        first = (share <= most).int().argmax(0)
+        first[share[-1] > most] = len(pools) - 1
+        return torch.tensor(pools)[first]
 
     def moments(self) -> tuple[Latents, Latents]:
         """Means and standard deviations by site, of shape (N, ...)."""
