@@ -33,6 +33,7 @@ from .options import (
     in_model,
     sizes,
 )
+from .recipes import use_recipe
 from .terminal import LOG
 
 DRAWS = 100
@@ -46,6 +47,7 @@ app = typer.Typer()
     "--output runs/mnist"
     "\n\nExample: ppl-vae train --resume runs/mnist"
     "\n\nExample: ppl-vae train --resume runs/mnist --epochs 40"
+    "\n\nExample: ppl-vae train --config runs/mnist --seed 2 --output runs/again"
 )
 def train(
     context: typer.Context,
@@ -178,6 +180,16 @@ def train(
             "number of --epochs, it goes on at the learning rates that a fit of so many has from "
             "there: not the same as from scratch. It takes --model (code of your own), --data-dir, "
             "--tensorboard and --json besides."
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            callback=use_recipe,
+            is_eager=True,
+            help="A TOML file of options (latent-dim = 20), or a run, to be fitted as it was; what "
+            "stands on the command line has the last word.",
         ),
     ] = None,
     as_json: JsonFlag = False,
