@@ -50,11 +50,11 @@ def test_diagnose_shows_and_writes_verdicts_and_report(fitted, tmp_path):
 def test_every_option_of_diagnose_reaches_it(fitted, monkeypatch):
     seen = {}
 
-    def diagnose(program, data, effort, seed, on_progress):
+    def examine(program, data, effort, seed):
         seen.update(effort=effort, seed=seed)
         raise ppl_vae.InputError("draws=2", "were seen")
 
-    monkeypatch.setattr("ppl_vae.diagnostics.diagnosis.diagnose", diagnose)
+    monkeypatch.setattr("ppl_vae.diagnostics.diagnosis.Examination", examine)
     words = [*("--data-points", 1, "--draws", 2, "--simulations", 3), "--gap-points", 4]
     code, _, err = fitted("diagnose", "run", *words, "--nuts-points", 5, "--seed", 6)
     assert (code, err) == (2, "error: --draws 2 were seen\n")
@@ -75,7 +75,7 @@ def test_an_autoencoder_is_diagnosed_as_far_as_it_goes(shell):
 
 def test_results_that_can_be_nowhere_are_refused_before_any_work(fitted, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "ppl_vae.diagnostics.diagnosis.diagnose", lambda *_: pytest.fail("work was done")
+        "ppl_vae.diagnostics.diagnosis.Examination", lambda *_: pytest.fail("work was done")
     )
     (tmp_path / "run/results").write_text("a file")
     code, _, err = fitted("diagnose", "run", *QUICK)

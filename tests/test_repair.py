@@ -82,7 +82,7 @@ def test_every_remedy_is_a_command_that_runs(fitted, tmp_path, monkeypatch, key)
     assert words.pop(0) == "ppl-vae"
     if words[0] == "diagnose":  # whose effort would take minutes
         monkeypatch.setattr(
-            "ppl_vae.diagnostics.diagnosis.diagnose",
+            "ppl_vae.diagnostics.diagnosis.Examination",
             lambda *_: (_ for _ in ()).throw(ppl_vae.InputError("parsed", "is all")),
         )
         code, _, err = fitted(*words)
