@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,10 @@ class InputError(ValueError):
         self.culprit, self.problem, self.remedy = str(culprit), problem, remedy
         self.details = details
         super().__init__(self.message(REMEDIES))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # by which it is sent to another process
+        kind: Any = type(self)
+        return partial(kind, **self.details), (self.culprit, self.problem, self.remedy)
 
     def message(self, remedies: Mapping[str, str], culprit: str | None = None) -> str:
         """The error in one line.

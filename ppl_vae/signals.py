@@ -19,17 +19,8 @@ INTERRUPTED = 130
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     """Give signals that ask to end to a handler, but for those that are ignored, as by nohup."""
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {sign: signal.getsignal(sign) for sign in ENDING}
-    before = {s: h for s, h in before.items() if h not in (None, signal.SIG_IGN)}
-    try:
-        for sign in before:
-            signal.signal(sign, handler)
+    with _replaced(handler, lambda before: before not in (None, signal.SIG_IGN), {}):
         yield
-    finally:
-        for sign, earlier in before.items():
-            signal.signal(sign, earlier)
 
 
 @contextmanager
@@ -57,17 +48,30 @@ def first_waits() -> Iterator[None]:
         if len(waiting) > 1:
             before[sign](sign, frame)
 
+    try:
+        with _replaced(wait, callable, before):
+            yield
+    finally:
+        if len(waiting) == 1:
+            signal.raise_signal(waiting[0])
+
+
+@contextmanager
+def _replaced(
+    handler: Callable[[int, FrameType | None], Any],
+    wanted: Callable[[Any], bool],
+    before: dict[int, Any],
+) -> Iterator[None]:
+    """Put a handler in the place of those that are wanted, which ``before`` is filled with."""
     if threading.current_thread() is threading.main_thread():
-        before = {s: h for s in ENDING if callable(h := signal.getsignal(s))}
+        before |= {s: earlier for s in ENDING if wanted(earlier := signal.getsignal(s))}
     try:
         for sign in before:
-            signal.signal(sign, wait)
+            signal.signal(sign, handler)
         yield
     finally:
         for sign, earlier in before.items():
             signal.signal(sign, earlier)
-        if len(waiting) == 1:
-            signal.raise_signal(waiting[0])
 
 
 def leave_or_raise(_: int, frame: FrameType | None) -> NoReturn:

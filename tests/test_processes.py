@@ -106,6 +106,7 @@ def test_data_are_scored_by_shares(by_two_and_by_one):
     found = by_two_and_by_one("run/results/test-ais.nc", *words)
     (two, shared), (one, alone) = ((printed, groups[""]) for printed, groups in found)
     assert two["elbo"]["n"] == one["elbo"]["n"] == 60
+    assert (two["processes"], one.get("processes")) == (2, None)  # for draws depend on it
     assert (shared["row"] == alone["row"]).all()
     # Draws are others, and as good.
     off = (shared["iw_bound"] - alone["iw_bound"]).values
@@ -114,6 +115,12 @@ def test_data_are_scored_by_shares(by_two_and_by_one):
     tightest = max("ais_bound", "iw_bound", key=lambda name: two[name]["mean"])
     gap = shared[tightest] - shared["elbo"]  # of all data by the same bound
     np.testing.assert_allclose(shared["kl_to_posterior"], gap, atol=1e-5)
+
+
+def test_what_one_process_cannot_do_the_first_one_tells(tmp_path):
+    code, out, told = together("tests.together", tmp_path, "odd")
+    assert code == 0, told
+    assert out == "process 0: datum 70 is odd, fit-again\n"
 
 
 def test_data_are_encoded_by_shares(by_two_and_by_one):

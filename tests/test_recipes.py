@@ -51,7 +51,27 @@ def test_a_run_of_a_table_is_a_recipe(shell, tmp_path):
     assert code == 0, err
     code, _, err = shell("train", "--config", "run", "--output", "again")
     assert code == 0, err
-    assert config_of(tmp_path / "again") == config_of(tmp_path / "run")
+    assert "no option" not in err
+    found = config_of(tmp_path / "run")
+    assert config_of(tmp_path / "again") == found
+    found["arguments"]["alpha"] = 3.0  # as it can be in Python alone
+    (tmp_path / "run/config.json").write_text(json.dumps(found))
+    code, _, err = shell("train", "--config", "run", "--output", "third")
+    assert code == 0
+    assert "another alpha, which no option says" in err
+    found["data"]["known_labels"] = [20, 5]
+    (tmp_path / "run/config.json").write_text(json.dumps(found))
+    code, _, err = shell("train", "--config", "run", "--output", "fourth")
+    assert code == 2
+    assert "another seed" in err
+    assert not (tmp_path / "fourth").exists()
+
+
+def test_a_run_that_was_extended_is_another_fit(fitted):
+    assert fitted("train", "--resume", "run", "--epochs", 3)[0] == 0
+    code, _, err = fitted("train", "--config", "run", "--output", "again")
+    assert code == 0
+    assert "extended from 2 epochs" in err
 
 
 @pytest.mark.parametrize(
@@ -62,6 +82,7 @@ def test_a_run_of_a_table_is_a_recipe(shell, tmp_path):
         ("epochs = ", "TOML"),
         ("epochs = 'many'", "epochs"),
         ("[hidden]\na = 1", "one value"),
+        ("json = 3", "json"),
         (None, "TOML"),
     ],
 )
@@ -73,6 +94,13 @@ def test_bad_recipes_are_refused_in_one_line(shell, tmp_path, text, problem):
     assert problem in err
     assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_another_json_file_is_not_taken_for_a_run(fitted, tmp_path):
+    (tmp_path / "run/other.json").write_text("{}")
+    code, _, err = fitted("train", "--config", "run/other.json")
+    assert code == 2
+    assert "TOML" in err
 
 
 def test_a_guide_that_was_trained_alone_is_no_recipe(fitted, tmp_path):

@@ -13,10 +13,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.distributed
+import typer
 from torch import nn
 
 from ppl_vae import Config, InputError, Run, Settings, fit, make_data
 from ppl_vae.cli import handled
+from ppl_vae.cli.shares import by_shares
 from ppl_vae.models import VAE
 from ppl_vae.storage.tensors import write_tensors
 
@@ -140,11 +142,25 @@ def _kill_in(steps):
     Trainer.step = dying
 
 
+def odd(part, place, seed):
+    """Work on a share of the data, of which the second process's cannot be done."""
+    if place.start:
+        raise InputError("datum 70", "is odd", "fit-again")
+    return part.size
+
+
 def main(folder, case):
     rank = int(os.environ["RANK"])
     if case == "equal":
         for name, settings in SETTINGS.items():
             write_tensors(folder / f"{name} {rank}.safetensors", fitted(settings), {})
+    elif case == "odd":
+        try:
+            by_shares(GREY.batch("test"), 0, odd)
+        except (InputError, typer.Exit) as error:
+            if isinstance(error, InputError):
+                words = f"process {rank}: {error.culprit} {error.problem}, {error.remedy}"
+                sys.stdout.write(words + "\n")
     else:
         recorded(folder / "run", resume=case == "resume", kill_at=35 if case == "die" else 0)
 

@@ -36,6 +36,8 @@ from .hints import COMMANDS, nearest, option_hint
 from .messages import in_flags, missing_extra
 from .terminal import LOG, speaking, write_line
 
+SHARED = ("train", "evaluate", "encode", "diagnose")  # commands that several processes share
+
 
 class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -128,13 +130,10 @@ def _options(
 ) -> None:
     if verbose and quiet:
         raise InputError("--quiet", "was given with --verbose", "choose one")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
-        _in_several_processes(context.invoked_subcommand or "")
     if verbose or quiet:
         LOG.setLevel(logging.DEBUG if verbose else logging.WARNING)
-
-
-SHARED = ("train", "evaluate", "encode", "diagnose")  # commands that several processes share
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        _in_several_processes(context.invoked_subcommand or "")
 
 
 def _in_several_processes(command: str) -> None:

@@ -61,7 +61,7 @@ def encode(
     from ..storage.files import replacing
     from .opening import choose_rows, open_program
     from .output import output_file, with_names
-    from .shares import by_shares
+    from .shares import by_shares, how_many
     from .tables import show_codes
 
     opened, program = open_program(run, model, device)
@@ -81,6 +81,7 @@ def encode(
 
         codes = Codes.joined(by_shares(batch, seed, encoded))
     about = {"data": what, "method": method, "seed": seed, "run": str(run), "output": str(file)}
+    about |= how_many()
     if file.suffix == ".nc":
         found = codes.inference_data(rows, about, with_draws=draws is not None)
         with replacing(file) as (temporary,):

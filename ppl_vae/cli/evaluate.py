@@ -63,6 +63,7 @@ def evaluate(
     from ..storage.tensors import digest_of
     from .opening import choose_data, classified, open_program
     from .output import output_file
+    from .shares import how_many
     from .tables import show, show_classification
 
     choices = {"chains": chains, "temperatures": temperatures, "start": start}
@@ -85,7 +86,7 @@ def evaluate(
     about: dict[str, Any] = {"split": scored, "estimator": estimator, "draws": draws}
     if anneals:
         about |= {name: getattr(annealing, name) for name in choices}
-    about |= {"seed": seed, "run": str(run)}
+    about |= {"seed": seed, "run": str(run), **how_many()}
     estimates, ledger = scores.estimates(), scores.ledger() if scores.likelihood else None
     kept = {**about, "weights": digest_of(program.state_dict())}
     summary = results.as_json(estimates, kept, ledger)

@@ -33,7 +33,7 @@ from .options import (
     in_model,
     sizes,
 )
-from .recipes import use_recipe
+from .recipes import tell_differences, use_recipe
 from .terminal import LOG
 
 DRAWS = 100
@@ -245,6 +245,7 @@ def train(
     if epochs is None:
         settings = replace(settings, epochs=enough_epochs(len(dataset.train), settings))
     arguments = arguments_of_data(kind, arguments, dataset)
+    tell_differences(recipe, arguments, context.params)
     program = build_program(kind, dataset.shape, arguments, seed)
     path = output or Path("runs") / f"{Path(data).stem}-{kind.__name__.lower()}"
     config = Config.of(reference, arguments, dataset, settings, data_dir)

@@ -51,7 +51,9 @@ def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(base) / "ppl-vae" / "kernels"
     with suppress(OSError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(base).mkdir(parents=True, exist_ok=True)
+        for place in (folder.parent, folder):  # of parents, mkdir leaves the mode to the umask
+            place.mkdir(mode=0o700, exist_ok=True)
     if is_private(folder):
         return folder
     own = tempfile.mkdtemp(prefix="ppl-vae-kernels-")

@@ -287,20 +287,20 @@ class _Escalation:
         self.refined = refined[~passed]
 
     def _refine(self, family: Family, rows: Tensor, progress: Progress) -> Posterior:
-        seed = self._seed(f"{family} {len(rows)}")
+        seed = self._seed(family, rows)
         return refine(self.posterior[rows], family, STEPS, 1, seed, progress)
 
     def _weigh(self, posterior: Posterior, rows: Tensor, progress: Progress) -> Tensor:
         """Weigh the draws of a guide; where they are but too few, take more. What passed."""
         work = progress.part(1.0, total=len(posterior) * WEIGHTED_DRAWS)
-        weighted = weigh(posterior, WEIGHTED_DRAWS, self._seed(f"weigh {self.place}"), work)
+        weighted = weigh(posterior, WEIGHTED_DRAWS, self._seed("weigh", rows), work)
         passed = self._passed(rows, self.found.weighted(self.place, weighted, rows))
         few = ~passed & (weighted.ess >= LEAST_ESS / MORE)
         if not isinstance(posterior.program, JointGaussian):
             # Draws at twice the scale mend a heavy tail; more of the same do not.
             few &= weighted.passes(LEAST_ESS / MORE)
         if few.any():
-            seed = self._seed(f"weigh more {self.place}")
+            seed = self._seed("weigh more", rows)
             again = posterior[few.nonzero()[:, 0]]
             more = weigh(again, MORE * WEIGHTED_DRAWS, seed, defensive=HALF)
             passed[few] = self._passed(rows[few], self.found.weighted(self.place, more, rows[few]))
@@ -320,9 +320,8 @@ class _Escalation:
         left = passed & (self.found.repeated[rows] > MOST_REPEATED)
         for pool in pools:
             places = (left & (foreseen <= pool)).nonzero()[:, 0]
-            for number, first in enumerate(range(0, len(places), max(1, self.at_once // pool))):
-                some = places[first : first + max(1, self.at_once // pool)]
-                seed = self._seed(f"spread {self.place} {pool} {number}")
+            for some in places.split(max(1, self.at_once // pool)) if len(places) else ():
+                seed = self._seed(f"spread {pool}", rows[some])
                 drawn = weigh(posterior[some], pool, seed, defensive=ELSEWHERE)
                 self.found.replace(drawn, rows[some])
             left &= self.found.repeated[rows] > MOST_REPEATED
@@ -330,7 +329,7 @@ class _Escalation:
     def _anneal(self, progress: Progress) -> None:
         work = progress.part(1.0, transitions(len(self.left), ANNEALING))
         start = self.refined if len(self.refined) == len(self.left) else self.posterior[self.left]
-        run = anneal_posterior(start, ANNEALING, self._seed("annealed"), work, keep=True)
+        run = anneal_posterior(start, ANNEALING, self._seed("anneal", self.left), work, keep=True)
         weighted = Weighted.of(run.latents, run.log_weight)
         self._passed(self.left, self.found.weighted(self.place, weighted, self.left))
 
@@ -339,7 +338,7 @@ class _Escalation:
         work = progress.part(1.0, total=len(posterior))
         for first in range(0, len(posterior), NUTS_ROWS):
             some = slice(first, first + NUTS_ROWS)
-            seed = self._seed(f"NUTS {first}")
+            seed = self._seed("NUTS", rows[some])
             drawn = sample_posterior(posterior[some], seed, work.part(len(rows[some])))
             self._passed(rows[some], self.found.chains(self.place, drawn, rows[some]))
 
@@ -348,5 +347,6 @@ class _Escalation:
         self.left = self.left[~torch.isin(self.left, rows[passed])]
         return passed
 
-    def _seed(self, purpose: str) -> int:
-        return derived_seed(self.seed, purpose)
+    def _seed(self, purpose: str, rows: Tensor) -> int:
+        """Of some data points, whose draws are not those of others in the same step."""
+        return derived_seed(self.seed, f"{purpose}, step {self.place}, from {int(rows[0])}")

@@ -44,6 +44,17 @@ def test_the_next_process_finds_it(home):
     assert [*(home / "ppl-vae" / "kernels").rglob("*.so")]
 
 
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_the_folder_is_private_whatever_the_umask(home, umask):
+    before = os.umask(umask)
+    try:
+        with disk_cache.kept():
+            assert os.environ[disk_cache.VARIABLE] == str(home / "ppl-vae" / "kernels")
+    finally:
+        os.umask(before)
+    assert disk_cache.is_private(home / "ppl-vae" / "kernels")
+
+
 def test_a_folder_that_others_may_write_to_is_left_alone(home):
     shared = home / "ppl-vae" / "kernels"
     shared.mkdir(parents=True)
