@@ -137,7 +137,7 @@ def test_chains_are_taken_where_nothing_else_passes(monkeypatch, dtype):
 def test_data_that_are_alike_have_draws_of_their_own():
     ppca, x = LinearGaussian((5,)), torch.randn(1, 5, dtype=torch.float64)
     ppca.set_exact_guide()
-    z = ppl_vae.infer(ppca, x.expand(2 * module.PILOT, 5), draws=50).posterior["z"].values[0]
+    z = ppl_vae.infer(ppca, x.expand(2 * module.PILOT, 5), draws=500).posterior["z"].values[0]
     for other in range(1, 2 * module.PILOT):
         assert not np.isin(z[:, 0], z[:, other]).any()
 
