@@ -4,6 +4,7 @@
     python benchmarks/infer.py runs/mnist                          # 1,000 test images
     python benchmarks/infer.py runs/mnist --images 100 --check 10  # and against long NUTS runs
     python benchmarks/infer.py runs/mnist --images 0 --simulated 50  # bounds on log p(x)
+    python benchmarks/infer.py runs/mnist --images 0 --work 200      # where the time goes
 
 Of what is certified, means are compared with those of NUTS in posterior standard deviations, and a
 classifier tells its draws from NUTS's (C2ST; 0.5 if it cannot). Beside it stands what it makes of
@@ -13,6 +14,7 @@ average above log p(x); the guide's own bound takes five times as many draws.
 """
 
 import argparse
+import statistics
 import time
 from collections import Counter
 from pathlib import Path
@@ -29,7 +31,9 @@ import ppl_vae
 from ppl_vae import Annealing, Posterior
 from ppl_vae.cli.opening import open_data
 from ppl_vae.evidence.scores import Estimate
+from ppl_vae.inference import nuts, refine
 from ppl_vae.inference.nuts import sample_posterior
+from ppl_vae.inference.weights import weigh
 from ppl_vae.programs.scoring import log_mean
 from ppl_vae.runs.directory import Run
 
@@ -108,6 +112,43 @@ def bound(program: Any, shape: tuple[int, ...], size: int) -> None:
     )
 
 
+def products(program: Any, passes: int, rows: int) -> float:
+    """Seconds of a decoder's matrix products alone, from the median of some passes."""
+    layers = [m for m in program.decoder.modules() if isinstance(m, torch.nn.Linear)]
+    seconds = []
+    for _ in range(9):
+        inputs = [torch.randn(rows, layer.in_features) for layer in layers]
+        begun = time.perf_counter()
+        for x, layer in zip(inputs, layers, strict=True):
+            torch.mm(x, layer.weight.detach().T)
+        seconds.append(time.perf_counter() - begun)
+    return passes * statistics.median(seconds)
+
+
+def work(program: Any, x: torch.Tensor) -> None:
+    """What refinement, weights and draws take, and what less of it certifies."""
+    posterior = Posterior(program, x)
+    print(
+        "| draws a step | steps | refined in, s | products alone, s | certified | weighed in, s |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
+    for draws, steps in ((4, 300), (2, 300), (4, 150)):
+        refine.STEP_DRAWS = draws
+        found, clock, _ = timed(lambda steps=steps: refine.refine(posterior, "full", steps))
+        weighted, weighing, _ = timed(lambda found=found: weigh(found, 1000, seed=1))
+        alone = products(program, 3 * steps, draws * len(x))  # forward, and twice backward
+        certified = weighted.passes(nuts.LEAST_ESS).double().mean()
+        print(
+            f"| {draws} | {steps} | {clock:.1f} | {alone:.1f} | {certified:.0%} | {weighing:.1f} |"
+        )
+    refine.STEP_DRAWS = 4
+    for draws in (1, 1000):
+        _, clock, _ = timed(
+            lambda draws=draws: ppl_vae.infer(program, x, draws=draws, target="refined")
+        )
+        print(f"infer, {draws} draws, by refinement alone: {clock:.1f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -117,6 +158,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["refined", "certified"])
     parser.add_argument("--check", type=int, default=0, help="images to compare with NUTS")
     parser.add_argument("--simulated", type=int, default=0, help="images to bound log p(x) of")
+    parser.add_argument("--work", type=int, default=0, help="images to time the parts of")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -127,6 +169,8 @@ def main() -> None:
         found = certify(program, x, arguments.targets)
         if arguments.check:
             check(program, x[: arguments.check], found)
+    if arguments.work:
+        work(program, data.fixed("test")[: arguments.work])
     if arguments.simulated:
         bound(program, data.shape, arguments.simulated)
 
