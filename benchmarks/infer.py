@@ -126,22 +126,23 @@ def products(program: Any, passes: int, rows: int) -> float:
 
 
 def work(program: Any, x: torch.Tensor) -> None:
-    """What refinement, weights and draws take, and what less of it certifies."""
+    """What refinement, weights and draws take, and what fewer or more steps certify."""
     posterior = Posterior(program, x)
+    units = posterior[:1].draw(1)["z"].numel()
     print(
-        "| draws a step | steps | refined in, s | products alone, s | certified | weighed in, s |"
+        "| steps of draws | refined in, s | products alone, s | certified | ESS | weighed in, s |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
-    for draws, steps in ((4, 300), (2, 300), (4, 150)):
-        refine.STEP_DRAWS = draws
+    for steps in (refine.STEPS, refine.STEPS // 2, 3 * refine.STEPS):
         found, clock, _ = timed(lambda steps=steps: refine.refine(posterior, "full", steps))
         weighted, weighing, _ = timed(lambda found=found: weigh(found, 1000, seed=1))
+        draws = refine.step_draws(units, steps)
         alone = products(program, 3 * steps, draws * len(x))  # forward, and twice backward
         certified = weighted.passes(nuts.LEAST_ESS).double().mean()
         print(
-            f"| {draws} | {steps} | {clock:.1f} | {alone:.1f} | {certified:.0%} | {weighing:.1f} |"
+            f"| {steps} of {draws} | {clock:.1f} | {alone:.1f} | {certified:.1%} "
+            f"| {weighted.ess.median():.0f} | {weighing:.1f} |"
         )
-    refine.STEP_DRAWS = 4
     for draws in (1, 1000):
         _, clock, _ = timed(
             lambda draws=draws: ppl_vae.infer(program, x, draws=draws, target="refined")

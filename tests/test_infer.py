@@ -13,10 +13,12 @@ from ppl_vae import InputError, Posterior
 from ppl_vae.data.sources import load_rows
 from ppl_vae.inference import infer as module
 from ppl_vae.inference import nuts
+from ppl_vae.inference.copies import move_copies
 from ppl_vae.inference.unlike import FEWEST, score_rows
 from ppl_vae.inference.weights import weigh
 from ppl_vae.models import VAE, LinearGaussian
 from ppl_vae.models.networks import inverse_positive
+from ppl_vae.programs.protocol import dtype_of
 from ppl_vae.progress import Progress
 from ppl_vae.storage.arviz_io import read_inference_data
 
@@ -68,11 +70,39 @@ def test_resampled_draws_are_hardly_ever_copies_of_each_other():
     assert (by_datum(found, "ess") < 0.75 * 1200).all()
     z = found.posterior["z"].values[0]
     for n in range(len(x)):
-        assert len(np.unique(z[:, n], axis=0)) > 970
+        assert len(np.unique(z[:, n], axis=0)) > 990
     exact = ppca.posterior(x)
     mean, sd = exact.mean.detach().numpy(), exact.stddev.detach().numpy()
     assert (abs(z.mean(0) - mean) < 4.5 * sd / 400**0.5).all()
     assert (abs(z.std(0) / sd - 1) < 4.5 / 800**0.5).all()
+
+
+def test_the_law_of_draws_stays_the_same_where_copies_are_moved(correlated):  # noqa: F811
+    ppca, x = correlated  # whose guide is off to one side, as copies are
+    posterior, exact = Posterior(ppca, x[:1]), ppca.posterior(x[:1])
+    weighted = weigh(posterior, 20_000, seed=1)
+    drawn, copies = weighted.resampled(20_000, torch.Generator().manual_seed(0))
+    assert copies.double().mean() > 0.2
+    moved = move_copies(posterior, weighted, drawn, copies, seed=2)["z"]
+    assert torch.equal(moved[~copies], drawn["z"][~copies])
+    assert len(moved.unique(dim=0)) > 0.99 * len(moved)
+    white = torch.linalg.solve_triangular(
+        exact.scale_tril[0], (moved - exact.mean)[:, 0].T, upper=False
+    ).detach()
+    for unit in white:
+        assert kstest(unit.numpy(), "norm").pvalue > 1e-2
+    assert torch.allclose(torch.cov(white), torch.eye(3).double(), atol=4 * (2 / 8000) ** 0.5)
+
+
+def test_copies_of_discrete_values_and_of_angles_stay():
+    for program, size in ((programs.Discrete(), 5), (conjugate.Angle(), 1)):
+        x = torch.zeros(3, size, dtype=dtype_of(program))
+        posterior = Posterior(program, x)
+        weighted = weigh(posterior, 100, seed=1)
+        drawn, copies = weighted.resampled(400, torch.Generator().manual_seed(0))
+        moved = move_copies(posterior, weighted, drawn, copies, seed=2)
+        assert copies.any(0).all()
+        assert all(torch.equal(moved[site], z) for site, z in drawn.items())
 
 
 def skewed():
@@ -172,7 +202,7 @@ def test_weights_average_to_the_evidence():
     weighted = weigh(Posterior(ppca, x), 20_000, seed=3)
     log_p, error = weighted.evidence()
     assert ((log_p - ppca.evidence(x)).abs() < 4 * error).all()
-    drawn = weighted.resampled(5000, torch.Generator().manual_seed(0))["z"]
+    drawn = weighted.resampled(5000, torch.Generator().manual_seed(0))[0]["z"]
     mean, _ = weighted.moments()
     assert torch.allclose(drawn.mean(0), mean["z"], atol=0.05)
 

@@ -155,7 +155,10 @@ class Fold(nn.Module):
         pyro.module("fold", self)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z.abs(), 0.1).to_event(1), obs=x)
+            pyro.sample("x", dist.Normal(self.seen(z), 0.1).to_event(1), obs=x)
+
+    def seen(self, z):
+        return z.abs()
 
     def guide(self, x):
         pyro.module("fold", self)
@@ -194,21 +197,52 @@ def test_an_angle_is_left_to_its_own_family():
         Posterior(conjugate.Angle(), x).refine("full")
 
 
-def test_one_data_point_without_a_gradient_does_not_stop_the_others(monkeypatch):
-    from ppl_vae.inference import refine as module
+class Spoilt(Fold):
+    """The gradient of the first data point is not a number."""
 
-    whole = module._path_loss
+    def seen(self, z):
+        if z.requires_grad:
+            z.register_hook(lambda gradient: gradient.index_fill(-2, torch.tensor([0]), torch.nan))
+        return z.abs()
 
-    def spoilt(coordinates, shapes, loc, factor):
-        return whole(coordinates, shapes, loc, factor) + (torch.nan * loc[0]).sum()
 
-    monkeypatch.setattr(module, "_path_loss", spoilt)
-    program = Fold()
+def test_one_data_point_without_a_gradient_does_not_stop_the_others():
+    program = Spoilt()
     program.shift.data.fill_(0.2)
     x = torch.tensor([[0.8], [1.2]], dtype=torch.float64)
-    refined = Posterior(program, x).refine("diagonal")
-    assert torch.allclose(refined.program.loc[1], x[1] / 1.01, atol=0.02)
-    assert refined.program.loc.isfinite().all()
+    refined = Posterior(program, x).refine("diagonal").program
+    assert torch.allclose(refined.loc[1], x[1] / 1.01, atol=0.02)
+    assert torch.allclose(refined.loc[0], x[0] + 0.2, atol=0.1)  # where the guide is
+    with pytest.raises(InputError, match="not finite near the guide, for any"):
+        Posterior(program, x[:1]).refine("diagonal")
+
+
+def test_a_point_mass_becomes_the_posterior(correlated):
+    ppca, x = correlated
+    guide = ppca.guide
+
+    def point(x):
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", dist.Delta(ppca.encoder(x)[..., :3], event_dim=1))
+
+    ppca.guide = point
+    try:
+        refined = Posterior(ppca, x).refine("full")
+    finally:
+        ppca.guide = guide
+    assert gap(ppca, refined).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("units", [1, 30, 120])
+def test_any_number_of_units_takes_as_many_steps(units):
+    torch.manual_seed(7)
+    ppca = LinearGaussian((130,), latent_dim=units)
+    ppca.set_exact_guide()
+    with torch.no_grad():
+        ppca.encoder.bias.add_(0.3)
+    x = ppl_vae.prior_predictive(ppca, (130,), 6, seed=1).x
+    before, refined = Posterior(ppca, x), Posterior(ppca, x).refine("full")
+    assert gap(ppca, refined).abs().max() < 0.002 * gap(ppca, before).min()
 
 
 def test_a_full_guide_is_a_start_for_a_diagonal_one(correlated):

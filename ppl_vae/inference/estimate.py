@@ -20,9 +20,9 @@ from ..programs.terms import Terms
 from ..progress import OnProgress, Progress
 from ..runtime import derived_seed
 from ..storage.arviz_io import pareto_k
-from .refine import STEP_DRAWS, refine
+from .refine import STEP_DRAWS, STEPS, refine
 
-REFINING = 300  # steps
+REFINING = 3 * STEP_DRAWS * STEPS  # runs of the model for one draw
 
 DATA_POINTS: dict[Estimator, int] = {"refined": 1000, "ais": 100, "bdmc": 50}
 """How many data points the costly ones take if nothing is said; the others take all."""
@@ -130,9 +130,8 @@ def _add_refined(
     """The bound of draws from refined guides, with what follows from it."""
     refined = refine(
         posterior,
-        steps=REFINING,
         seed=derived_seed(seed, "refined"),
-        progress=progress.part(len(posterior) * REFINING * 3 * STEP_DRAWS),
+        progress=progress.part(len(posterior) * REFINING),
     )
 
     def weigh(terms: Terms) -> dict[str, Tensor]:
@@ -149,7 +148,7 @@ def work(estimator: Estimator, size: int, draws: int, annealing: Annealing) -> i
     if estimator == "iw":
         return size * draws
     if estimator == "refined":
-        return size * (2 * draws + 3 * STEP_DRAWS * REFINING)
+        return size * (2 * draws + REFINING)
     moves = transitions(size, annealing, both_ways=estimator == "bdmc")
     return size * draws + moves * _transition_cost(annealing)
 

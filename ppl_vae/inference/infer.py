@@ -19,6 +19,7 @@ from ..runtime import check_seed, derived_seed
 from ..storage.arviz_io import with_places
 from ..storage.memory import refuse_beyond_memory
 from .codes import METHODS, Codes
+from .copies import move_copies
 from .nuts import LEAST_ESS, mixed, mixing, sample_posterior
 from .refine import refine
 from .weights import Weighted, weigh
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 # Enough for the error of a mean to be 5 % of a standard deviation (Vehtari et al. 2021, of chains).
 WEIGHTED_DRAWS, MORE = 1000, 4  # draws, and how many times as many where that helps
 HALF = 0.5  # of these come from elsewhere
-# Resampled draws may be copies of each other up to this share; else they are taken from so many
-# times as many, of which few come from elsewhere: the weights have passed already.
-MOST_REPEATED, POOLS, ELSEWHERE = 0.02, (2, 3, 4, 8, 16), 0.05
-STEPS = 300  # of Adam
 ANNEALING = Annealing(chains=1024, temperatures=25, leapfrog_steps=5, start="mixture")
 REACH: dict[Target, int] = {"guide": 1, "refined": 3, "certified": 5}  # steps
 NUTS_ROWS = 64  # data points that share a run
@@ -62,10 +59,10 @@ def infer(
     least 400 (Vehtari et al. 2024); chains if R-hat is below 1.01 and the effective sample size of
     bulk and tail at least 400 (Vehtari et al. 2021). With the guide's draws go a fifth as many of
     the prior, so that a mode which the guide misses shows where the prior hits it. What passes is
-    resampled to equal weights; where more than two in a hundred draws would be copies of another,
-    from up to sixteen times as many. A step that a program does not allow, such as refinement
-    of a discrete latent, is left out; where no step passes, ``certified`` is false and the draws
-    are those of the last one.
+    resampled to equal weights, and draws that are copies of another are moved by a few Metropolis
+    steps. A step that a program does
+    not allow, such as refinement of a discrete latent, is left out; where no step passes,
+    ``certified`` is false and the draws are those of the last one.
 
     Arguments:
         program: The program; see :class:`ppl_vae.Program`.
@@ -163,14 +160,14 @@ class _Found:
     Attributes:
         codes: All of it, once there is any.
         seen: What some step has tried, of shape (N,).
-        repeated: The share of draws that are copies of another, of shape (N,).
+        copies: Which draws are copies of another, of shape (S, N).
     """
 
     def __init__(self, size: int, draws: int, seed: int) -> None:
         self.size, self.draws = size, draws
         self.codes: Codes | None = None
         self.seen = torch.zeros(size, dtype=torch.bool)
-        self.repeated = torch.zeros(size, dtype=torch.double)
+        self.copies = torch.zeros(draws, size, dtype=torch.bool)
         self.generator = torch.Generator().manual_seed(seed)
 
     def weighted(self, place: int, weighted: Weighted, rows: Tensor) -> Tensor:
@@ -188,13 +185,13 @@ class _Found:
         kept = Weighted(flat, equal, equal - math.log(len(equal)), torch.nan * ess, ess)
         return self._take(place, rows, torch.as_tensor(mixed(*found)), kept, {"r_hat": r_hat})
 
-    def replace(self, drawn: Weighted, rows: Tensor) -> None:
-        """Resample from other draws of some data points, where these pass too."""
+    def separate(self, posterior: Posterior, weighted: Weighted, rows: Tensor, seed: int) -> None:
+        """Move the copies among the draws of some data points."""
         assert self.codes is not None
-        kept = drawn.passes(LEAST_ESS)
-        self.repeated[rows[kept]] = drawn.repeated(self.draws)[kept]
-        for site, z in drawn.resampled(self.draws, self.generator).items():
-            self.codes.latents[site][:, rows[kept]] = z[:, kept]
+        latents = self.codes.latents
+        drawn = {site: z[:, rows] for site, z in latents.items()}
+        for site, z in move_copies(posterior, weighted, drawn, self.copies[:, rows], seed).items():
+            latents[site][:, rows] = z
 
     def _take(
         self,
@@ -204,9 +201,8 @@ class _Found:
         found: Weighted,
         statistics: Mapping[str, Tensor],
     ) -> Tensor:
-        latents = found.resampled(self.draws, self.generator)
+        latents, self.copies[:, rows] = found.resampled(self.draws, self.generator)
         self.seen[rows] = True
-        self.repeated[rows] = found.repeated(self.draws)
         if self.codes is None:
             self.codes = Codes.blank(self.size, latents)
         codes = self.codes
@@ -288,13 +284,13 @@ class _Escalation:
 
     def _refine(self, family: Family, rows: Tensor, progress: Progress) -> Posterior:
         seed = self._seed(family, rows)
-        return refine(self.posterior[rows], family, STEPS, 1, seed, progress)
+        return refine(self.posterior[rows], family, seed=seed, progress=progress)
 
     def _weigh(self, posterior: Posterior, rows: Tensor, progress: Progress) -> Tensor:
         """Weigh the draws of a guide; where they are but too few, take more. What passed."""
         work = progress.part(1.0, total=len(posterior) * WEIGHTED_DRAWS)
         weighted = weigh(posterior, WEIGHTED_DRAWS, self._seed("weigh", rows), work)
-        passed = self._passed(rows, self.found.weighted(self.place, weighted, rows))
+        passed = self._weighted(posterior, weighted, rows)
         few = ~passed & (weighted.ess >= LEAST_ESS / MORE)
         if not isinstance(posterior.program, JointGaussian):
             # Draws at twice the scale mend a heavy tail; more of the same do not.
@@ -303,28 +299,17 @@ class _Escalation:
             seed = self._seed("weigh more", rows)
             again = posterior[few.nonzero()[:, 0]]
             more = weigh(again, MORE * WEIGHTED_DRAWS, seed, defensive=HALF)
-            passed[few] = self._passed(rows[few], self.found.weighted(self.place, more, rows[few]))
-        if self.draws > 1:
-            self._spread(posterior, rows, passed, weighted)
+            passed[few] = self._weighted(again, more, rows[few])
         return passed
 
-    def _spread(
-        self, posterior: Posterior, rows: Tensor, passed: Tensor, weighted: Weighted
-    ) -> None:
-        """Where resampled draws are copies of each other, take them from more draws.
-
-        From as many as their weights ask for; where these were too few, from the next number.
-        """
-        pools = [times * max(self.draws, WEIGHTED_DRAWS) for times in POOLS]
-        foreseen = weighted.pool_for(self.draws, MOST_REPEATED, pools)
-        left = passed & (self.found.repeated[rows] > MOST_REPEATED)
-        for pool in pools:
-            places = (left & (foreseen <= pool)).nonzero()[:, 0]
-            for some in places.split(max(1, self.at_once // pool)) if len(places) else ():
-                seed = self._seed(f"spread {pool}", rows[some])
-                drawn = weigh(posterior[some], pool, seed, defensive=ELSEWHERE)
-                self.found.replace(drawn, rows[some])
-            left &= self.found.repeated[rows] > MOST_REPEATED
+    def _weighted(self, posterior: Posterior, weighted: Weighted, rows: Tensor) -> Tensor:
+        """Take weighted draws of some data points. What passed."""
+        passed = self._passed(rows, self.found.weighted(self.place, weighted, rows))
+        chosen = passed.nonzero()[:, 0]
+        if len(chosen):
+            seed, some = self._seed("copies", rows), posterior[chosen]
+            self.found.separate(some, weighted.rows(chosen), rows[chosen], seed)
+        return passed
 
     def _anneal(self, progress: Progress) -> None:
         work = progress.part(1.0, transitions(len(self.left), ANNEALING))

@@ -13,42 +13,47 @@ from ..programs.per_datum import JointGaussian, PerDatum
 from ..programs.posterior import Posterior
 from ..programs.scoring import rows_at_once
 from ..programs.sites import Latents
-from ..programs.unconstrained import State, Turns, Unconstrained
+from ..programs.unconstrained import Turns, Unconstrained, flatten, unflatten
 from ..progress import Progress
 from ..runtime import derived_seed
 from .own_family import frozen, refine_own_family
 
-STEP_DRAWS = 4
-RATE, OWN_RATE = 0.05, 0.1  # Adam's first learning rate, in units of the guide's scale
-LOCATING = 200  # draws that tell where the guide is
+STEPS = 100  # of natural gradients
+OWN_STEPS, OWN_RATE = 300, 0.1  # Adam's, for a family with parameters of any kind
+STEP_DRAWS = 4  # at least
+CONTRACTION = 7.5  # by how many e-folds an error is to fall in all steps
+FASTEST = 0.5  # the first rate of a step at most, of the way to the optimum of a normal posterior
+LONGEST = 0.7  # of a step, in units of the guide's scale
+LOCATING = 32  # draws that tell where the guide is
 SELECTING = 200  # draws that tell which start was the best
 Z = 3.0  # standard errors by which another start must be better than the first
 CENTRAL = (0.1587, 0.5, 0.8413)  # a standard deviation on either side of a normal's median
-NARROWEST = 1e-3  # of the prior's scale: a guide may be a point mass
+POINT, OF_A_POINT = 1e-4, 0.03  # of the prior's scale: what is a point mass, and where it starts
 FACTOR_ELEMENTS = 2**24  # of all triangular factors in flight
 
 
 def refine(
     posterior: Posterior,
     family: Family = "full",
-    steps: int = 300,
+    steps: int | None = None,
     starts: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Posterior:
     r"""Fit a guide to each data point by itself, the model as it is (Cremer et al. 2018).
 
-    It maximizes the ELBO of each data point, from the guide as it is, by Adam on gradients along
-    the draws (Roeder et al. 2017), which have no variance where the guide is exact. Of a family
-    ``"diagonal"`` or ``"full"`` the new guide is a normal distribution of all latents of a data
-    point, in unconstrained coordinates: what the old guide is matters as a start only, so that it
-    may be a flow, or a point mass. Of the family ``"own"`` it is the old guide with parameters of
-    its own; see :class:`ppl_vae.inference.own_family.Refined`.
+    It maximizes the ELBO of each data point. Of a family ``"diagonal"`` or ``"full"`` the new guide
+    is a normal distribution of all latents of a data point, in unconstrained coordinates: what the
+    old guide is matters as a start only, so that it may be a flow, or a point mass. It is fitted
+    by natural gradients (Khan & Rue 2023, section 3), which have no variance where it is exact. Of
+    the family ``"own"`` it is the old guide with parameters of its own, fitted by Adam; see
+    :class:`ppl_vae.inference.own_family.Refined`.
 
     Arguments:
         posterior: The posterior of N data points.
         family: ``"full"``, ``"diagonal"`` or ``"own"``.
-        steps: Steps of Adam; its learning rate falls to zero along a cosine.
+        steps: Steps, whose rate falls to zero along a cosine; by default 100, or 300 of Adam. With
+            fewer steps, each takes more draws.
         starts: From how many places. The first is the guide. Others are draws of the prior where
             the posterior has what the guide lacks, such as another mode; the best one is kept.
         seed: Seed of everything random.
@@ -71,11 +76,15 @@ def refine(
     """
     if family not in get_args(Family):
         raise InputError("family", f"must be one of {get_args(Family)}, got {family!r}")
+    if steps is None:
+        steps = OWN_STEPS if family == "own" else STEPS
     steps, starts = check_int("steps", steps), check_int("starts", starts)
     progress = progress or Progress()
     parts: list[Any] = []
-    draws = STEP_DRAWS * starts
-    for part in posterior.blocks(draws * _widening(posterior, family)):
+    units = _units(posterior)
+    draws = STEP_DRAWS if family == "own" else step_draws(units, steps)
+    widening = _widening(posterior, units, draws) if family == "full" else 1
+    for part in posterior.blocks(draws * starts * widening):
         work = progress.part(len(part) / len(posterior))
         of_part = derived_seed(seed, f"refine {len(parts)}")
         parts.append(_refined(part, family, steps, starts, of_part, work).program)
@@ -97,6 +106,12 @@ def _refined(
     return found[_best(found, len(posterior), starts, derived_seed(seed, "selection"))]
 
 
+def step_draws(units: int, steps: int) -> int:
+    """How many draws a step needs so that the guide of some units is there after so many steps."""
+    rate = min(FASTEST, 2 * CONTRACTION / steps)  # a cosine's mean is half of its first value
+    return max(STEP_DRAWS, math.ceil(rate * (units + 1) / (2 - rate)))
+
+
 def _fit(
     posterior: Posterior,
     family: Family,
@@ -105,40 +120,81 @@ def _fit(
     progress: Progress,
     places: Mapping[str, Tensor] | None,
 ) -> Posterior:
-    """A normal guide for each data point, refined from the guide, or from some places."""
+    r"""A normal guide for each data point, refined from the guide, or from some places.
+
+    In coordinates in which the guide is standard normal, u = mu + L e, the natural gradient is that
+    of the ELBO by mu and by a triangular factor at the identity, its diagonal halved. From S draws
+    e of D units, with A the identity less the posterior's precision there, the error of a factor
+    becomes :math:`A - \rho A C`, C their second moments, for which
+    :math:`E[C^2] = (1 + (D + 1) / S) I`: beyond :math:`\rho = 2 S / (D + S + 1)` it would grow.
+    """
     coordinates = _coordinates(posterior, family)
     counted = progress.part(1.0, total=steps)
     with posterior.evaluation_mode(seed), frozen(posterior.program), torch.enable_grad():
         guide = _start(posterior, coordinates, places, full=family == "full")
-        offset, spread = (torch.zeros_like(guide.loc, requires_grad=True) for _ in range(2))
-        free = [offset, spread]
-        if family == "full":
-            size = guide.loc.shape[1]
-            free.append(guide.loc.new_zeros(len(guide.loc), size, size, requires_grad=True))
-        adam = torch.optim.Adam(free, RATE, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-        for _ in range(steps):
-            adam.zero_grad()
-            loss = _path_loss(coordinates, guide.shapes, *_moved(guide, *free))
-            loss.backward()
-            still = torch.stack([_keep_finite(parameter) for parameter in free]).all(0)
-            if still.all():
-                raise InputError("the ELBO", "is not finite near the guide, for any data point")
-            adam.step()
-            schedule.step()
+        loc, factor = guide.loc, guide.factor
+        if family == "full" and guide.is_diagonal:
+            factor = torch.diag_embed(factor)
+        size = loc.shape[1]
+        draws = step_draws(size, steps)
+        first = min(FASTEST, 2 * draws / (size + draws + 1))
+        for step in range(steps):
+            rate = first * (1 + math.cos(math.pi * step / steps)) / 2
+            gradients = _gradients(coordinates, guide.shapes, loc, factor, draws)
+            loc, factor = _moved(loc, factor, rate, *gradients)
             counted.advance(1)
-    with torch.no_grad():
-        guide.loc, guide.factor = (tensor.detach() for tensor in _moved(guide, *free))
+    guide.loc, guide.factor = loc, factor
     return posterior.of(guide)
 
 
-def _keep_finite(parameter: Tensor) -> Tensor:
-    """Leave rows where they are whose gradient is not finite, and say which, of shape (N,)."""
-    gradient = parameter.grad
-    assert gradient is not None
-    bad = ~gradient.flatten(1).isfinite().all(1)
-    gradient[bad] = 0.0
-    return bad
+def _gradients(
+    coordinates: Unconstrained,
+    shapes: Mapping[str, tuple[int, ...]],
+    loc: Tensor,
+    factor: Tensor,
+    draws: int,
+) -> tuple[Tensor, Tensor]:
+    """The ELBO's gradients by location and factor, both in units of the guide's scale.
+
+    They are those along the draws (Roeder et al. 2017, eq. 8): zero for each draw, not on average
+    only, where the guide is exact. Of shape (N, D), and as the factor; NaN where one is infinite.
+    """
+    noise = loc.new_empty(*loc.shape, draws).normal_()
+    is_diagonal = factor.dim() == loc.dim()
+    scaled = factor[..., None] * noise if is_diagonal else factor @ noise
+    u = (loc[..., None] + scaled).permute(2, 0, 1).requires_grad_()
+    joint = coordinates.densities(unflatten(u, shapes))[1]
+    slope = torch.autograd.grad(joint.sum(), u)[0].permute(1, 2, 0)
+    off = (factor[..., None] * slope if is_diagonal else factor.mT @ slope) + noise
+    off = torch.where(joint.isfinite().all(0)[:, None, None], off, math.nan)
+    if is_diagonal:
+        return off.mean(-1), (off * noise).mean(-1)
+    by_factor = off @ noise.mT / draws
+    return off.mean(-1), (by_factor + by_factor.mT) / 2
+
+
+def _moved(
+    loc: Tensor, factor: Tensor, rate: float, by_loc: Tensor, by_factor: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Location and factor after a natural step; where a gradient is not finite, as they are."""
+    is_diagonal = factor.dim() == loc.dim()
+    if not is_diagonal:
+        diagonal = by_factor.diagonal(dim1=-2, dim2=-1)
+        by_factor = by_factor.tril() - torch.diag_embed(diagonal) / 2
+    else:
+        by_factor = by_factor / 2
+    length = (by_loc.square().sum(1) + by_factor.flatten(1).square().sum(1)).sqrt()
+    usable = length.isfinite()
+    if not usable.any():
+        raise InputError("the ELBO", "is not finite near the guide, for any data point")
+    share = (LONGEST / length).clamp(max=rate)
+    share = torch.where(usable, share, 0.0)[:, None]
+    by_loc = share * by_loc.nan_to_num(0.0, 0.0, 0.0)
+    by_factor = (share if is_diagonal else share[..., None]) * by_factor.nan_to_num(0.0, 0.0, 0.0)
+    if is_diagonal:
+        return loc + factor * by_loc, factor * by_factor.exp()
+    scale = torch.diag_embed(by_factor.diagonal(dim1=-2, dim2=-1).exp())
+    return loc + (factor @ by_loc[..., None])[..., 0], factor @ (by_factor.tril(-1) + scale)
 
 
 def _coordinates(posterior: Posterior, family: Family) -> Unconstrained:
@@ -151,53 +207,6 @@ def _coordinates(posterior: Posterior, family: Family) -> Unconstrained:
                 "use the family own",
             )
     return coordinates
-
-
-def _moved(
-    guide: JointGaussian, offset: Tensor, spread: Tensor, lower: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Location and factor after a step, in units of the scale that the guide started with."""
-    scale, start = spread.exp(), guide.factor
-    if guide.is_diagonal:
-        loc, factor = guide.loc + start * offset, start * scale
-        if lower is None:
-            return loc, factor
-        return loc, start[..., None] * lower.tril(-1) + torch.diag_embed(factor)
-    assert lower is not None
-    loc = guide.loc + (start @ offset[..., None])[..., 0]
-    return loc, start @ (lower.tril(-1) + torch.diag_embed(scale))
-
-
-def _path_loss(
-    coordinates: Unconstrained, shapes: Mapping[str, tuple[int, ...]], loc: Tensor, factor: Tensor
-) -> Tensor:
-    r"""Minus the ELBO's part that moves with the draws, summed over data, at the mean over draws.
-
-    Its gradient is that along the draws u = mu + L e (Roeder et al. 2017, eq. 8), for which
-    :math:`\partial_u \log q(u) = -L^{-T} e` is a constant.
-    """
-    noise = loc.new_empty(STEP_DRAWS, *loc.shape).normal_()
-    if factor.dim() == loc.dim():
-        u, slope = loc + factor * noise, noise / factor.detach()
-    else:
-        u = loc + (factor @ noise[..., None])[..., 0]
-        upper = factor.detach().mT
-        # Of all draws of a data point at once, as columns.
-        slope = torch.linalg.solve_triangular(upper, noise.permute(1, 2, 0), upper=True)
-        slope = slope.permute(2, 0, 1)
-    joint = coordinates.densities(_split(u, shapes))[1]
-    return -(joint.sum() + (slope * u).sum()) / STEP_DRAWS
-
-
-def _split(u: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> State:
-    """Coordinates of shape (S, N, D) by site."""
-    sizes = [torch.Size(shape).numel() for shape in shapes.values()]
-    parts = zip(shapes.items(), u.split(sizes, -1), strict=True)
-    return {site: part.reshape(*u.shape[:-1], *shape) for (site, shape), part in parts}
-
-
-def _flat(state: State) -> Tensor:
-    return torch.cat([u.flatten(2) if u.dim() > 2 else u[..., None] for u in state.values()], -1)
 
 
 @torch.no_grad()
@@ -214,10 +223,11 @@ def _start(
     drawn, prior = (
         coordinates.coordinates(posterior.sample(LOCATING, source)) for source in ("guide", "prior")
     )
-    loc, scale = _location_and_scale(_flat(drawn))
-    scale = torch.maximum(scale, NARROWEST * _location_and_scale(_flat(prior))[1])
+    loc, scale = _location_and_scale(flatten(drawn))
+    widest = _location_and_scale(flatten(prior))[1]
+    scale = torch.where(scale < POINT * widest, OF_A_POINT * widest, scale)
     if places is not None:
-        there = _flat(coordinates.coordinates({s: z[None] for s, z in places.items()}))[0]
+        there = flatten(coordinates.coordinates({s: z[None] for s, z in places.items()}))[0]
         loc = torch.where(there.isfinite(), there, loc)
     shapes = {site: tuple(u.shape[2:]) for site, u in drawn.items()}
     program: Any = guide.program if isinstance(guide, PerDatum) else guide
@@ -256,14 +266,16 @@ def _best(found: Posterior, size: int, starts: int, seed: int) -> Tensor:
     return ahead.argmax(0) * size + torch.arange(size)
 
 
-def _widening(posterior: Posterior, family: Family) -> int:
-    """How many times fewer data points fit into memory because of their triangular factors."""
-    if family != "full":
-        return 1
+def _units(posterior: Posterior) -> int:
+    """How many latents a data point has."""
     with posterior.evaluation_mode(0):
-        size = sum(z[0, 0].numel() for z in posterior[:1].sample(1, "prior").values())
-    rows = max(1, rows_at_once(posterior.program, posterior.batch.x) // STEP_DRAWS)
-    return max(1, rows * size**2 // FACTOR_ELEMENTS)
+        return sum(z[0, 0].numel() for z in posterior[:1].sample(1, "prior").values())
+
+
+def _widening(posterior: Posterior, units: int, draws: int) -> int:
+    """How many times fewer data points fit into memory because of their triangular factors."""
+    rows = max(1, rows_at_once(posterior.program, posterior.batch.x) // draws)
+    return max(1, rows * units**2 // FACTOR_ELEMENTS)
 
 
 def _joined(parts: list[Any]) -> Any:

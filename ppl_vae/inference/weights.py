@@ -1,8 +1,8 @@
 """Weighted draws: a guide's, and a few of the prior's that show what it misses."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class Weighted:
         log_weight: As they were found, of shape (S, N), in nats; their mean estimates p(x).
         smoothed: Normalized log weights with a smoothed tail, of shape (S, N).
         k_hat, ess: Pareto k-hat and effective sample size, of shape (N,) (Vehtari et al. 2024).
+        counts: How many draws are the guide's, the guide's at twice its scale, and the prior's;
+            none, if they have no density that is known at other values.
     """
 
     latents: Latents
@@ -37,13 +39,21 @@ class Weighted:
     smoothed: Tensor
     k_hat: Tensor
     ess: Tensor
+    counts: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, latents: Latents, log_weight: Tensor) -> "Weighted":
+    def of(cls, latents: Latents, log_weight: Tensor, counts: tuple[int, ...] = ()) -> "Weighted":
         """Draws with their weights, smoothed."""
         smoothed, k_hat, ess = smooth_weights(log_weight.double().T.numpy())
-        tensors = (torch.as_tensor(np.ascontiguousarray(a)) for a in (smoothed.T, k_hat, ess))
-        return cls(latents, log_weight, *tensors)
+        of_draws = torch.as_tensor(np.ascontiguousarray(smoothed.T))
+        statistics = torch.as_tensor(k_hat), torch.as_tensor(ess)
+        return cls(latents, log_weight, of_draws, *statistics, counts)
+
+    def rows(self, index: Tensor) -> "Weighted":
+        """Those of some data points."""
+        latents = {site: z[:, index] for site, z in self.latents.items()}
+        of_draws = (self.log_weight[:, index], self.smoothed[:, index])
+        return Weighted(latents, *of_draws, self.k_hat[index], self.ess[index], self.counts)
 
     def passes(self, least: float) -> Tensor:
         """Where averages over the draws can be relied on, of shape (N,).
@@ -59,44 +69,20 @@ class Weighted:
         """log p(x) and its standard error, in nats, of shape (N,) each."""
         return log_mean(self.log_weight)
 
-    def resampled(self, count: int, generator: torch.Generator) -> Latents:
-        """Equally weighted draws, of shape (count, N, ...) by site (systematic resampling)."""
+    def resampled(self, count: int, generator: torch.Generator) -> tuple[Latents, Tensor]:
+        """Equally weighted draws, of shape (count, N, ...) by site (systematic resampling).
+
+        With them, of shape (count, N), which are copies of another one.
+        """
         share = self.smoothed.exp().T.cumsum(1)
         start = torch.rand(len(share), 1, generator=generator, dtype=share.dtype)
         places = (torch.arange(count, dtype=share.dtype) + start) / count * share[:, -1:]
         index = torch.searchsorted(share, places).clamp(max=len(self.smoothed) - 1).T
-        index = index[torch.randperm(count, generator=generator)]
-        return {site: take_draws(z, index) for site, z in self.latents.items()}
-
-    def repeated(self, count: int) -> Tensor:
-        """The share of so many resampled draws that are copies of another, of shape (N,)."""
-        return (count * self.smoothed.exp() - 1).clamp(min=0).sum(0) / count
-
-    def pool_for(self, count: int, most: float, pools: Sequence[int]) -> Tensor:
-        """How many draws to resample some from, so that at most a share of these are copies.
-
-        Arguments:
-            count: How many are resampled.
-            most: The share.
-            pools: Numbers of draws to choose from, ascending.
-
-        Returns:
-            The first that is enough for each data point, or the last one, of shape (N,). Of T draws
-            whose weights have mean one, the share is E max(0, w - T / count).
-
-        Example:
-            >>> log_weight = torch.tensor([[0.0, 0.0], [0.0, math.log(5.0)]]).double()
-            >>> weighted = Weighted(
-            ...     {}, log_weight, log_weight.log_softmax(0), torch.zeros(2), torch.zeros(2)
-            ... )
-            >>> weighted.pool_for(10, 0.01, [10, 20, 40])
-            tensor([10, 20])
-        """
-        weight = len(self.smoothed) * self.smoothed.exp()
-        share = torch.stack([(weight - pool / count).clamp(min=0).mean(0) for pool in pools])
-        first = (share <= most).int().argmax(0)
-        first[share[-1] > most] = len(pools) - 1
-        return torch.tensor(pools)[first]
+        copies = torch.zeros_like(index, dtype=torch.bool)
+        copies[1:] = index[1:] == index[:-1]
+        order = torch.randperm(count, generator=generator)
+        drawn = {site: take_draws(z, index[order]) for site, z in self.latents.items()}
+        return drawn, copies[order]
 
     def moments(self) -> tuple[Latents, Latents]:
         """Means and standard deviations by site, of shape (N, ...)."""
@@ -154,10 +140,13 @@ def weigh(
     progress = progress or Progress()
     parts = []
     others = math.ceil(defensive * draws)
+    counts: tuple[int, ...] = ()
+    if posterior.has_tractable_density:
+        is_refined = isinstance(posterior.program, JointGaussian)
+        counts = (draws, others if is_refined else 0, others)
     with posterior.evaluation_mode(seed):
         for part in posterior.blocks(draws + 2 * others):
-            tractable = posterior.has_tractable_density
-            latents, log_weight = _mixed(part, draws, others) if tractable else _own(part, draws)
+            latents, log_weight = _mixed(part, counts) if counts else _own(part, draws)
             parts.append(({s: z.cpu() for s, z in latents.items()}, log_weight.double().cpu()))
             progress.advance(draws * len(part))
     log_weight = torch.cat([weights for _, weights in parts], dim=1)
@@ -168,30 +157,44 @@ def weigh(
             "check that data point, or train longer at a lower rate",
         )
     latents = {site: torch.cat([drawn[site] for drawn, _ in parts], dim=1) for site in parts[0][0]}
-    return Weighted.of(latents, log_weight)
+    return Weighted.of(latents, log_weight, counts)
 
 
-def _mixed(posterior: Posterior, draws: int, others: int) -> tuple[Latents, Tensor]:
-    guides, guide = [(posterior, draws)], posterior.program
-    if isinstance(guide, JointGaussian):
-        guides.append((posterior.of(guide.widened(WIDER)), others))
-    drawn = [each.sample(count) for each, count in guides]
-    drawn.append(posterior.sample(others, "prior"))
+def _mixed(posterior: Posterior, counts: tuple[int, ...]) -> tuple[Latents, Tensor]:
+    guide, wider, prior = counts
+    drawn = [posterior.sample(guide)]
+    if wider:
+        drawn.append(_widened(posterior).sample(wider))
+    drawn.append(posterior.sample(prior, "prior"))
     latents = {site: torch.cat([d[site] for d in drawn]) for site in drawn[0]}
+    joint, mixture = mixture_densities(posterior, latents, counts)
+    return latents, joint - mixture
+
+
+def _widened(posterior: Posterior) -> Posterior:
+    guide: Any = posterior.program
+    return posterior.of(guide.widened(WIDER))
+
+
+def mixture_densities(
+    posterior: Posterior, latents: Latents, counts: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Log densities of latents and data, and of the mixture that weighted draws are from.
+
+    Arguments:
+        posterior: The posterior of N data points, in its evaluation mode.
+        latents: Of shape (S, N, *event shape) by site.
+        counts: Those of :class:`Weighted`.
+    """
     terms = posterior.score(latents)
     log_prior = total(terms.prior).double()
     densities = [total(terms.guide).double()]
-    densities += [
-        total(each.score(latents, with_model=False).guide).double() for each, _ in guides[1:]
-    ]
-    counts = [count for _, count in guides] + [others]
-    mixture = torch.stack(
-        [
-            density + math.log(count / sum(counts))
-            for density, count in zip([*densities, log_prior], counts, strict=True)
-        ]
-    ).logsumexp(0)
-    return latents, terms.reconstruction.double() + log_prior - mixture
+    if counts[1]:
+        wider = _widened(posterior).score(latents, with_model=False)
+        densities.append(total(wider.guide).double())
+    parts = zip([count for count in counts if count], [*densities, log_prior], strict=True)
+    shares = [density + math.log(count / sum(counts)) for count, density in parts]
+    return terms.reconstruction.double() + log_prior, torch.stack(shares).logsumexp(0)
 
 
 def _own(posterior: Posterior, draws: int) -> tuple[Latents, Tensor]:

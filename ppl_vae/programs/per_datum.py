@@ -32,6 +32,15 @@ class PerDatum(nn.Module):
         raise NotImplementedError
 
 
+class _Correlated(dist.MultivariateNormal):
+    """Draws by one product a data point: torch copies the factor for each draw."""
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        noise = self.loc.new_empty(self._extended_shape(torch.Size(sample_shape))).normal_()
+        factor = self._unbroadcasted_scale_tril  # of shape (N, D, D), whatever the draws
+        return self.loc + torch.einsum("nij,...nj->...ni", factor, noise)
+
+
 class JointGaussian(PerDatum):
     r"""A normal guide over all latents of each data point, in unconstrained coordinates.
 
@@ -106,7 +115,7 @@ class JointGaussian(PerDatum):
         if noise:
             before = torch.cat(noise, -1)[..., None]
             loc = loc + (self.factor[:, place, : place.start] @ before)[..., 0]
-        return dist.MultivariateNormal(loc, scale_tril=self.factor[:, place, place])
+        return _Correlated(loc, scale_tril=self.factor[:, place, place])
 
     def _noise(self, base: Any, u: Tensor) -> Tensor:
         if self.is_diagonal:

@@ -129,11 +129,11 @@ class Posterior:
             blocks = scored_blocks(self, draws, analytic, progress or Progress())
             return reduce_blocks(function, blocks, self.rows)
 
-    def refine(self, family: Family = "full", steps: int = 300, **choices: Any) -> "Posterior":
+    def refine(self, family: Family = "full", steps: int | None = None, **more: Any) -> "Posterior":
         """The same, its guide fitted to each data point: ``ppl_vae.inference.refine.refine``."""
         from ..inference.refine import refine  # which is built on posteriors
 
-        return refine(self, family, steps, **choices)
+        return refine(self, family, steps, **more)
 
     def evaluation_mode(self, seed: int) -> AbstractContextManager[None]:
         """Where to call :meth:`sample`, :meth:`trace` and :meth:`score`: seeded, no gradients."""

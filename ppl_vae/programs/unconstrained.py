@@ -116,3 +116,15 @@ def _bijection(site: str, support: Constraint) -> Any:
 def sum_events(values: Tensor) -> Tensor:
     """Sum over all dimensions behind those of chains and data."""
     return values.flatten(2).sum(-1) if values.dim() > 2 else values
+
+
+def flatten(state: State) -> Tensor:
+    """The coordinates of all sites, one after the other: of shape (C, N, D)."""
+    return torch.cat([u.flatten(2) if u.dim() > 2 else u[..., None] for u in state.values()], -1)
+
+
+def unflatten(u: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> State:
+    """Coordinates of shape (C, N, D) by site, each site's of a shape of its own."""
+    sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+    parts = zip(shapes.items(), u.split(sizes, -1), strict=True)
+    return {site: part.reshape(*u.shape[:-1], *shape) for (site, shape), part in parts}
