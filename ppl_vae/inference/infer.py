@@ -159,14 +159,12 @@ class _Found:
 
     Attributes:
         codes: All of it, once there is any.
-        seen: What some step has tried, of shape (N,).
         copies: Which draws are copies of another, of shape (S, N).
     """
 
     def __init__(self, size: int, draws: int, seed: int) -> None:
         self.size, self.draws = size, draws
         self.codes: Codes | None = None
-        self.seen = torch.zeros(size, dtype=torch.bool)
         self.copies = torch.zeros(draws, size, dtype=torch.bool)
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -202,7 +200,6 @@ class _Found:
         statistics: Mapping[str, Tensor],
     ) -> Tensor:
         latents, self.copies[:, rows] = found.resampled(self.draws, self.generator)
-        self.seen[rows] = True
         if self.codes is None:
             self.codes = Codes.blank(self.size, latents)
         codes = self.codes
@@ -246,10 +243,12 @@ class _Escalation:
                 except InputError as error:
                     name = METHODS[self.place].replace(" ", "_")
                     self.left_out[name] = f"{error.culprit} {error.problem}"
-        codes, rows = self.found.codes, self.left[~self.found.seen[self.left]]
-        if codes is not None and len(rows):  # which no step after the first could take
-            self.place = 0
-            self._weigh(self.posterior[rows], rows, Progress())
+        codes = self.found.codes
+        if codes is not None and REACH[target] > 1:
+            rows = self.left[codes.method[self.left] == 0]
+            if len(rows):  # which no step after the first could take
+                self.place = 0
+                self._weigh(self.posterior[rows], rows, Progress(), more=True)
         progress.finish()
         if codes is None:
             raise InputError("the posterior", f"has no draws: {'; '.join(self.left_out.values())}")
@@ -257,12 +256,14 @@ class _Escalation:
         return codes
 
     def _guide(self, progress: Progress) -> None:
-        self._try(progress, lambda rows, work: self._weigh(self.posterior[rows], rows, work))
+        self._try(
+            progress, lambda rows, work: self._weigh(self.posterior[rows], rows, work, self.is_last)
+        )
 
     def _diagonal(self, progress: Progress) -> None:
         def refined(rows: Tensor, work: Progress) -> Tensor:
             found = self._refine("diagonal", rows, work.part(0.8))
-            return self._weigh(found, rows, work.part(0.2))
+            return self._weigh(found, rows, work.part(0.2), self.is_last)
 
         self._try(progress, refined)
 
@@ -279,27 +280,30 @@ class _Escalation:
     def _full(self, progress: Progress) -> None:
         rows = self.left
         refined = self._refine("full", rows, progress.part(0.8))
-        passed = self._weigh(refined, rows, progress.part(0.2))
+        passed = self._weigh(refined, rows, progress.part(0.2), more=True)
         self.refined = refined[~passed]
 
     def _refine(self, family: Family, rows: Tensor, progress: Progress) -> Posterior:
         seed = self._seed(family, rows)
         return refine(self.posterior[rows], family, seed=seed, progress=progress)
 
-    def _weigh(self, posterior: Posterior, rows: Tensor, progress: Progress) -> Tensor:
-        """Weigh the draws of a guide; where they are but too few, take more. What passed."""
+    def _weigh(self, posterior: Posterior, rows: Tensor, progress: Progress, more: bool) -> Tensor:
+        """Weigh the draws of a guide. What passed.
+
+        Where they are but too few, take more: if the next step would cost more than these.
+        """
         work = progress.part(1.0, total=len(posterior) * WEIGHTED_DRAWS)
         weighted = weigh(posterior, WEIGHTED_DRAWS, self._seed("weigh", rows), work)
         passed = self._weighted(posterior, weighted, rows)
-        few = ~passed & (weighted.ess >= LEAST_ESS / MORE)
+        few = ~passed & (weighted.ess >= LEAST_ESS / MORE) & more
         if not isinstance(posterior.program, JointGaussian):
             # Draws at twice the scale mend a heavy tail; more of the same do not.
             few &= weighted.passes(LEAST_ESS / MORE)
         if few.any():
             seed = self._seed("weigh more", rows)
             again = posterior[few.nonzero()[:, 0]]
-            more = weigh(again, MORE * WEIGHTED_DRAWS, seed, defensive=HALF)
-            passed[few] = self._weighted(again, more, rows[few])
+            weighted = weigh(again, MORE * WEIGHTED_DRAWS, seed, defensive=HALF)
+            passed[few] = self._weighted(again, weighted, rows[few])
         return passed
 
     def _weighted(self, posterior: Posterior, weighted: Weighted, rows: Tensor) -> Tensor:
