@@ -4,6 +4,7 @@
     python benchmarks/infer.py runs/mnist                          # 1,000 test images
     python benchmarks/infer.py runs/mnist --images 100 --check 10  # and against long NUTS runs
     python benchmarks/infer.py runs/mnist --images 0 --simulated 50  # bounds on log p(x)
+    python benchmarks/infer.py runs/mnist --draws 1 --targets refined  # no copies to move
     python benchmarks/infer.py runs/mnist --images 0 --work 200      # where the time goes
 
 Of what is certified, means are compared with those of NUTS in posterior standard deviations, and a
@@ -45,12 +46,12 @@ def timed(call: Any) -> tuple[Any, float, float]:
     return found, time.perf_counter() - clock, time.process_time() - processor
 
 
-def certify(program: Any, x: torch.Tensor, targets: list[Any]) -> Any:
+def certify(program: Any, x: torch.Tensor, targets: list[Any], draws: int) -> Any:
     """Infer by refinement alone, and by all methods; what the last one found."""
     found: Any = None
     for target in targets:
         found, clock, processor = timed(
-            lambda target=target: ppl_vae.infer(program, x, draws=1000, target=target)
+            lambda target=target: ppl_vae.infer(program, x, draws, target)
         )
         share = float(found.inference["certified"].mean())
         evidence = float(found.inference["log_evidence"].mean())
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--targets", nargs="+", default=["refined", "certified"])
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--check", type=int, default=0, help="images to compare with NUTS")
     parser.add_argument("--simulated", type=int, default=0, help="images to bound log p(x) of")
     parser.add_argument("--work", type=int, default=0, help="images to time the parts of")
@@ -167,7 +169,7 @@ def main() -> None:
     program, data = run.load(), open_data(run, None)
     x = data.fixed("test")[: arguments.images]
     if arguments.images:
-        found = certify(program, x, arguments.targets)
+        found = certify(program, x, arguments.targets, arguments.draws)
         if arguments.check:
             check(program, x[: arguments.check], found)
     if arguments.work:

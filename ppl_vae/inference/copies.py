@@ -13,7 +13,7 @@ from ..programs.sites import Latents
 from ..programs.unconstrained import State, Turns, Unconstrained, flatten, sum_events, unflatten
 from .weights import Weighted, mixture_densities
 
-STEPS = (0.7, 0.4, 0.22, 0.12)  # their sizes, of the posterior's scale
+STEPS = 3 * (0.5, 0.35, 0.25)  # their sizes, of the posterior's scale
 SHRINKAGE = 0.1  # of correlations, which few effective draws exaggerate
 FACTOR_ELEMENTS = 2**24  # of all triangular factors in flight
 

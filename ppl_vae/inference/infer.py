@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Enough for the error of a mean to be 5 % of a standard deviation (Vehtari et al. 2021, of chains).
 WEIGHTED_DRAWS, MORE = 1000, 4  # draws, and how many times as many where that helps
+LONGER = 300  # steps of refinement, where fewer did not do
 HALF = 0.5  # of these come from elsewhere
 ANNEALING = Annealing(chains=1024, temperatures=25, leapfrog_steps=5, start="mixture")
 REACH: dict[Target, int] = {"guide": 1, "refined": 3, "certified": 5}  # steps
@@ -51,7 +52,7 @@ def infer(
 
     1. the guide, weighted;
     2. a normal guide of independent units, refined for that data point, weighted;
-    3. one of correlated units, likewise;
+    3. one of correlated units, likewise; if it fails, once more with three times the steps;
     4. annealing to the posterior, from half that guide and half the prior (Neal 2001);
     5. NUTS from four draws of the prior (Hoffman & Gelman 2014).
 
@@ -278,14 +279,19 @@ class _Escalation:
                     break
 
     def _full(self, progress: Progress) -> None:
-        rows = self.left
-        refined = self._refine("full", rows, progress.part(0.8))
-        passed = self._weigh(refined, rows, progress.part(0.2), more=True)
-        self.refined = refined[~passed]
+        # What few steps have left, some more, of other draws, refine; more draws would cost more.
+        for steps, share in ((None, 0.7), (LONGER, 0.3)):
+            if len(rows := self.left):
+                work = progress.part(share)
+                refined = self._refine("full", rows, work.part(0.8), steps)
+                passed = self._weigh(refined, rows, work.part(0.2), more=steps is not None)
+                self.refined = refined[~passed]
 
-    def _refine(self, family: Family, rows: Tensor, progress: Progress) -> Posterior:
-        seed = self._seed(family, rows)
-        return refine(self.posterior[rows], family, seed=seed, progress=progress)
+    def _refine(
+        self, family: Family, rows: Tensor, progress: Progress, steps: int | None = None
+    ) -> Posterior:
+        seed = self._seed(f"{family}, steps {steps}", rows)
+        return refine(self.posterior[rows], family, steps, seed=seed, progress=progress)
 
     def _weigh(self, posterior: Posterior, rows: Tensor, progress: Progress, more: bool) -> Tensor:
         """Weigh the draws of a guide. What passed.
