@@ -218,6 +218,8 @@ def test_bits_per_dimension_are_for_discrete_data():
     figures = evaluate(vae, (X > 0).float())
     by_hand = -figures["iw_bound"].mean / (5 * math.log(2))
     assert figures["bits_per_dim"].mean == pytest.approx(by_hand)
+    assert figures["bits_per_dim"].unit == "bits"
+    assert figures["iw_bound"].unit == "nats"
     assert "bits_per_dim" not in evaluate(Minimal(), X)
 
 

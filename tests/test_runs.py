@@ -258,3 +258,14 @@ def test_a_run_that_is_being_written_is_called_busy(tmp_path):
         run.close()
     with pytest.raises(InputError, match="is not a run"):
         Run.open(run.path)
+
+
+def test_a_run_of_data_in_memory_says_so_in_the_shell(tmp_path, shell):
+    data = ppl_vae.make_data((torch.rand(200, 6) > 0.5).float())
+    recorded = Config.of("ppl_vae.models:VAE", ARGUMENTS, data)
+    run = Run.create(tmp_path / "mem", recorded)
+    fit(VAE(data.shape, **ARGUMENTS), data, Settings(epochs=1), run=run, progress=False)
+    code, out, err = shell("evaluate", "mem")
+    assert (code, out) == (2, "")
+    assert "were in memory, in Python" in err
+    assert err.count("\n") == 1

@@ -83,6 +83,12 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
+    if source not in NAMED_SETS and not os.path.isabs(str(source)):
+        raise InputError(
+            f"the data of {run.path}",
+            "were in memory, in Python, and not in a file",
+            "go on in Python, or fit to a file: ppl-vae train --data FILE",
+        )
     if source not in NAMED_SETS and not os.path.lexists(str(source)):
         place = shell_word(run.path)
         raise InputError(

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..labels import attributes, variable
 from ..storage.files import replacing
 from .classification import Classification
-from .scores import Estimate, Ledger, Scores
+from .scores import UNITS, Estimate, Ledger, Scores
 
 if TYPE_CHECKING:
     import xarray
@@ -40,7 +40,6 @@ MEANINGS = {
     "acceptance": "mean probability with which Hamiltonian trajectories were accepted",
     "bits_per_dim": "upper bound on -log p(x) / (D log 2)",
 }
-UNITS = {"acceptance": "1", "k_hat": "1", "bits_per_dim": "bits"}  # all others are in nats
 
 
 def as_dataset(scores: Scores, rows: Tensor | None, about: dict[str, Any]) -> "xarray.Dataset":

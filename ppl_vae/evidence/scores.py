@@ -2,7 +2,7 @@ r"""The ELBO, its terms site by site, and bounds on log p(x), each with a standa
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -14,23 +14,27 @@ from ..programs.scoring import log_mean
 from ..programs.terms import Terms
 from ..progress import OnProgress, Progress
 
+UNITS = {"acceptance": "1", "k_hat": "1", "bits_per_dim": "bits"}  # all others are in nats
+
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over data, with the standard error that their spread gives it.
 
     Attributes:
-        mean: The mean over data, in nats per datum.
+        mean: The mean over data.
         stderr: Its standard error; NaN for a single datum.
         n: The number of data.
+        unit: Of mean and error, where it is known.
     """
 
     mean: float
     stderr: float
     n: int
+    unit: str = field(default="", repr=False, compare=False)
 
     @classmethod
-    def of(cls, values: Tensor) -> "Estimate":
+    def of(cls, values: Tensor, unit: str = "") -> "Estimate":
         """Summarize one value for each data point, of shape (N,).
 
         Raises:
@@ -48,11 +52,11 @@ class Estimate:
             )
         values = values.double()
         stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        return cls(values.mean().item(), stderr, len(values))
+        return cls(values.mean().item(), stderr, len(values), unit)
 
     def as_dict(self) -> dict[str, float | int]:
         """Mean, standard error and count, for JSON."""
-        return asdict(self)
+        return {"mean": self.mean, "stderr": self.stderr, "n": self.n}
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.stderr:.2f}"
@@ -93,8 +97,12 @@ class Scores:
         return f"Scores({', '.join(means)})"
 
     def estimates(self) -> dict[str, Estimate]:
-        """Means over data, in nats per datum where they are not bits or shares."""
-        return {n: Estimate.of(v) for n, v in self.per_datum.items() if not n.endswith("_error")}
+        """Means over data, with their units."""
+        return {
+            name: Estimate.of(values, UNITS.get(name, "nats"))
+            for name, values in self.per_datum.items()
+            if not name.endswith("_error")
+        }
 
     def ledger(self) -> "Ledger":
         """The ELBO as a sum over Pyro's sites.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
@@ -34,10 +35,11 @@ def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
         data: The data.
         data_dir: Where they were looked for; see :func:`ppl_vae.load_data`.
     """
-    named = data.source in NAMED_SETS
+    is_file = data.source not in NAMED_SETS and os.path.lexists(data.source)
     place = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
     return {
-        "source": data.source if named else str(Path(data.source).expanduser().resolve()),
+        # A name that is no file is that of data made in Python; it stays relative.
+        "source": str(Path(data.source).resolve()) if is_file else data.source,
         "data_dir": place,
         "binarize": data.binarize,
         "levels": data.levels,
