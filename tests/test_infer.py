@@ -15,7 +15,7 @@ from ppl_vae.inference import infer as module
 from ppl_vae.inference import nuts
 from ppl_vae.inference.copies import move_copies
 from ppl_vae.inference.unlike import FEWEST, score_rows
-from ppl_vae.inference.weights import weigh
+from ppl_vae.inference.weights import Weighted, weigh
 from ppl_vae.models import VAE, LinearGaussian
 from ppl_vae.models.networks import inverse_positive
 from ppl_vae.programs.protocol import dtype_of
@@ -92,6 +92,18 @@ def test_the_law_of_draws_stays_the_same_where_copies_are_moved(correlated):  # 
     for unit in white:
         assert kstest(unit.numpy(), "norm").pvalue > 1e-2
     assert torch.allclose(torch.cov(white), torch.eye(3).double(), atol=4 * (2 / 8000) ** 0.5)
+
+
+def test_copies_are_moved_where_some_draws_have_no_weight():
+    ppca, x = skewed()
+    posterior = Posterior(ppca, x)
+    weighted = weigh(posterior, 500, seed=1)
+    log_weight = weighted.log_weight.clone()
+    log_weight[-60:] = -torch.inf  # as where a draw of the prior makes the data impossible
+    impossible = Weighted.of(weighted.latents, log_weight, weighted.counts)
+    drawn, copies = impossible.resampled(400, torch.Generator().manual_seed(0))
+    moved = move_copies(posterior, impossible, drawn, copies, seed=2)["z"]
+    assert (moved != drawn["z"]).any(-1)[copies].double().mean() > 0.95
 
 
 def test_copies_of_discrete_values_and_of_angles_stay():

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 
@@ -265,7 +266,15 @@ def test_a_run_of_data_in_memory_says_so_in_the_shell(tmp_path, shell):
     recorded = Config.of("ppl_vae.models:VAE", ARGUMENTS, data)
     run = Run.create(tmp_path / "mem", recorded)
     fit(VAE(data.shape, **ARGUMENTS), data, Settings(epochs=1), run=run, progress=False)
-    code, out, err = shell("evaluate", "mem")
-    assert (code, out) == (2, "")
-    assert "were in memory, in Python" in err
-    assert err.count("\n") == 1
+    for words in (["evaluate", "mem"], ["train", "--config", "mem"]):
+        code, out, err = shell(*words)
+        assert (code, out) == (2, "")
+        assert "in memory" in err
+        assert err.count("\n") == 1
+
+
+def test_a_path_from_the_home_folder_is_no_data_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(100, 3)))
+    recorded = Config.of("ppl_vae.models:VAE", ARGUMENTS, ppl_vae.load_data("~/x.npy"))
+    assert recorded.data["source"] == str(tmp_path / "x.npy")

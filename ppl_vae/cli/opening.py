@@ -25,7 +25,7 @@ from ..inference.estimate import DATA_POINTS
 from ..programs.batches import check_covariates, covariates_of, match_data, takes_labels
 from ..programs.protocol import Program
 from ..programs.references import build_program
-from ..runs.config import CONFIG, Config
+from ..runs.config import CONFIG, Config, in_memory
 from ..runs.directory import Run
 from ..runs.loading import check_size, find_class
 from ..runtime import pick_device
@@ -83,10 +83,10 @@ def open_data(run: Run, data_dir: Path | None) -> DataSet:
     if not {"source", "data_dir", "binarize", "digest"} <= recipe.keys():
         raise InputError(run.path / CONFIG, "does not say what it was fitted to", "fit-again")
     source = recipe["source"]
-    if source not in NAMED_SETS and not os.path.isabs(str(source)):
+    if in_memory(recipe):
         raise InputError(
             f"the data of {run.path}",
-            "were in memory, in Python, and not in a file",
+            f"are {str(source)!r}, which is no file: they were in memory, in Python",
             "go on in Python, or fit to a file: ppl-vae train --data FILE",
         )
     if source not in NAMED_SETS and not os.path.lexists(str(source)):

@@ -83,11 +83,14 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 def _of_run(run: "Run", flags: Mapping[str, str]) -> dict[str, Any]:
     """What a run's config says, as options; other arguments of its model come from the data."""
+    from ..runs.config import in_memory
+
     config, data = run.config, run.config.data
     labels = data.get("known_labels")
     reading = data.get("reading", {})
     for problem, remedy, refused in (
         ("is of a guide that was trained alone", "use ppl-vae refit", config.parent),
+        ("was fitted to data in memory", "say its options one by one", in_memory(data)),
         ("was made without settings", "say its options one by one", not config.settings),
         ("has a schema", "say --schema FILE, and its options one by one", reading.get("schema")),
         (

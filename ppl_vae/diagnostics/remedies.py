@@ -11,7 +11,7 @@ from typing import Any
 import xarray
 
 from ..errors import shell_word
-from ..runs.config import Config
+from ..runs.config import Config, in_memory
 from ..training.settings import Settings
 from .reading import GUIDE, MODEL, OBSERVED, SIMULATED, Answers
 from .verdicts import Verdict
@@ -62,7 +62,8 @@ def _options(config: Config) -> str:
     module, _, name = config.program.rpartition(":")
     model = name.lower() if module.startswith("ppl_vae.models") else config.program
     model = {"lineargaussian": "linear-gaussian"}.get(model, model)
-    chosen = {"data": data["source"], "binarize": data["binarize"], "model": model}
+    source = "FILE" if in_memory(data) else data["source"]
+    chosen = {"data": source, "binarize": data["binarize"], "model": model}
     if data.get("data_dir"):
         chosen["data_dir"] = data["data_dir"]
     plain = asdict(Settings())

@@ -11,7 +11,7 @@ from ..programs.posterior import Posterior
 from ..programs.scoring import rows_at_once
 from ..programs.sites import Latents
 from ..programs.unconstrained import State, Turns, Unconstrained, flatten, sum_events, unflatten
-from .weights import Weighted, mixture_densities
+from .weights import Mixture, Weighted
 
 STEPS = 3 * (0.5, 0.35, 0.25)  # their sizes, of the posterior's scale
 SHRINKAGE = 0.1  # of correlations, which few effective draws exaggerate
@@ -65,9 +65,9 @@ def move_copies(
     if is_angle or not weighted.counts or not copies.any():
         return dict(drawn)
     loc, factor = _moments(posterior, weighted)
-    # What turns p(x, z) into a, where weights are not smoothed: most are not.
-    scale = math.log(len(copies)) - (weighted.log_weight - weighted.smoothed).median(0).values
-    scale = scale.to(loc.device)
+    # log W: the difference of weights from normalized ones, most of which are not smoothed.
+    log_total = (weighted.log_weight - weighted.smoothed).nanmedian(0).values
+    scale = (math.log(len(copies)) - log_total).to(loc.device)
     moved = {site: z.clone() for site, z in drawn.items()}
     fewer = loc.shape[1] ** 2 / FACTOR_ELEMENTS
     size = max(1, int(min(rows_at_once(posterior.program, posterior.batch.x), 1 / fewer)))
@@ -75,8 +75,10 @@ def move_copies(
         for draw, row in (some.unbind(1) for some in copies.nonzero().split(size)):
             here = _Excess(posterior[row], scale[row], weighted.counts)
             start = {site: z[draw, row][None] for site, z in drawn.items()}
-            for site, z in here.moved(start, loc[row], factor[row]).items():
-                moved[site][draw, row] = z[0].to(moved[site])
+            latents, changed = here.moved(start, loc[row], factor[row])
+            draw, row = draw[changed.cpu()], row[changed.cpu()]
+            for site, z in latents.items():
+                moved[site][draw, row] = z[0, changed].to(moved[site])
     return moved
 
 
@@ -99,13 +101,13 @@ class _Excess:
     """What copies are draws of, max(a - m, 0), one draw of each data point."""
 
     def __init__(self, posterior: Posterior, scale: Tensor, counts: tuple[int, ...]) -> None:
-        self.posterior, self.scale, self.counts = posterior, scale, counts
+        self.scale, self.mixture = scale, Mixture(posterior, counts)
         self.coordinates = Unconstrained(posterior)
 
     def log_density(self, state: State) -> Tensor:
         """In unconstrained coordinates, of shape (N,)."""
         latents = self.coordinates.latents(state)
-        joint, mixture = mixture_densities(self.posterior, latents, self.counts)
+        joint, mixture = self.mixture.log_densities(latents)
         volume = sum(
             sum_events(self.coordinates.transforms[site].log_abs_det_jacobian(u, latents[site]))
             for site, u in state.items()
@@ -113,8 +115,8 @@ class _Excess:
         ratio = joint + self.scale - mixture
         return (mixture + torch.expm1(ratio.clamp(min=0)).log() + volume)[0]
 
-    def moved(self, latents: Latents, loc: Tensor, factor: Tensor) -> Latents:
-        """The draws after all steps."""
+    def moved(self, latents: Latents, loc: Tensor, factor: Tensor) -> tuple[Latents, Tensor]:
+        """The draws after all steps, and which have moved, of shape (N,)."""
         start = self.coordinates.coordinates(latents)
         shapes = {site: tuple(u.shape[2:]) for site, u in start.items()}
 
@@ -127,10 +129,13 @@ class _Excess:
         u = flatten(start)[0]
         e = torch.linalg.solve_triangular(factor, (u - loc)[..., None], upper=False)[..., 0]
         density = relative(e)[1]
+        changed = torch.zeros_like(density, dtype=torch.bool)
         for step in STEPS:
             other = math.sqrt(1 - step**2) * e + step * torch.randn_like(e)
             there, proposed = relative(other)
-            accepted = (proposed - density > torch.rand_like(density).log())[:, None]
-            u, e = torch.where(accepted, there, u), torch.where(accepted, other, e)
-            density = torch.where(accepted[:, 0], proposed, density)
-        return self.coordinates.latents(unflatten(u[None], shapes))
+            accepted = proposed - density > torch.rand_like(density).log()
+            u = torch.where(accepted[:, None], there, u)
+            e = torch.where(accepted[:, None], other, e)
+            density = torch.where(accepted, proposed, density)
+            changed |= accepted
+        return self.coordinates.latents(unflatten(u[None], shapes)), changed

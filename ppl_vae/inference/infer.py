@@ -279,7 +279,7 @@ class _Escalation:
                     break
 
     def _full(self, progress: Progress) -> None:
-        # What few steps have left, some more, of other draws, refine; more draws would cost more.
+        # What a few steps did not refine, more steps from other draws often do.
         for steps, share in ((None, 0.7), (LONGER, 0.3)):
             if len(rows := self.left):
                 work = progress.part(share)

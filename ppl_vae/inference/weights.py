@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -161,40 +160,45 @@ def weigh(
 
 
 def _mixed(posterior: Posterior, counts: tuple[int, ...]) -> tuple[Latents, Tensor]:
-    guide, wider, prior = counts
-    drawn = [posterior.sample(guide)]
-    if wider:
-        drawn.append(_widened(posterior).sample(wider))
-    drawn.append(posterior.sample(prior, "prior"))
-    latents = {site: torch.cat([d[site] for d in drawn]) for site in drawn[0]}
-    joint, mixture = mixture_densities(posterior, latents, counts)
-    return latents, joint - mixture
+    mixture = Mixture(posterior, counts)
+    latents = mixture.sample()
+    joint, density = mixture.log_densities(latents)
+    return latents, joint - density
 
 
-def _widened(posterior: Posterior) -> Posterior:
-    guide: Any = posterior.program
-    return posterior.of(guide.widened(WIDER))
-
-
-def mixture_densities(
-    posterior: Posterior, latents: Latents, counts: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Log densities of latents and data, and of the mixture that weighted draws are from.
+class Mixture:
+    """What weighted draws are from: a guide, a refined one at twice its scale too, and the prior.
 
     Arguments:
-        posterior: The posterior of N data points, in its evaluation mode.
-        latents: Of shape (S, N, *event shape) by site.
+        posterior: The posterior of N data points, to be in its evaluation mode.
         counts: Those of :class:`Weighted`.
     """
-    terms = posterior.score(latents)
-    log_prior = total(terms.prior).double()
-    densities = [total(terms.guide).double()]
-    if counts[1]:
-        wider = _widened(posterior).score(latents, with_model=False)
-        densities.append(total(wider.guide).double())
-    parts = zip([count for count in counts if count], [*densities, log_prior], strict=True)
-    shares = [density + math.log(count / sum(counts)) for count, density in parts]
-    return terms.reconstruction.double() + log_prior, torch.stack(shares).logsumexp(0)
+
+    def __init__(self, posterior: Posterior, counts: tuple[int, ...]) -> None:
+        self.posterior, self.counts = posterior, [count for count in counts if count]
+        guide = posterior.program
+        self.guides = [posterior]
+        if isinstance(guide, JointGaussian):
+            self.guides.append(posterior.of(guide.widened(WIDER)))
+
+    def sample(self) -> Latents:
+        """As many draws of each as the counts say, of shape (S, N, *event shape) by site."""
+        *of_guides, of_prior = self.counts
+        pairs = zip(self.guides, of_guides, strict=True)
+        drawn = [guide.sample(count) for guide, count in pairs]
+        drawn.append(self.posterior.sample(of_prior, "prior"))
+        return {site: torch.cat([each[site] for each in drawn]) for site in drawn[0]}
+
+    def log_densities(self, latents: Latents) -> tuple[Tensor, Tensor]:
+        """Of latents and data, and of the mixture, at latents of shape (S, N, *event shape)."""
+        own = self.posterior.score(latents)
+        log_prior = total(own.prior).double()
+        densities = [total(own.guide).double()]
+        others = [guide.score(latents, with_model=False) for guide in self.guides[1:]]
+        densities += [total(terms.guide).double() for terms in others]
+        parts = zip(self.counts, [*densities, log_prior], strict=True)
+        shares = [density + math.log(count / sum(self.counts)) for count, density in parts]
+        return own.reconstruction.double() + log_prior, torch.stack(shares).logsumexp(0)
 
 
 def _own(posterior: Posterior, draws: int) -> tuple[Latents, Tensor]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,11 +36,12 @@ def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
         data: The data.
         data_dir: Where they were looked for; see :func:`ppl_vae.load_data`.
     """
-    is_file = data.source not in NAMED_SETS and os.path.lexists(data.source)
+    path = Path(data.source).expanduser()
+    is_file = data.source not in NAMED_SETS and os.path.lexists(path)
     place = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
     return {
-        # A name that is no file is that of data made in Python; it stays relative.
-        "source": str(Path(data.source).resolve()) if is_file else data.source,
+        # Data that were made in Python have a name that is no file's.
+        "source": str(path.resolve()) if is_file else data.source,
         "data_dir": place,
         "binarize": data.binarize,
         "levels": data.levels,
@@ -51,6 +53,12 @@ def recipe(data: DataSet, data_dir: str | Path | None = None) -> dict[str, Any]:
         "shape": list(data.shape),
         "digest": data.digest,
     }
+
+
+def in_memory(data: Mapping[str, Any]) -> bool:
+    """Whether the data that a config describes were made in Python, and are in no file."""
+    source = str(data["source"])
+    return not (source in NAMED_SETS or os.path.isabs(source) or os.path.lexists(source))
 
 
 @dataclass(frozen=True)
